@@ -1,0 +1,198 @@
+"""What the command line shows: tables, progress bars, plain lines. Returns text; cli prints it."""
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from hptransfer import registry
+from hptransfer.suite import Suite, load_suite, suite_names
+
+if TYPE_CHECKING:
+    from hptransfer.execute import Event, Expected, Session
+
+SPARKS = "▁▂▃▄▅▆▇█"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min`, `2.1 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def power(log2_lr: float) -> str:
+    return f"2^{log2_lr:g}"
+
+
+def plain_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A table whose first column is text and whose other columns are numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def names(kind: str) -> list[str]:
+    """Every name of a kind, `suite` included."""
+    return suite_names() if kind == "suite" else registry.names(kind)
+
+
+def plan_table(session: "Session", expected: "list[Expected]", known: int) -> Table:
+    """One row an optimizer and axis value: runs, lanes, FLOPs, memory, time."""
+    axis = session.suite.axis
+    rows = [
+        (
+            cell.label,
+            str(cell.n),
+            str(len(cell.specs)),
+            str(cell.speed.lanes),
+            f"{cell.flops / 1e12:.3g}",
+            f"{session.memory(cell) / 2**20:.0f}",
+            duration(cell.seconds / session.workers),
+        )
+        for cell in expected
+    ]
+    title = f"{session.suite.name}: {sum(len(c.specs) for c in expected)} runs to do, {known} known"
+    return plain_table(
+        title, ("optimizer", axis, "runs", "lanes", "TFLOP", "MiB", "time"), rows
+    )
+
+
+def parts_table(kind: str) -> Table:
+    """Names and one-line summaries of optimizers, models or data sets, or the suites."""
+    if kind == "suite":
+        rows = [(name, load_suite(name).claim) for name in suite_names()]
+    else:
+        rows = [(name, registry.describe(kind, name).summary) for name in registry.names(kind)]
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for row in rows:
+        table.add_row(*row)
+    table.title, table.title_justify = f"{kind}s", "left"
+    return table
+
+
+def curve_table(suite: Suite, n: int, rows: Any) -> Table:
+    """The lr curve of every optimizer at one axis value: optimum, loss, the points."""
+    from hptransfer.metrics import clipped, optimum
+
+    lines = []
+    for label in suite.optimizers:
+        own = rows[(rows.optimizer == label) & (rows.n == n) & (rows.stage == "search")]
+        own = own[own.status != "failed"]
+        if own.empty:
+            continue
+        best = optimum(own)
+        mean = own.assign(loss=clipped(own)).groupby("log2_lr").loss.mean()
+        points = [
+            f"{lr:g}:{'div' if (own[own.log2_lr == lr].status == 'diverged').all() else f'{v:.3f}'}"
+            for lr, v in mean.items()
+        ]
+        flags = [] if best is None else [f"censored ({best.censored})"] if best.censored else []
+        flags += ["cliff"] if best is not None and best.cliff else []
+        shown = ("-", "-") if best is None else (power(round(best.log2_lr, 2)), f"{best.loss:.4f}")
+        lines.append(
+            (label, *shown, str(len(own)), spark(list(mean)), " ".join(flags), " ".join(points))
+        )
+    columns = ("optimizer", "best lr", "loss", "runs", "curve", "", "log2 lr : loss")
+    table = plain_table(f"{suite.name}: best learning rate at {suite.axis} {n}", columns, lines)
+    table.columns[-1].justify = "left"
+    return table
+
+
+def spark(values: list[float]) -> str:
+    """A line of blocks, low to high."""
+    low, high = min(values), max(values)
+    scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(SPARKS[round((v - low) * scale)] for v in values)
+
+
+class Live:
+    """Progress on stderr: bars on a terminal, one line a finished unit elsewhere."""
+
+    def __init__(self, console: Console, session: "Session", quiet: bool) -> None:
+        self.session = session
+        self.console = console
+        self.quiet = quiet
+        self.bars = console.is_terminal and not quiet
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+        self.total: TaskID | None = None
+        self.tasks: dict[str, TaskID] = {}
+        self.names: dict[str, str] = {}
+        self.waiting: dict[str, list[Any]] = {}
+        self.done = self.left = 0
+        self.began = time.monotonic()
+
+    def __enter__(self) -> "Live":
+        if self.bars:
+            self.progress.start()
+            self.total = self.progress.add_task("all runs", total=1, note="")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bars:
+            self.progress.stop()
+
+    def name(self, unit: list[Any]) -> str:
+        label, n = self.session.names(unit[:1])[unit[0].key]
+        lrs = sorted({spec.log2_lr for spec in unit})
+        lr = power(lrs[0]) if len(lrs) == 1 else f"{power(lrs[0])}..{power(lrs[-1])}"
+        lanes = f" ({len(unit)} lanes)" if len(unit) > 1 else ""
+        return f"{label} {self.session.suite.axis} {n}  {lr}{lanes}"
+
+    def show(self, event: "Event") -> None:
+        from hptransfer import engine, execute
+        from hptransfer.spec import RunRecord
+
+        match event:
+            case execute.Started(unit):
+                key = unit[0].key
+                self.names[key], self.waiting[key] = self.name(unit), []
+                if self.bars:
+                    steps = unit[0].steps
+                    self.tasks[key] = self.progress.add_task(self.names[key], total=steps, note="")
+            case engine.Progress(keys, step, _, loss, alive) if self.bars:
+                note = f"loss {loss:.3f}" if alive else "diverged"
+                self.progress.update(self.tasks[keys[0]], completed=step, note=note)
+            case RunRecord() as record:
+                for key, records in self.waiting.items():
+                    if key == record.key or records or len(self.waiting) == 1:
+                        records.append(record)
+                        break
+            case execute.Ended(unit, error):
+                self._ended(unit, error)
+            case execute.Status(done, left, seconds):
+                self.done, self.left, self.seconds = done, left, seconds
+                if self.bars and self.total is not None:
+                    note = f"{done}/{done + left}, about {duration(seconds)} left"
+                    self.progress.update(self.total, completed=done, total=done + left, note=note)
+            case _:
+                pass
+
+    def _ended(self, unit: list[Any], error: str) -> None:
+        key = unit[0].key
+        if key in self.tasks:
+            self.progress.remove_task(self.tasks.pop(key))
+        self.waiting.pop(key, None)
+        if self.quiet:
+            return
+        name = self.names.pop(key)
+        if error:
+            self.console.print(f"failed: {name}: {error}", style="red", markup=False)
+        elif not self.bars:
+            self.console.print(
+                f"[{self.done + len(unit)}/{self.done + self.left}] {name}", markup=False
+            )

@@ -1,0 +1,293 @@
+"""train(unit) -> Progress, Snapshot, RunRecord: the training loop. No files, no printing."""
+
+import os
+import platform
+import resource
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from hptransfer import __version__, registry
+from hptransfer.lanes import Data, Lanes
+from hptransfer.registry import InputError
+from hptransfer.spec import RunRecord, RunSpec, digest
+
+CURVE_POINTS = 50
+SNAPSHOT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Step reached by a unit, and the best training loss among its lanes."""
+
+    keys: tuple[str, ...]
+    step: int
+    steps: int
+    loss: float
+    alive: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A mid-run state of a unit; `write(path)` saves it. Weights as trained on: at Y if transported."""
+
+    key: str
+    step: int
+    write: Callable[[Path], None]
+
+
+def unit_key(unit: list[RunSpec]) -> str:
+    """Identity of a unit: of its runs, in order."""
+    return digest("".join(spec.key for spec in unit))
+
+
+def load_data(data: dict[str, Any]) -> Data:
+    """The data set of a spec or suite: its name and fields."""
+    fields = {k: v for k, v in data.items() if k not in ("name", "revision", "sha256")}
+    return registry.load("dataset", data["name"])(**fields)
+
+
+def configure(threads: int) -> None:
+    """Process-wide numerics: threads, and denormals flushed (they slow a diverging lane)."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto | cpu | cuda[:i]` -> device. Raises InputError where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name != "cpu" and not name.startswith("cuda"):
+        raise InputError(f"--device: got {name!r}, allowed: auto, cpu, cuda, cuda:0, ...")
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise InputError(f"--device: {name}: torch sees no CUDA device", "use --device cpu")
+        _, _, index = name.partition(":")
+        if index and not (index.isdigit() and int(index) < torch.cuda.device_count()):
+            raise InputError(
+                f"--device: {name}: not there", f"torch sees {torch.cuda.device_count()} device(s)"
+            )
+    return torch.device(name)
+
+
+def train(
+    unit: list[RunSpec],
+    data: Data,
+    device: torch.device,
+    *,
+    resume: Path | None = None,
+    micro_batch: int | None = None,
+    snapshot_seconds: float = SNAPSHOT_SECONDS,
+) -> Iterator[Progress | Snapshot | RunRecord]:
+    """Train runs that differ only in scalar hyperparameters or seed as lanes of one run.
+
+    Yields Progress about 50 times, a Snapshot every `snapshot_seconds`, and one RunRecord a lane at
+    the end. Too little CUDA memory: the unit is split in two; one lane that does not fit raises
+    InputError.
+    """
+    try:
+        yield from _train(unit, data, device, resume, micro_batch, snapshot_seconds)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        if len(unit) == 1:
+            raise InputError(
+                f"width {unit[0].width}: one run does not fit in the memory of {device}",
+                "a smaller width or batch fits; so does precision = 'bfloat16'",
+            ) from None
+        half = len(unit) // 2
+        for part in (unit[:half], unit[half:]):
+            yield from train(
+                part, data, device, micro_batch=micro_batch, snapshot_seconds=snapshot_seconds
+            )
+
+
+def _train(
+    unit: list[RunSpec],
+    data: Data,
+    device: torch.device,
+    resume: Path | None,
+    micro_batch: int | None,
+    snapshot_seconds: float,
+) -> Iterator[Progress | Snapshot | RunRecord]:
+    spec = unit[0]
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    began = time.perf_counter()
+    lanes = Lanes(unit, data, device, micro_batch=micro_batch)
+    first, spent = (_resume(lanes, resume) if resume else (0, 0.0)) or (0, 0.0)
+    keys = tuple(s.key for s in unit)
+    flops = {"model_flops_per_step": 0.0, "optimizer_flops_per_step": 0.0}
+    saved = time.perf_counter()
+    every = max(1, spec.steps // CURVE_POINTS)
+    for t in range(first, spec.steps):
+        if t == first:
+            flops = _counted_step(lanes, t)
+        else:
+            lanes.gradients(t)
+            lanes.update(t)
+        if (t + 1) % every == 0 or t + 1 == spec.steps:
+            alive = lanes.finite(t)
+            now = lanes.losses[:, t]
+            best = now[alive].min().item() if alive.any() else float("inf")
+            yield Progress(keys, t + 1, spec.steps, best, int(alive.sum()))
+            if not alive.any():
+                lanes.losses[:, t + 1 :] = torch.inf
+                break
+            if time.perf_counter() - saved > snapshot_seconds and t + 1 < spec.steps:
+                elapsed = spent + time.perf_counter() - began
+                yield Snapshot(unit_key(unit), t + 1, _writer(lanes, t + 1, elapsed, keys))
+                saved = time.perf_counter()
+    lanes.read_out()
+    final = lanes.evaluate().tolist()
+    seconds = spent + time.perf_counter() - began
+    yield from _records(lanes, final, seconds, flops, device)
+
+
+def _counted_step(lanes: Lanes, t: int) -> dict[str, float]:
+    """One step under torch's FLOP counter; FLOPs a lane and step of the model and the optimizer."""
+    with FlopCounterMode(display=False) as model:
+        lanes.gradients(t)
+    with FlopCounterMode(display=False) as optimizer:
+        lanes.update(t)
+    n = len(lanes.specs)
+    return {
+        "model_flops_per_step": model.get_total_flops() / n,
+        "optimizer_flops_per_step": optimizer.get_total_flops() / n,
+    }
+
+
+def _writer(
+    lanes: Lanes, step: int, seconds: float, keys: tuple[str, ...]
+) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        torch.save(
+            {
+                "keys": keys,
+                "step": step,
+                "seconds": seconds,
+                "losses": lanes.losses,
+                "groups": [{"w": group.w, "state": group.state} for group in lanes.groups],
+            },
+            path,
+        )
+
+    return write
+
+
+def _resume(lanes: Lanes, path: Path) -> tuple[int, float] | None:
+    """Load a snapshot in place; None (start anew) where it belongs to other runs."""
+    saved = torch.load(path, map_location=lanes.device, weights_only=True)
+    if tuple(saved["keys"]) != tuple(spec.key for spec in lanes.specs):
+        return None
+    lanes.losses.copy_(saved["losses"])
+    for group, loaded in zip(lanes.groups, saved["groups"], strict=True):
+        group.w.copy_(loaded["w"])
+        group.state = loaded["state"]
+    return saved["step"], saved["seconds"]
+
+
+def _records(
+    lanes: Lanes, final: list[float], seconds: float, flops: dict[str, float], device: torch.device
+) -> Iterator[RunRecord]:
+    n = len(lanes.specs)
+    env = environment(device, n, lanes.micro_batch)
+    evaluations = lanes.spec.eval_batches / 3  # a forward pass is a third of a step's FLOPs
+    total = lanes.spec.steps * sum(flops.values()) + evaluations * flops["model_flops_per_step"]
+    for spec, loss, history in zip(lanes.specs, final, lanes.losses.cpu(), strict=True):
+        done = bool(history.isfinite().all()) and abs(loss) < float("inf") and loss == loss
+        yield RunRecord(
+            spec=spec,
+            status="done" if done else "diverged",
+            loss=loss if done else float("inf"),
+            loss_init=history[0].item(),
+            train_loss=history[-max(1, len(history) // 10) :].mean().item(),
+            train_mean=history.mean().item(),
+            curve=_curve(history),
+            seconds=seconds / n,
+            flops=total,
+            peak_memory=_peak_memory(device),
+            env=env,
+            finished=time.time(),
+            probes=flops,
+        )
+
+
+def _curve(history: Tensor) -> list[list[float]]:
+    """[step, mean training loss since the last point], every steps/50."""
+    every = max(1, len(history) // CURVE_POINTS)
+    chunks = history.split(every)
+    return [
+        [min((i + 1) * every, len(history)), chunk.mean().item()] for i, chunk in enumerate(chunks)
+    ]
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: CUDA's allocator peak for this unit; on CPU the peak of the process so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@cache
+def _git_sha() -> str:
+    """Commit of the source, if it runs from a checkout."""
+    folder = Path(__file__).parent.parent
+    if not (folder / ".git").exists():
+        return ""
+    run = subprocess.run(
+        ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return run.stdout.strip()
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "hptransfer": __version__}
+    for name in ("torch", "numpy", "optuna", "sympy", "mlxtend", "botocore"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if _linux() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _linux() -> bool:
+    return Path("/proc/cpuinfo").is_file()
+
+
+def environment(device: torch.device, lanes: int, micro_batch: int) -> dict[str, Any]:
+    """What a record says of where it was made; none of it decides the loss beyond 1e-5."""
+    return {
+        "versions": _versions(),
+        "git": _git_sha(),
+        "device": device_name(device),
+        "kind": device.type,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "lanes": lanes,
+        "micro_batch": micro_batch,
+    }

@@ -1,0 +1,156 @@
+"""What a run costs before it is run: parameters, FLOPs and memory on the meta device, and speed."""
+
+import math
+import os
+import time
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from hptransfer import registry
+from hptransfer.datasets import Tokens
+from hptransfer.lanes import Data, Lanes, build, describe_params
+from hptransfer.optimizers.rules import Step
+from hptransfer.spec import RunSpec
+
+SLOW_STEP_FLOPS = 2e12  # on CPU a heavier step is not timed but extrapolated
+MODEL_EFFICIENCY = 0.4  # of the matrix-product rate, where a step is extrapolated
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one lane: parameters; FLOPs a step (model, optimizer); bytes at the peak."""
+
+    parameters: int
+    model_flops: float
+    optimizer_flops: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds a lane of one training step and of one evaluation batch, at `lanes` lanes."""
+
+    lanes: int
+    step: float
+    evaluation: float
+
+    def run(self, spec: RunSpec) -> float:
+        """Seconds of a whole run."""
+        return spec.steps * self.step + spec.eval_batches * self.evaluation
+
+
+def estimate(spec: RunSpec, data: Data) -> Estimate:
+    """Count without allocating. Raises InputError where the model cannot be built."""
+    params = describe_params(spec, data)
+    optimizer = registry.load("optimizer", spec.optimizer["name"])
+    with torch.device("meta"):
+        model = build(spec, data, spec.width)
+        x, y = _batch(spec, data)
+        saved: dict[int, int] = {}
+        own = {p.untyped_storage()._cdata for p in model.parameters()}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in own:
+                saved[storage._cdata] = storage.nbytes()
+            return tensor
+
+        with FlopCounterMode(display=False) as model_flops:
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                loss = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
+            loss.backward()
+        lr = torch.tensor(1.0)
+        state_bytes = 0
+        with FlopCounterMode(display=False) as optimizer_flops, torch.no_grad():
+            for p in params:
+                rule = optimizer(p, **spec.hp)
+                w = torch.empty(1, *p.shape)
+                state = rule.init_state(w)
+                state_bytes += sum(s.numel() * 4 for s in state.values())
+                rule.update(w, state, w, Step(0, lr, lr, lr))
+    count = sum(math.prod(p.shape) for p in params)
+    largest = max(math.prod(p.shape) for p in params)
+    activations = sum(saved.values()) / (2 if spec.precision == "bfloat16" else 1)
+    memory = 8 * count + state_bytes + activations + 4 * 4 * largest
+    return Estimate(
+        count, model_flops.get_total_flops(), optimizer_flops.get_total_flops(), int(memory)
+    )
+
+
+def _batch(spec: RunSpec, data: Data) -> tuple[Tensor, Tensor]:
+    if isinstance(data, Tokens):
+        x = torch.zeros(spec.batch, spec.model["context"], dtype=torch.long)
+        return x, x
+    return torch.zeros(spec.batch, *data.dims["in_shape"]), torch.zeros(
+        spec.batch, dtype=torch.long
+    )
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of the device: the whole card, or the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def measure(spec: RunSpec, data: Data, device: torch.device, lanes: int, steps: int = 2) -> Speed:
+    """Time `steps` training steps and two evaluation batches, after one warm-up step."""
+    unit = [spec.point(spec.log2_lr - i / 8, spec.seed) for i in range(lanes)]
+    running = Lanes([replace(s, eval_batches=2) for s in unit], data, device)
+    running.gradients(0)
+    running.update(0)
+    _synchronise(device)
+    began = time.perf_counter()
+    for t in range(1, steps + 1):
+        running.gradients(t % spec.steps)
+        running.update(t % spec.steps)
+    _synchronise(device)
+    step = (time.perf_counter() - began) / steps / lanes
+    began = time.perf_counter()
+    running.evaluate()
+    _synchronise(device)
+    return Speed(lanes, step, (time.perf_counter() - began) / 2 / lanes)
+
+
+def calibrate(spec: RunSpec, data: Data, device: torch.device) -> Speed:
+    """The fastest number of lanes for this unit, found by doubling until it stops paying.
+
+    A step too heavy to time on CPU is extrapolated from FLOPs and the matrix-product rate.
+    """
+    cost = estimate(spec, data)
+    flops = cost.model_flops + cost.optimizer_flops
+    if device.type == "cpu" and flops > SLOW_STEP_FLOPS:
+        rate = MODEL_EFFICIENCY * matmul_rate(device)
+        return Speed(1, flops / rate, cost.model_flops / 3 / rate)
+    best = measure(spec, data, device, 1)
+    budget = 0.6 * memory_of(device)
+    slow = device.type == "cpu" and best.step > 0.05
+    lanes = 4
+    while not slow and lanes <= 64 and lanes * cost.memory < budget:
+        found = measure(spec, data, device, lanes)
+        if found.step > 0.97 * best.step:
+            break
+        best = found
+        lanes *= 2
+    return best
+
+
+def matmul_rate(device: torch.device, n: int = 1024) -> float:
+    """FLOP/s of a float32 matrix product of size n on this device and these threads."""
+    a = torch.randn(n, n, device=device)
+    a @ a
+    _synchronise(device)
+    began = time.perf_counter()
+    for _ in range(3):
+        a @ a
+    _synchronise(device)
+    return 3 * 2 * n**3 / (time.perf_counter() - began)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

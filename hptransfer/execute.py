@@ -1,0 +1,336 @@
+"""plan -> pack -> train -> append, until nothing is missing. Local processes, one GPU each."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from hptransfer import engine, tune
+from hptransfer.engine import Progress
+from hptransfer.estimate import Estimate, Speed, calibrate, estimate, memory_of
+from hptransfer.metrics import optimum, select
+from hptransfer.plan import clip_lr, forecast, pack, plan, unit_kind
+from hptransfer.registry import InputError
+from hptransfer.spec import RunRecord, RunSpec, digest
+from hptransfer.store import Store
+from hptransfer.suite import Suite
+from hptransfer.workers import Ended, Job, Pool
+
+SYNC_SECONDS = 30.0  # between additions to the persistent Optuna study
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how much: nothing here changes a loss by more than rounding."""
+
+    results: Path
+    device: str = "auto"
+    workers: int | None = None
+    lanes: int | None = None
+    storage: str | None = None
+    snapshot_seconds: float = engine.SNAPSHOT_SECONDS
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Runs of one optimizer at one axis value that are still to come, and their cost."""
+
+    label: str
+    n: int
+    specs: list[RunSpec]
+    cost: Estimate
+    speed: Speed
+
+    @property
+    def seconds(self) -> float:
+        """Device seconds of one process."""
+        return len(self.specs) * self.speed.run(self.specs[0])
+
+    @property
+    def flops(self) -> float:
+        spec = self.specs[0]
+        steps = spec.steps * (self.cost.model_flops + self.cost.optimizer_flops)
+        return len(self.specs) * (steps + spec.eval_batches * self.cost.model_flops / 3)
+
+
+@dataclass(frozen=True)
+class Started:
+    unit: list[RunSpec]
+
+
+@dataclass(frozen=True)
+class Status:
+    """Runs recorded in this invocation, runs expected still, and seconds left."""
+
+    done: int
+    left: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All is recorded but the runs in `failed`, which the next invocation tries again."""
+
+    failed: list[Ended] = field(default_factory=list)
+
+
+Event = Started | Progress | RunRecord | Status | Ended | Finished
+
+
+class Session:
+    """A resolved suite on a device: its data, its store, and how fast units run here."""
+
+    def __init__(self, suite: Suite, options: Options, only: list[str]) -> None:
+        self.device = engine.pick_device(options.device)
+        self.options = options
+        self.data = engine.load_data(suite.data)
+        self.full = suite.resolve(self.data.sha256)
+        chosen = {label: table for label, table in suite.optimizers.items() if label in only}
+        self.suite = self.full.model_copy(update={"optimizers": chosen})
+        self.store = Store(options.results, suite.name)
+        self.workers = options.workers or self._default_workers()
+        self._speeds = _SpeedCache()
+        self._costs: dict[str, Estimate] = {}
+
+    def _default_workers(self) -> int:
+        """One process a core on CPU, where oversubscribed threads cost; one a GPU."""
+        if self.device.type == "cuda":
+            return 1
+        return len(os.sched_getaffinity(0))
+
+    @property
+    def threads(self) -> int:
+        return max(1, len(os.sched_getaffinity(0)) // self.workers)
+
+    def plan(self) -> list[RunSpec]:
+        return plan(self.suite, self.store.frame(), tune.propose)
+
+    def rows(self) -> pd.DataFrame:
+        """The records of this suite: metrics.select of the frame."""
+        return select(self.suite, self.store.frame())
+
+    def known(self) -> int:
+        """Runs of this suite that are recorded as done or diverged."""
+        return int((self.rows()["status"] != "failed").sum())
+
+    def memory(self, cell: Expected) -> int:
+        """Bytes that one process needs for this cell."""
+        return cell.cost.memory * self.lanes(cell.specs[0])
+
+    def cost(self, spec: RunSpec) -> Estimate:
+        if spec.cell not in self._costs:
+            self._costs[spec.cell] = estimate(spec, self.data)
+        return self._costs[spec.cell]
+
+    def speed(self, spec: RunSpec) -> Speed:
+        kind = self._speed_key(spec)
+        found = self._speeds.get(kind)
+        if found is None:
+            engine.configure(self.threads)
+            found = calibrate(spec, self.data, self.device)
+            self._speeds.put(kind, found)
+        return found
+
+    def _speed_key(self, spec: RunSpec) -> str:
+        """Machine, versions, threads, and what decides the time of a step."""
+        kind = json.loads(unit_kind(spec))
+        for name in ("steps", "schedule", "warmup", "eval_batches", "data"):
+            kind.pop(name)
+        where = [engine.device_name(self.device), torch.__version__, self.threads, self.workers]
+        return digest(json.dumps([where, kind], sort_keys=True))
+
+    def lanes(self, spec: RunSpec) -> int:
+        return self.options.lanes or self.speed(spec).lanes
+
+    def expected(self) -> list[Expected]:
+        """The forecast with its cost. Raises InputError where a run cannot fit this device."""
+        specs = forecast(self.suite, self.store.frame(), tune.propose)
+        names = self.names(specs)
+        cells: dict[tuple[str, int], list[RunSpec]] = {}
+        for spec in specs:
+            cells.setdefault(names[spec.key], []).append(spec)
+        for (label, _), alike in cells.items():
+            self._check_memory(label, alike[0])
+        return [
+            Expected(label, n, alike, self.cost(alike[0]), self.speed(alike[0]))
+            for (label, n), alike in cells.items()
+        ]
+
+    def names(self, specs: list[RunSpec]) -> dict[str, tuple[str, int]]:
+        """key -> (label, axis value)."""
+        return self.suite.names(specs)
+
+    def _check_memory(self, label: str, spec: RunSpec) -> None:
+        room = memory_of(self.device)
+        need = self.cost(spec).memory
+        if need <= 0.9 * room:
+            return
+        axis = self.suite.axis
+        width = spec.width
+        while axis == "width" and width > self.suite.proxy:
+            width //= 2
+            with contextlib.suppress(InputError):
+                if estimate(spec.at("width", width), self.data).memory <= 0.9 * room:
+                    break
+        hint = f"width {width} would fit" if width < spec.width else "a smaller batch may fit"
+        raise InputError(
+            f"{label} at {axis} {self.suite.axis_value(spec)} needs about {need / 2**30:.1f} GiB; "
+            f"{engine.device_name(self.device)} has {room / 2**30:.1f} GiB",
+            hint,
+        )
+
+    def run(self) -> Iterator[Event]:
+        """Do everything that is missing. Closing the generator keeps all that was recorded."""
+        self.store.write_manifest(self.full)
+        with self.store.announce():
+            yield from self._run()
+
+    def _run(self) -> Iterator[Event]:
+        failed: dict[str, Ended] = {}
+        done = 0
+        synced = time.monotonic()
+        with Pool(
+            self.workers, self.options.results, self.suite.name, self.options.snapshot_seconds
+        ) as pool:
+            todo = self._todo(pool, failed)
+            left = self._left(pool, failed)
+            yield Status(done, len(left), self._seconds(left))
+            while todo or pool.in_flight:
+                yield from self._submit(pool, todo)
+                changed = False
+                for message in list(pool.messages(timeout=1.0)):
+                    if isinstance(message, RunRecord):
+                        self.store.append(message)
+                        done += 1
+                    elif isinstance(message, Ended):
+                        changed = True
+                        self._end(message, failed)
+                    yield message
+                if not changed:
+                    continue
+                todo = self._todo(pool, failed)
+                left = self._left(pool, failed)
+                yield Status(done, len(left), self._seconds(left))
+                if time.monotonic() - synced > SYNC_SECONDS:
+                    self.sync()
+                    synced = time.monotonic()
+        self.sync()
+        yield Finished(list(failed.values()))
+
+    def sync(self) -> None:
+        """Bring the persistent Optuna study up to date with the records."""
+        tune.sync(self.suite, self.rows(), self.options.storage, self.store)
+
+    def _todo(self, pool: Pool, failed: dict[str, Ended]) -> list[list[RunSpec]]:
+        leave = pool.in_flight | set(failed)
+        specs = [spec for spec in self.plan() if spec.key not in leave]
+        return pack(specs, self._lanes_for(specs))
+
+    def _lanes_for(self, specs: list[RunSpec]):
+        """No more lanes than leave a unit for every worker."""
+        kinds: dict[str, int] = {}
+        for spec in specs:
+            kinds[unit_kind(spec)] = kinds.get(unit_kind(spec), 0) + 1
+        share = max(1, -(-len(specs) // self.workers))
+        return lambda spec: min(self.lanes(spec), share)
+
+    def _submit(self, pool: Pool, todo: list[list[RunSpec]]) -> Iterator[Event]:
+        while todo and pool.free:
+            unit = todo.pop(0)
+            busy = pool.size - pool.free + len(todo) + 1
+            threads = max(1, len(os.sched_getaffinity(0)) // min(self.workers, busy))
+            resume = self.store.find_snapshot(engine.unit_key(unit))
+            pool.submit(Job(unit, self.suite.data, str(self.device), threads, resume))
+            yield Started(unit)
+
+    def _end(self, ended: Ended, failed: dict[str, Ended]) -> None:
+        self.store.drop_snapshot(engine.unit_key(ended.unit))
+        if not ended.error:
+            return
+        recorded = set(self.store.frame()["key"])
+        for spec in ended.unit:
+            if spec.key not in recorded:
+                failed[spec.key] = ended
+                self.store.append(_failure(spec, ended))
+
+    def _left(self, pool: Pool, failed: dict[str, Ended]) -> list[RunSpec]:
+        specs = forecast(self.suite, self.store.frame(), tune.propose)
+        return [spec for spec in specs if spec.key not in failed]
+
+    def _seconds(self, specs: list[RunSpec]) -> float:
+        return sum(self.speed(spec).run(spec) for spec in specs) / self.workers
+
+
+def _failure(spec: RunSpec, ended: Ended) -> RunRecord:
+    nan = float("nan")
+    return RunRecord(
+        spec=spec,
+        status="failed",
+        loss=nan,
+        loss_init=nan,
+        train_loss=nan,
+        train_mean=nan,
+        curve=[],
+        seconds=0.0,
+        flops=0.0,
+        peak_memory=0,
+        env=engine.environment(torch.device("cpu"), 1, spec.batch),
+        finished=time.time(),
+        error=ended.traceback or ended.error,
+    )
+
+
+def proxy_lines(suite: Suite, results: Path) -> list[str]:
+    """Which records `transfer` uses: the lr of every optimizer at the proxy, or that it is missing."""
+    store = Store(results, suite.name)
+    manifest = store.read_manifest()
+    resolved = suite.resolve(engine.load_data(suite.data).sha256)
+    rows = select(resolved, store.frame())
+    rows = rows[(rows["stage"] == "search") & (rows["status"] != "failed")]
+    lines = []
+    for label in suite.optimizers:
+        own = rows[rows["optimizer"] == label]
+        at_proxy = own[own["n"] == suite.proxy]
+        found = optimum(at_proxy)
+        if found is not None:
+            lr = clip_lr(suite, label, found.log2_lr)
+            n = found.n_points
+            lines.append(f"{label}: lr 2^{lr:g} from {suite.axis} {suite.proxy} ({n} points)")
+        elif manifest is not None and len(own):
+            others = ", ".join(str(n) for n in sorted(set(own["n"])))
+            lines.append(
+                f"{label}: not tuned at {suite.axis} {suite.proxy}, which is done first "
+                f"(tuned: {others}; --from takes one of these)"
+            )
+        else:
+            lines.append(f"{label}: not tuned at {suite.axis} {suite.proxy}, which is done first")
+    return lines
+
+
+class _SpeedCache:
+    """Measured speeds, kept between invocations in the user's cache folder."""
+
+    def __init__(self) -> None:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self._path = base / "hptransfer" / "speed.json"
+        self._known: dict[str, list[float]] = {}
+        with contextlib.suppress(OSError, ValueError):  # a lost cache is measured again
+            self._known = json.loads(self._path.read_text())
+
+    def get(self, key: str) -> Speed | None:
+        found = self._known.get(key)
+        return None if found is None else Speed(int(found[0]), found[1], found[2])
+
+    def put(self, key: str, speed: Speed) -> None:
+        self._known[key] = [speed.lanes, speed.step, speed.evaluation]
+        temporary = self._path.with_suffix(f".{os.getpid()}")
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(self._known))
+            temporary.replace(self._path)

@@ -1,0 +1,315 @@
+"""Lanes: runs that differ in scalar hyperparameters or seed, trained as one vectorised run."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from hptransfer import registry
+from hptransfer.datasets import HELDOUT_SEED, Examples, Tokens, offsets
+from hptransfer.optimizers.rules import Rule, State, Step, generator_for
+from hptransfer.registry import InputError
+from hptransfer.spec import Param, RunSpec
+
+Data = Tokens | Examples
+GROUP_ELEMENTS = 2**24  # parameters stacked for one batched update; bounds its temporaries
+
+
+def lr_factor(spec: RunSpec, t: int) -> float:
+    """lr_t / lr: linear warm-up, then the schedule down to 0 at t = steps (or constant)."""
+    rising = round(spec.warmup * spec.steps)
+    if t < rising:
+        return (t + 1) / rising
+    done = (t - rising) / (spec.steps - rising) if spec.steps > rising else 1.0
+    match spec.schedule:
+        case "linear":
+            return 1.0 - done
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done))
+        case _:
+            return 1.0
+
+
+def build(spec: RunSpec, data: Data, width: int) -> nn.Module:
+    """The model of a spec at a width, on the current default device."""
+    fields = {k: v for k, v in spec.model.items() if k not in ("name", "revision")}
+    return registry.load("model", spec.model["name"])(width=width, **{**fields, **data.dims})
+
+
+def describe_params(spec: RunSpec, data: Data) -> list[Param]:
+    """Every parameter with its role and its shapes at `width` and at the base width."""
+    with torch.device("meta"):
+        model = build(spec, data, spec.width)
+        base = build(spec, data, spec.base.get("width", spec.width))
+    if not hasattr(model, "roles"):
+        raise InputError(
+            f"model {spec.model['name']!r}: it has no roles()",
+            "define roles() -> {parameter name: 'input' | 'hidden' | 'output' | 'vector'}",
+        )
+    roles = model.roles()  # type: ignore[operator]
+    base_shapes = {name: tuple(p.shape) for name, p in base.named_parameters()}
+    owners = dict(model.named_modules())
+    params = []
+    for name, p in model.named_parameters():
+        if name not in roles:
+            raise InputError(
+                f"model {spec.model['name']!r}: roles() does not name {name}",
+                "give every parameter one of input, hidden, output, vector",
+            )
+        owner = owners[name.rpartition(".")[0]]
+        params.append(
+            Param(
+                name,
+                roles[name],
+                tuple(p.shape),
+                base_shapes[name],
+                embedding=isinstance(owner, nn.Embedding),
+                conv=isinstance(owner, nn.Conv1d | nn.Conv2d) and p.ndim > 1,
+            )
+        )
+    return params
+
+
+@dataclass
+class Group:
+    """Same-shaped parameters of a role: `w`, `g` and every state tensor are (k, [lanes,] *shape)."""
+
+    p: Param
+    names: list[str]
+    w: Tensor
+    g: Tensor
+    state: State
+
+
+def _grouped(params: list[Param], lanes: int) -> list[list[Param]]:
+    kinds: dict[Any, list[Param]] = {}
+    for p in params:
+        kinds.setdefault((p.role, p.shape, p.base_shape, p.embedding, p.conv), []).append(p)
+    groups = []
+    for alike in kinds.values():
+        size = max(1, GROUP_ELEMENTS // (lanes * math.prod(alike[0].shape)))
+        groups.extend(alike[i : i + size] for i in range(0, len(alike), size))
+    return groups
+
+
+class Lanes:
+    """The weights, gradients and optimizer states of a unit, and its pure training step.
+
+    One lane runs without vmap, on tensors without a lane axis.
+    """
+
+    def __init__(
+        self,
+        specs: list[RunSpec],
+        data: Data,
+        device: torch.device,
+        *,
+        dtype: torch.dtype = torch.float32,
+        micro_batch: int | None = None,
+    ) -> None:
+        self.specs = specs
+        self.spec = specs[0]
+        self.device = device
+        self.dtype = dtype
+        self.data = data
+        self.single = len(specs) == 1
+        self.micro_batch = min(micro_batch or self.spec.batch, self.spec.batch)
+        self.optimizer: Callable[..., Rule] = registry.load(
+            "optimizer", self.spec.optimizer["name"]
+        )
+        self.static = {k: v for k, v in self.spec.hp.items() if not isinstance(v, float)}
+        self.hp = {
+            k: self._per_lane([spec.hp[k] for spec in specs])
+            for k, v in self.spec.hp.items()
+            if isinstance(v, float)
+        }
+        self.lr = self._per_lane([spec.lr for spec in specs])
+        with device:
+            self.model = build(self.spec, data, self.spec.width).to(dtype)
+        self.groups = [self._group(alike) for alike in _grouped(self._params(), len(specs))]
+        self.leaves = self._leaves()
+        self.losses = torch.zeros(len(specs), self.spec.steps, device=device)
+        self._batches = _Batches(specs, data, device, dtype)
+
+    def _params(self) -> list[Param]:
+        return describe_params(self.spec, self.data)
+
+    def _per_lane(self, values: list[float]) -> Tensor:
+        scalars = torch.tensor(values, dtype=self.dtype, device=self.device)
+        return scalars[0] if self.single else scalars
+
+    def _group(self, alike: list[Param]) -> Group:
+        """Weights drawn lane by lane, each from a generator of (seed, name) alone."""
+        drawn: dict[str, Tensor] = {}
+        lanes = []
+        for spec in self.specs:
+            key = json.dumps([spec.seed, spec.hp], sort_keys=True)
+            if key not in drawn:
+                rule = self.optimizer(alike[0], **spec.hp)
+                drawn[key] = torch.stack(
+                    [
+                        rule.init_weight(generator_for(spec.seed, p.name)).to(self.dtype)
+                        for p in alike
+                    ]
+                )
+            lanes.append(drawn[key])
+        w = (lanes[0] if self.single else torch.stack(lanes, dim=1)).to(self.device).contiguous()
+        rule = self.optimizer(alike[0], **self.spec.hp)
+        state = rule.init_state(w) if self.single else vmap(rule.init_state, 1, 1)(w)
+        return Group(alike[0], [p.name for p in alike], w, torch.zeros_like(w), state)
+
+    def _leaves(self) -> dict[str, Tensor]:
+        """Views of the groups, one a parameter, whose gradients accumulate into `Group.g`."""
+        leaves: dict[str, Tensor] = {}
+        own = dict(self.model.named_parameters())
+        for group in self.groups:
+            for i, name in enumerate(group.names):
+                if self.single:
+                    leaf: Tensor = own[name]
+                    leaf.data = group.w[i]
+                else:
+                    own[name].data = group.w[i, 0]
+                    leaf = group.w[i].detach().requires_grad_()
+                leaf.grad = group.g[i]
+                leaves[name] = leaf
+        return leaves
+
+    def _loss(self, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        bf16 = self.spec.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            logits = self.model(x) if self.single else functional_call(self.model, weights, (x,))
+        logits = logits.to(self.dtype).flatten(0, -2)
+        return F.cross_entropy(logits, y.flatten())
+
+    def _lane_losses(self, x: Tensor, y: Tensor, shared: bool) -> Tensor:
+        if self.single:
+            return self._loss({}, x, y)
+        data_dim = None if shared else 0
+        return vmap(self._loss, in_dims=(0, data_dim, data_dim))(self.leaves, x, y)
+
+    def gradients(self, t: int) -> None:
+        """Mean gradient of step t into `Group.g`, micro-batch by micro-batch; losses kept."""
+        for group in self.groups:
+            group.g.zero_()
+        x, y, shared = self._batches.train(t)
+        axis = 0 if shared else 1
+        total = torch.zeros(len(self.specs), device=self.device, dtype=self.dtype)
+        for xs, ys in zip(
+            x.split(self.micro_batch, axis), y.split(self.micro_batch, axis), strict=True
+        ):
+            losses = self._lane_losses(xs, ys, shared) * (xs.shape[axis] / self.spec.batch)
+            losses.sum().backward()
+            total += losses.detach()
+        self.losses[:, t] = total
+
+    @torch.no_grad()
+    def update(self, t: int) -> None:
+        """One optimizer step on every group, in place."""
+        if self.spec.clip > 0:
+            self._clip(self.spec.clip)
+        now, then = lr_factor(self.spec, t), lr_factor(self.spec, t + 1)
+
+        def rule_update(
+            p: Param, hp: dict[str, Tensor], lr: Tensor, g: Tensor, state: State, w: Tensor
+        ) -> tuple[Tensor, State]:
+            rule = self.optimizer(p, **hp, **self.static)
+            return rule.update(g, state, w, Step(t, lr * now, lr * then, lr))
+
+        for group in self.groups:
+
+            def one(*args: Any, p: Param = group.p) -> tuple[Tensor, State]:
+                return rule_update(p, *args)
+
+            run = one if self.single else vmap(one, in_dims=(0, 0, 1, 1, 1), out_dims=1)
+            w, group.state = run(self.hp, self.lr, group.g, group.state, group.w)
+            group.w.copy_(w)
+
+    def _clip(self, limit: float) -> None:
+        """g <- g min(1, limit / ||g||), the norm over all parameters of a lane."""
+        squares = [
+            group.g.square().sum()
+            if self.single
+            else group.g.square().sum([d for d in range(group.g.ndim) if d != 1])
+            for group in self.groups
+        ]
+        norm = torch.stack(squares).sum(0).sqrt()
+        scale = torch.clamp(limit / norm, max=1.0)
+        for group in self.groups:
+            shape = () if self.single else (-1, *(1 for _ in group.g.shape[2:]))
+            group.g.mul_(scale.view(shape))
+
+    def finite(self, t: int) -> Tensor:
+        """Which lanes had a finite loss in every step up to and including t; bool, (lanes,)."""
+        return self.losses[:, : t + 1].isfinite().all(dim=1)
+
+    @torch.no_grad()
+    def read_out(self) -> None:
+        """Move the weights to the point that is evaluated: X, where they held a transported Y."""
+        for group in self.groups:
+
+            def one(hp: dict[str, Tensor], w: Tensor, state: State, p: Param = group.p) -> Tensor:
+                return self.optimizer(p, **hp, **self.static).readout(w, state)
+
+            run = one if self.single else vmap(one, in_dims=(0, 1, 1), out_dims=1)
+            group.w.copy_(run(self.hp, group.w, group.state))
+
+    @torch.no_grad()
+    def evaluate(self) -> Tensor:
+        """Mean loss over the fixed held-out batches, nats; (lanes,). Call after `read_out`."""
+        total = torch.zeros(len(self.specs), device=self.device, dtype=self.dtype)
+        for i in range(self.spec.eval_batches):
+            x, y = self._batches.heldout(i)
+            for xs, ys in zip(x.split(self.micro_batch), y.split(self.micro_batch), strict=True):
+                total += self._lane_losses(xs, ys, shared=True) * (len(xs) / len(x))
+        return total / self.spec.eval_batches
+
+
+class _Batches:
+    """Batches on the device, a pure function of (seed, step)."""
+
+    def __init__(
+        self, specs: list[RunSpec], data: Data, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.seeds = list(dict.fromkeys(spec.seed for spec in specs))
+        self.lane_seed = torch.tensor(
+            [self.seeds.index(spec.seed) for spec in specs], device=device
+        )
+        self.batch = specs[0].batch
+        self.device = device
+        self.text = isinstance(data, Tokens)
+        if isinstance(data, Tokens):
+            context = specs[0].model["context"]
+            self.window = torch.arange(context + 1, device=device)
+            parts = {"train": data.train, "heldout": data.heldout}
+            self.tokens = {k: torch.from_numpy(v).to(device) for k, v in parts.items()}
+            self.high = {k: len(v) - context for k, v in parts.items()}
+        else:
+            images = {"train": data.x_train, "heldout": data.x_heldout}
+            labels = {"train": data.y_train, "heldout": data.y_heldout}
+            self.images = {k: torch.from_numpy(v).to(device, dtype) for k, v in images.items()}
+            self.labels = {k: torch.from_numpy(v).to(device) for k, v in labels.items()}
+            self.high = {k: len(v) for k, v in labels.items()}
+
+    def _draw(self, part: str, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        at = torch.from_numpy(offsets(seed, step, self.batch, self.high[part])).to(self.device)
+        if self.text:
+            windows = self.tokens[part][at[:, None] + self.window].long()
+            return windows[:, :-1], windows[:, 1:]
+        return self.images[part][at], self.labels[part][at]
+
+    def train(self, t: int) -> tuple[Tensor, Tensor, bool]:
+        """x, y of step t and whether all lanes share them (else they carry a lane axis)."""
+        drawn = [self._draw("train", seed, t) for seed in self.seeds]
+        if len(drawn) == 1:
+            return *drawn[0], True
+        x, y = (torch.stack(parts)[self.lane_seed] for parts in zip(*drawn, strict=True))
+        return x, y, False
+
+    def heldout(self, i: int) -> tuple[Tensor, Tensor]:
+        return self._draw("heldout", HELDOUT_SEED, i)

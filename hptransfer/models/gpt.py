@@ -1,0 +1,158 @@
+"""A small GPT for width studies, in one file."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hptransfer.registry import InputError
+
+REVISION = {"gpt": 1}
+LIMITS = {"n_layer": (1, 1000), "head_size": (2, 1024), "context": (2, 1_000_000)}
+
+
+class _LaneAttention(torch.autograd.Function):
+    """Causal attention whose vmap rule folds the lanes into the batch.
+
+    `scaled_dot_product_attention` has no batching rule on CPU and would loop over lanes.
+    Only the forward pass is ever vmapped (the sum over lanes is differentiated outside), so the
+    rule's own operations are recorded by ordinary autograd and no backward is needed here.
+    """
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        del ctx, inputs, output
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *qkv: Tensor) -> tuple[Tensor, int]:
+        lanes = info.batch_size
+        folded = [
+            (t.unsqueeze(0).expand(lanes, *t.shape) if dim is None else t.movedim(dim, 0)).flatten(
+                0, 1
+            )
+            for t, dim in zip(qkv, in_dims, strict=True)
+        ]
+        out = F.scaled_dot_product_attention(*folded, is_causal=True)
+        return out.unflatten(0, (lanes, -1)), 0
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(head_size)) v under a causal mask; all (B, n_head, T, head_size)."""
+    if torch._C._functorch.is_batchedtensor(q):
+        return _LaneAttention.apply(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """x / ||x||_RMS over the last dimension, without affine parameters."""
+    return F.rms_norm(x, (x.shape[-1],))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(
+        self, width: int, head_size: int, gain: float
+    ) -> None:
+        super().__init__()
+        self.head_size = head_size
+        self.gain = gain
+        self.q = nn.Linear(width, width, bias=False)
+        self.k = nn.Linear(width, width, bias=False)
+        self.v = nn.Linear(width, width, bias=False)
+        self.o = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(width, 4 * width, bias=False)
+        self.down = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.attention(rms_norm(x), cos, sin)
+        # gain * down(gelu) = down(gain * gelu), on a tensor a quarter the size
+        return x + self.gain * self.down(F.gelu(self.up(rms_norm(x))))
+
+    def attention(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = (
+            linear(x).view(B, T, C // self.head_size, self.head_size).transpose(1, 2)
+            for linear in (self.q, self.k, self.v)
+        )
+        q, k = rotate(rms_norm(q), cos, sin), rotate(rms_norm(k), cos, sin)
+        y = causal_attention(q, k, v)
+        return self.o(y.transpose(1, 2).reshape(B, T, C))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions: pairs (x_i, x_{i + h/2}) turned by t * 10000^(-2i/h)."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1).type_as(x)
+
+
+class GPT(nn.Module):
+    """Byte tokens (B, T) -> logits (B, T, vocab)."""
+
+    def __init__(
+        self,
+        width: int,
+        vocab: int,
+        n_layer: int,
+        head_size: int,
+        context: int,
+        gain: float,
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab, width)
+        self.blocks = nn.ModuleList(
+            Block(width, head_size, gain) for _ in range(n_layer)
+        )
+        self.head = nn.Linear(width, vocab, bias=False)
+        frequency = 10000.0 ** (-torch.arange(0, head_size, 2) / head_size)
+        angle = torch.outer(torch.arange(context).float(), frequency)
+        self.register_buffer("cos", angle.cos(), persistent=False)
+        self.register_buffer("sin", angle.sin(), persistent=False)
+
+    def roles(self) -> dict[str, str]:
+        return {
+            "embedding.weight": "input",
+            "head.weight": "output",
+            **{n: "hidden" for n, _ in self.named_parameters() if n.startswith("blocks.")},
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        T = x.shape[1]
+        cos, sin = self.cos[:T], self.sin[:T]  # type: ignore[index]
+        h = rms_norm(self.embedding(x))
+        for block in self.blocks:
+            h = block(h, cos, sin)
+        return self.head(rms_norm(h))
+
+
+def gpt(
+    width: int,
+    *,
+    vocab: int = 256,
+    n_layer: int = 2,
+    head_size: int = 32,
+    context: int = 64,
+    sqrt2: bool = True,
+) -> GPT:
+    """Pre-norm GPT: RMSNorm without gain, rotary positions, QK-norm, GELU, untied head.
+
+    No biases; the head size is fixed, so heads grow with `width`. `sqrt2` multiplies the activation
+    by sqrt(2) (Pethick et al. 2025, arXiv:2502.07529), for every optimizer of a suite alike. Raises InputError where the head size does not
+    divide the width.
+    """
+    if width % head_size:
+        raise InputError(
+            f"width {width} is not a multiple of head_size {head_size}",
+            f"the nearest widths are {width // head_size * head_size or head_size} "
+            f"and {(width // head_size + 1) * head_size}",
+        )
+    if head_size % 2:
+        raise InputError(f"model.head_size: got {head_size}, needs an even number",
+                         "rotary positions turn pairs")
+    return GPT(width, vocab, n_layer, head_size, context, math.sqrt(2.0) if sqrt2 else 1.0)

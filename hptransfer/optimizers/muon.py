@@ -1,0 +1,121 @@
+"""Muon: orthogonalised momentum on hidden matrices, AdamW on everything else."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from hptransfer.norms import polar
+from hptransfer.optimizers.adamw import adamw, adamw_mup
+from hptransfer.optimizers.rules import Rule, State, Step, as_matrix, from_matrix, gaussian
+from hptransfer.spec import Param
+
+REVISION = {"muon": 1, "muon_sp": 1}
+LIMITS = {
+    "beta": (0.0, 0.9999),
+    "weight_decay": (0.0, 100.0),
+    "aux_lr": (1e-9, 64.0),
+    "aux_beta1": (0.0, 0.9999),
+    "aux_beta2": (0.0, 0.99999),
+    "init_std": (0.0, 10.0),
+}
+
+
+@dataclass(frozen=True)
+class Orthogonal:
+    """W <- (1 - lr decay) W - lr * scale * polar(Nesterov momentum).
+
+    Source: Jordan 2024 (Muon): `buf.lerp_(g, 1 - beta)`, `g.lerp(buf, beta)`.
+    """
+
+    p: Param
+    beta: float
+    weight_decay: float
+    scale: float
+    init_std: float
+    nesterov: bool
+    method: Literal["polar_express", "jordan", "svd"]
+    dtype: Literal["float32", "mixed"]
+
+    def init_weight(self, generator: Generator) -> Tensor:
+        return gaussian(self.p, self.init_std, generator)
+
+    def init_state(self, w: Tensor) -> State:
+        return {"m": torch.zeros_like(w)}
+
+    def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
+        m = self.beta * state["m"] + (1 - self.beta) * g
+        ahead = self.beta * m + (1 - self.beta) * g if self.nesterov else m
+        d = from_matrix(self.p, polar(as_matrix(self.p, ahead), self.method, self.dtype))
+        return w * (1 - step.lr * self.weight_decay) - step.lr * self.scale * d, {"m": m}
+
+    def readout(self, w: Tensor, state: State) -> Tensor:
+        return w
+
+
+def muon(
+    p: Param,
+    *,
+    beta: float = 0.95,
+    nesterov: bool = True,
+    weight_decay: float = 0.0,
+    scaling: Literal["original", "spectral", "match_rms_adamw"] = "original",
+    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
+    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    aux_lr: float = 0.0078125,
+    aux_beta1: float = 0.9,
+    aux_beta2: float = 0.95,
+) -> Rule:
+    """Muon on hidden matrices (their lr is tuned); muP-AdamW at a fixed lr elsewhere.
+
+    lr: operator norm of an update of a square matrix. `scaling`: sqrt(max(1, d_out/d_in)),
+    sqrt(d_out/d_in), or 0.2 sqrt(max(d_out, d_in)). `polar`: the published 5 steps are "jordan".
+    The auxiliary lr follows the schedule; its value and the hidden init (1/fan_in) are ours.
+    Source: Jordan 2024 (Muon); Liu et al. 2025, arXiv:2502.16982 (match_rms_adamw).
+    """
+    if p.role != "hidden":
+        aux = adamw_mup(p, beta1=aux_beta1, beta2=aux_beta2, weight_decay=0.0)
+        return replace(aux, lr_fixed=aux_lr)
+    scale = _scale(p, scaling)
+    return Orthogonal(
+        p, beta, weight_decay, scale, p.d_in**-0.5, nesterov, polar, polar_dtype
+    )
+
+
+def muon_sp(
+    p: Param,
+    *,
+    beta: float = 0.95,
+    nesterov: bool = True,
+    weight_decay: float = 0.0,
+    scaling: Literal["original", "spectral", "match_rms_adamw"] = "original",
+    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
+    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    aux_lr: float = 0.00390625,
+    aux_beta1: float = 0.9,
+    aux_beta2: float = 0.95,
+    init_std: float = 0.02,
+) -> Rule:
+    """Muon's plain recipe, a control: auxiliary AdamW and init in the standard parametrization.
+
+    lr as in `muon`. The auxiliary lr is the same at every width, so the logits drift.
+    Source: Jordan 2024 (Muon); the value of the auxiliary lr is ours.
+    """
+    if p.role != "hidden":
+        aux = adamw(p, beta1=aux_beta1, beta2=aux_beta2, weight_decay=0.0, init_std=init_std)
+        return replace(aux, lr_fixed=aux_lr)
+    return Orthogonal(
+        p, beta, weight_decay, _scale(p, scaling), init_std, nesterov, polar, polar_dtype
+    )
+
+
+def _scale(p: Param, scaling: str) -> float:
+    match scaling:
+        case "original":
+            return math.sqrt(max(1.0, p.d_out / p.d_in))
+        case "spectral":
+            return math.sqrt(p.d_out / p.d_in)
+        case _:
+            return 0.2 * math.sqrt(max(p.d_out, p.d_in))

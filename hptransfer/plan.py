@@ -1,0 +1,119 @@
+"""What is missing: a pure function of the suite and the frame. No files, no clock, no torch."""
+
+from collections.abc import Callable, Iterable
+
+import pandas as pd
+
+from hptransfer import bracket
+from hptransfer.bracket import Point
+from hptransfer.metrics import optimum, select
+from hptransfer.spec import RunSpec, canonical, round_lr
+from hptransfer.suite import Suite, fresh_seeds
+
+Propose = Callable[..., list[tuple[Point, int]]]
+
+
+def plan(suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose) -> list[RunSpec]:
+    """The runs that can be named now and are not recorded as done or diverged, in order of use.
+
+    Per optimizer: the search at the proxy; then, at every target, fresh seeds at the carried lr
+    and, if the suite verifies, a bracket around it and fresh seeds at the optimum found there.
+    `propose`: the search, bracket.propose or an Optuna sampler's replay.
+    """
+    rows = select(suite, frame)
+    rows = rows[rows["status"] != "failed"]
+    known = set(rows["key"])
+    parts = dict(list(rows.groupby(["optimizer", "n", "stage"], sort=False)))
+    empty = rows.iloc[:0]
+    todo: list[RunSpec] = []
+    for label in suite.optimizers:
+        searched = parts.get((label, suite.proxy, "search"), empty)
+        missing = propose(suite, label, suite.proxy, searched)
+        todo += _specs(suite, label, suite.proxy, missing)
+        found = None if missing else optimum(searched)
+        if found is None:
+            continue
+        carried = clip_lr(suite, label, found.log2_lr)
+        for n in suite.targets:
+            wanted = {carried}
+            if suite.verify:
+                at_n = parts.get((label, n, "search"), empty)
+                at_n = at_n[at_n["hp_point"] == canonical(found.hp)]
+                pairs = bracket.propose(suite, label, n, at_n, around=carried)
+                todo += _specs(suite, label, n, [((lr, found.hp), s) for (lr, _), s in pairs])
+                best = None if pairs else optimum(at_n)
+                if best is not None:
+                    wanted.add(clip_lr(suite, label, best.log2_lr))
+            fresh = [((lr, found.hp), s) for lr in wanted for s in fresh_seeds(suite.fresh_seeds)]
+            todo += _specs(suite, label, n, fresh)
+    return [spec for key, spec in {spec.key: spec for spec in todo}.items() if key not in known]
+
+
+def clip_lr(suite: Suite, label: str, log2_lr: float) -> float:
+    """The lr that is carried: a vertex rounded to 1/8 octave, inside what the method admits."""
+    low, high = suite.lr_limits(label)
+    return min(max(round_lr(log2_lr), low), high)
+
+
+def _specs(
+    suite: Suite, label: str, n: int, pairs: Iterable[tuple[Point, int]]
+) -> list[RunSpec]:
+    template = suite.template(label, n)
+    return [template.point(lr, seed, **hp) for (lr, hp), seed in pairs]
+
+
+def forecast(
+    suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose
+) -> list[RunSpec]:
+    """Every run still to come, if each unknown curve were a parabola about its grid's middle.
+
+    The first plan is exact; what follows from results not known yet is a guess of its size.
+    """
+    expected: dict[str, RunSpec] = {}
+    while todo := plan(suite, frame, propose):
+        expected |= {spec.key: spec for spec in todo}
+        made_up = [_made_up(suite, spec) for spec in todo]
+        frame = pd.DataFrame(made_up) if frame.empty else pd.concat([frame, pd.DataFrame(made_up)])
+    return list(expected.values())
+
+
+def _made_up(suite: Suite, spec: RunSpec) -> dict[str, object]:
+    middle = next(
+        sum(suite.start_grid(label)) / 2
+        for label, template in suite.templates.items()
+        if template["optimizer"] == spec.optimizer
+    )
+    return {
+        "key": spec.key,
+        "cell": spec.cell,
+        "spec": spec.to_json(),
+        "width": spec.width,
+        "batch": spec.batch,
+        "steps": spec.steps,
+        "log2_lr": spec.log2_lr,
+        "seed": spec.seed,
+        "status": "done",
+        "loss": 1 + 0.1 * (spec.log2_lr - middle) ** 2,
+        "loss_init": 100.0,
+    }
+
+
+def unit_kind(spec: RunSpec) -> str:
+    """What the lanes of a unit share: everything but lr, seed and real-valued hyperparameters."""
+    data = {k: v for k, v in spec.to_json().items() if k not in ("log2_lr", "seed")}
+    data["hp"] = {k: v for k, v in spec.hp.items() if not isinstance(v, float)}
+    return canonical(data)
+
+
+def pack(specs: Iterable[RunSpec], lanes: Callable[[RunSpec], int]) -> list[list[RunSpec]]:
+    """Runs -> units of at most `lanes(spec)` lanes; the kinds stay in order of first use."""
+    kinds: dict[str, list[RunSpec]] = {}
+    for spec in specs:
+        kinds.setdefault(unit_kind(spec), []).append(spec)
+    units = []
+    for alike in kinds.values():
+        size = max(1, lanes(alike[0]))
+        count = -(-len(alike) // size)
+        even = -(-len(alike) // count)
+        units += [alike[i : i + even] for i in range(0, len(alike), even)]
+    return units

@@ -1,0 +1,161 @@
+"""Param, RunSpec (what decides a loss curve and nothing else) and RunRecord (what it gave)."""
+
+import functools
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self
+
+SCHEMA = 1
+LR_STEP = 1 / 8  # octaves; a learning rate is an exponent of two, rounded to this
+
+Role = Literal["input", "hidden", "output", "vector"]
+Axis = Literal["width", "depth", "batch_size", "steps"]
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter as optimizers see it: role and shapes, never a model.
+
+    `shape` and `base_shape` are the tensor's own; an embedding's is (vocab, d), so its d_out is d.
+    """
+
+    name: str
+    role: Role
+    shape: tuple[int, ...]
+    base_shape: tuple[int, ...]
+    embedding: bool = False
+    conv: bool = False
+
+    @staticmethod
+    def _fans(shape: tuple[int, ...], embedding: bool) -> tuple[int, int]:
+        if len(shape) == 1:
+            return shape[0], 1
+        if embedding:
+            return shape[1], shape[0]
+        fan_in = 1
+        for size in shape[1:]:
+            fan_in *= size
+        return shape[0], fan_in
+
+    @property
+    def d_out(self) -> int:
+        return self._fans(self.shape, self.embedding)[0]
+
+    @property
+    def d_in(self) -> int:
+        return self._fans(self.shape, self.embedding)[1]
+
+    @property
+    def base_d_in(self) -> int:
+        return self._fans(self.base_shape, self.embedding)[1]
+
+    @property
+    def m(self) -> float:
+        """Width multiplier d_in / base d_in."""
+        return self.d_in / self.base_d_in
+
+
+def canonical(data: Any) -> str:
+    """JSON with sorted keys and no spaces: the text that is hashed."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that decides a loss curve and nothing else.
+
+    `model`, `data`, `optimizer`: name, revision and resolved fields. `log2_lr`: octaves, a multiple
+    of 1/8. `warmup`: fraction of the steps. `clip`: global gradient norm, 0 for none.
+    """
+
+    model: dict[str, Any]
+    data: dict[str, Any]
+    optimizer: dict[str, Any]
+    hp: dict[str, Any]
+    width: int
+    base: dict[str, int]
+    log2_lr: float
+    steps: int
+    batch: int
+    schedule: str
+    warmup: float
+    clip: float
+    precision: str
+    eval_batches: int
+    seed: int
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        return cls(**data)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Identity of the run: 20 hex digits."""
+        return digest(canonical(self.to_json()))
+
+    @functools.cached_property
+    def cell(self) -> str:
+        """Identity of the loss curve over lr that this run is a point of."""
+        return cell_of(self.to_json())
+
+    @property
+    def lr(self) -> float:
+        return 2.0**self.log2_lr
+
+    def at(self, axis: Axis, value: int) -> Self:
+        """This spec at another axis value."""
+        if axis == "depth":
+            return replace(self, model={**self.model, "n_layer": value})
+        field_name = {"width": "width", "batch_size": "batch", "steps": "steps"}[axis]
+        return replace(self, **{field_name: value})
+
+    def point(self, log2_lr: float, seed: int, **hp: float) -> Self:
+        """This spec at a learning rate (rounded to 1/8 octave), a seed and searched values."""
+        return replace(self, log2_lr=round_lr(log2_lr), seed=seed, hp={**self.hp, **hp})
+
+
+def cell_of(spec: dict[str, Any]) -> str:
+    """`RunSpec.cell` from the JSON form."""
+    return digest(canonical({k: v for k, v in spec.items() if k not in ("log2_lr", "seed")}))
+
+
+def round_lr(log2_lr: float) -> float:
+    return round(log2_lr / LR_STEP) * LR_STEP
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What one run gave. `loss` is the final held-out loss in nats, `inf` when it diverged.
+
+    `curve`: [step, training loss] pairs (of a transported method: at Y, where gradients are taken).
+    `train_loss`, `train_mean`: mean over the last tenth and over the whole curve. `seconds`: its
+    share of the unit's device time. `peak_memory`: bytes, of the whole unit.
+    """
+
+    spec: RunSpec
+    status: Literal["done", "diverged", "failed"]
+    loss: float
+    loss_init: float
+    train_loss: float
+    train_mean: float
+    curve: list[list[float]]
+    seconds: float
+    flops: float
+    peak_memory: int
+    env: dict[str, Any]
+    finished: float
+    probes: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.spec.key

@@ -1,0 +1,409 @@
+"""Records on disk: append one, read all as a DataFrame. The only reader and writer of results/.
+
+Every writer has its own append-only file of JSON lines, so processes never share one. A last line
+that is cut off is what a writer in the middle of its work, or a killed one, leaves: it is passed
+over. Anything else that does not read is an error, because a record silently dropped is a run
+silently trained again.
+"""
+
+import contextlib
+import errno
+import fcntl
+import gc
+import itertools
+import json
+import math
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from hptransfer.registry import InputError
+from hptransfer.spec import SCHEMA, RunRecord
+from hptransfer.suite import Suite, parse_suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LOSSES = ("loss", "train_loss", "train_mean", "loss_init")
+_DEVICE = {"device": "", "lanes": 1, "threads": 1}
+_POINT = ("width", "batch", "steps", "log2_lr", "seed")
+COLUMNS: dict[str, str] = {
+    **dict.fromkeys(("key", "cell", "status", "error", "device"), "str"),
+    **dict.fromkeys(("spec", "env", "curve", "probes"), "object"),
+    **dict.fromkeys(("width", "batch", "steps", "seed", "tokens"), "int64"),
+    **dict.fromkeys(("peak_memory", "lanes", "threads"), "int64"),
+    **dict.fromkeys(("log2_lr", *_LOSSES, "seconds", "flops", "finished"), "float64"),
+}
+_KINDS = {"str": str, "int64": int, "float64": (int, float), "object": object}
+_BATCH = 500  # lines decoded at once: the decoder then shares the strings of equal keys
+_HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+
+
+@dataclass
+class _Source:
+    """How far one records file has been read."""
+
+    inode: int
+    offset: int = 0
+    lines: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Store:
+    """The records of one suite, in the folder root/suite. Nothing is created before a write."""
+
+    def __init__(self, root: Path, suite: str) -> None:
+        self.suite = suite
+        self.folder = Path(root) / suite
+        self._fd: int | None = None
+        self._path = self.folder
+        self._sources: dict[str, _Source] = {}
+        self._frame: pd.DataFrame | None = None
+
+    def append(self, record: RunRecord) -> None:
+        """Write one record and bring it to disk. Raises InputError on a full or read-only disk."""
+        spec = record.spec
+        line = {
+            "schema": SCHEMA,
+            "key": spec.key,
+            "cell": spec.cell,
+            "spec": spec.to_json(),
+            **{f.name: getattr(record, f.name) for f in fields(record) if f.name != "spec"},
+            "curve": list(zip(*record.curve, strict=True)) or [[], []],  # read faster than pairs
+        }
+        data = (json.dumps(_nulls(line), separators=(",", ":"), allow_nan=False) + "\n").encode()
+        with _disk(self._path, "written"):
+            if self._fd is None:
+                self._path = self.folder / f"records-{_mark()}.jsonl"
+                self.folder.mkdir(parents=True, exist_ok=True)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+                self._fd = os.open(self._path, flags, 0o644)
+            before = os.fstat(self._fd).st_size
+            try:
+                if os.write(self._fd, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(self._fd)
+            except BaseException:
+                # What a failed write left must not end up before another line: cut it off, and
+                # where even that fails leave it as the last line of a file nobody appends to.
+                fd, self._fd = self._fd, None
+                with contextlib.suppress(OSError):
+                    os.ftruncate(fd, before)
+                os.close(fd)
+                raise
+
+    def frame(self) -> "pd.DataFrame":
+        """One row a run, ordered by time of finishing; only what is new is read from disk.
+
+        Of several records of a key the first finished one counts; a failed one only where the run
+        never finished, and then the last. `curve` is an array (points, 2) of step and loss.
+        Raises InputError for a damaged line, a newer schema or an unreadable folder.
+        """
+        import pandas as pd
+
+        collecting = gc.isenabled()
+        gc.disable()  # it would look at the growing heap again and again: half of the time
+        try:
+            changed = self._read_new()
+        finally:
+            if collecting:
+                gc.enable()
+        if not changed and self._frame is not None:
+            return self._frame.copy(deep=False)
+        best: dict[str, dict[str, Any]] = {}
+        rows = [row for source in self._sources.values() for row in source.rows]
+        for row in sorted(rows, key=lambda row: row["finished"]):
+            held = best.get(row["key"])
+            if held is None or held["status"] == "failed":
+                best[row["key"]] = row
+        rows = sorted(best.values(), key=lambda row: (row["finished"], row["key"]))
+        self._frame = pd.DataFrame(
+            {
+                name: pd.Series([row[name] for row in rows], dtype=dtype)
+                for name, dtype in COLUMNS.items()
+            }
+        )
+        return self._frame.copy(deep=False)
+
+    def _read_new(self) -> bool:
+        names = set(_listing(self.folder, r"records-.*\.jsonl"))
+        changed = not names >= set(self._sources)
+        self._sources = {name: s for name, s in self._sources.items() if name in names}
+        for name in sorted(names):
+            path = self.folder / name
+            with _disk(path, "read"), path.open("rb") as file:
+                stat = os.fstat(file.fileno())
+                source = self._sources.get(name)
+                if source is None or source.inode != stat.st_ino or source.offset > stat.st_size:
+                    source = self._sources[name] = _Source(stat.st_ino)
+                    changed = True
+                changed |= self._read(path, file, source)
+        return changed
+
+    def _read(self, path: Path, file: IO[bytes], source: _Source) -> bool:
+        """Advance `source` to the end of the file; False where no record was added."""
+        file.seek(source.offset)
+        had = len(source.rows)
+        torn = False
+        while not torn and (lines := list(itertools.islice(file, _BATCH))):
+            # A line without its end is the last one, whatever a writer has added since.
+            whole = list(itertools.takewhile(lambda line: line.endswith(b"\n"), lines))
+            torn = len(whole) < len(lines)
+            for record, number in _decode(path, whole, source.lines):
+                source.rows.append(_row(record, f"{path}:{number}"))
+            source.offset += sum(len(line) for line in whole)
+            source.lines += len(whole)
+        return len(source.rows) > had
+
+    def write_manifest(self, suite: Suite) -> None:
+        """Keep the resolved suite beside its records. Raises InputError in another suite's."""
+        self.read_manifest()
+        manifest = {"schema": SCHEMA, **suite.model_dump(mode="json")}
+        self.write_text("suite.json", json.dumps(manifest, indent=1) + "\n")
+
+    def read_manifest(self) -> Suite | None:
+        """The suite that was run here last, None before the first run. Raises InputError."""
+        path = self.folder / "suite.json"
+        try:
+            with _disk(path, "read"):
+                data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            manifest = json.loads(data)
+            schema = manifest.pop("schema")
+            suite = parse_suite(manifest, {}) if schema == SCHEMA else None
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: damaged suite manifest ({error})",
+                "delete that file; the next run writes it again",
+            ) from None
+        if suite is None:
+            raise _newer(str(path), schema)
+        if suite.name != self.suite:
+            raise InputError(
+                f"{path}: got suite {suite.name!r}, needs {self.suite!r}: "
+                "this folder holds another suite's records",
+                "rename the folder back, or name another --results folder",
+            )
+        return suite
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of this suite whole or not at all."""
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        with self.replacing(name) as temporary:
+            temporary.write_bytes(data)
+
+    @contextlib.contextmanager
+    def replacing(self, name: str) -> Generator[Path]:
+        """A temporary path that takes the place of `name` when the block ends well."""
+        final = self.folder / name
+        temporary = final.with_name(f".{final.name}.{_mark()}.tmp")
+        with _disk(final, "written"):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield temporary
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+                temporary.replace(final)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def save_snapshot(self, key: str, write: Callable[[Path], None]) -> None:
+        """Keep the state of a run in the middle; a kill leaves the one before."""
+        with self.replacing(f"snapshots/{key}.pt") as temporary:
+            write(temporary)
+
+    def find_snapshot(self, key: str) -> Path | None:
+        path = self.folder / "snapshots" / f"{key}.pt"
+        return path if path.is_file() else None
+
+    def drop_snapshot(self, key: str) -> None:
+        path = self.folder / "snapshots" / f"{key}.pt"
+        with _disk(path, "written"):
+            path.unlink(missing_ok=True)
+
+    def study_url(self) -> Path:
+        """Where the Optuna journal of this suite lies."""
+        return self.folder / "studies.journal"
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str) -> Generator[None]:
+        """One process at a time in this block; the kernel frees the lock of a killed one."""
+        path = self.folder / f".{name}.lock"
+        with _disk(path, "written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a")
+        with file:
+            _lock(file)
+            yield
+
+    @contextlib.contextmanager
+    def announce(self) -> Generator[None]:
+        """Be seen by `others` of other processes; clears up what killed ones left."""
+        path = self.folder / f"running-{_HOST}-{os.getpid()}.json"
+        if not self.others():  # then nobody is writing a snapshot, and these are a killed run's
+            for name in _listing(self.folder / "snapshots", r".*\.tmp"):
+                (self.folder / "snapshots" / name).unlink(missing_ok=True)
+        with self.replacing(path.name) as temporary:
+            # Locked before it has its name: an unlocked one would pass for a dead process's.
+            file = temporary.open("w")
+            _lock(file)
+        with file:
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def others(self) -> list[str]:
+        """Other live processes on this suite, as `pid 1234 since 10:31`."""
+        found = []
+        for name in _listing(self.folder, r"running-.*\.json"):
+            path = self.folder / name
+            host, pid = name.removeprefix("running-").removesuffix(".json").rsplit("-", 1)
+            if (host, pid) == (_HOST, str(os.getpid())):
+                continue
+            if _is_locked(path):
+                where = f"pid {pid}" if host == _HOST else f"pid {pid} on {host}"
+                with contextlib.suppress(OSError):  # it may end at this moment
+                    since = time.localtime(path.stat().st_mtime)
+                    found.append(f"{where} since {time.strftime('%H:%M', since)}")
+            elif host == _HOST:
+                with contextlib.suppress(OSError):  # a read-only folder may still be looked at
+                    path.unlink(missing_ok=True)
+        return sorted(found)
+
+
+def stored_suites(root: Path) -> list[str]:
+    """Names of the suites with records or a manifest under `root`, newest first."""
+    times: dict[str, float] = {}
+    for suite in _listing(root, r"[^.].*"):
+        if not (root / suite).is_dir():
+            continue
+        for name in _listing(root / suite, r"records-.*\.jsonl|suite\.json"):
+            with _disk(root / suite / name, "read"):
+                changed = (root / suite / name).stat().st_mtime
+            times[suite] = max(changed, times.get(suite, 0.0))
+    return sorted(times, key=lambda suite: (-times[suite], suite))
+
+
+def _mark() -> str:
+    return f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _nulls(value: Any) -> Any:
+    """JSON has no infinity and no NaN: null instead."""
+    if isinstance(value, dict):
+        return {key: _nulls(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nulls(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _row(record: Any, place: str) -> dict[str, Any]:
+    import numpy as np
+
+    if not isinstance(record, dict):
+        raise _damaged(place, "not an object")
+    if record.get("schema", SCHEMA) != SCHEMA:
+        raise _newer(place, record["schema"])
+    try:
+        spec, env = record["spec"], record["env"]
+        row = {
+            **record,
+            **{name: spec[name] for name in _POINT},
+            "tokens": spec["batch"] * spec["steps"] * spec["model"].get("context", 1),
+            "curve": np.array(record["curve"], dtype=np.float64).reshape(2, -1).T,
+            **{name: env.get(name, default) for name, default in _DEVICE.items()},
+        }
+        for name in _LOSSES:
+            if row[name] is None:
+                diverged = name == "loss" and row["status"] == "diverged"
+                row[name] = math.inf if diverged else math.nan
+        for name, dtype in COLUMNS.items():
+            if not isinstance(row[name], _KINDS[dtype]):
+                raise TypeError(f"{name} is {row[name]!r:.40}")
+    except KeyError as error:
+        raise _damaged(place, f"no field {error}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _damaged(place, str(error)) from None
+    return {name: row[name] for name in COLUMNS}
+
+
+def _decode(path: Path, lines: list[bytes], before: int) -> list[tuple[Any, int]]:
+    """Records with their line numbers; blank lines are passed over. Raises InputError."""
+    numbered = [(line, before + i) for i, line in enumerate(lines, 1) if not line.isspace()]
+    with contextlib.suppress(ValueError):
+        records = json.loads(b"[" + b",".join(line for line, _ in numbered) + b"]")
+        if len(records) == len(numbered):
+            return [(record, number) for record, (_, number) in zip(records, numbered, strict=True)]
+    records = []
+    for line, number in numbered:
+        try:
+            records.append((json.loads(line), number))
+        except ValueError as error:
+            raise _damaged(f"{path}:{number}", str(error)) from None
+    return records
+
+
+def _damaged(place: str, why: str) -> InputError:
+    return InputError(
+        f"{place}: damaged record line ({why})",
+        "delete that line; its run will be trained again, all others are kept",
+    )
+
+
+def _newer(place: str, schema: Any) -> InputError:
+    return InputError(
+        f"{place}: got schema {schema}, this version reads {SCHEMA}",
+        "it was written by another version of hptransfer: pip install --upgrade hptransfer",
+    )
+
+
+def _listing(folder: Path, pattern: str) -> list[str]:
+    """Names in a folder that match; none where there is no folder. Raises InputError."""
+    with _disk(folder, "read"), contextlib.suppress(FileNotFoundError):
+        return sorted(name for name in os.listdir(folder) if re.fullmatch(pattern, name))
+    return []
+
+
+@contextlib.contextmanager
+def _disk(path: Path, what: str) -> Generator[None]:
+    """What the disk refuses in this block becomes InputError."""
+    try:
+        yield
+    except OSError as error:
+        # Whoever reads knows what a missing file means.
+        if what == "read" and isinstance(error, FileNotFoundError):
+            raise
+        message = f"{path}: cannot be {what} ({error.strerror})"
+        hint = "check its permissions, or name another folder by --results"
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            file = next((p for p in (path, *path.parents) if p.is_file()), path)
+            message = f"{file}: is a file, needs a folder"
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            hint = "free some space and run it again; what finished is kept"
+        raise InputError(message, hint) from None
+
+
+def _lock(file: IO[str]) -> None:
+    with contextlib.suppress(OSError):  # some network file systems have no locks
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a live process holds this file's lock; so it seems too where no one may ask."""
+    try:
+        with path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError)
+    return False

@@ -1,0 +1,150 @@
+"""Worker processes: each trains one unit at a time and reports through its own pipe."""
+
+import multiprocessing as mp
+import signal
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from hptransfer import engine
+from hptransfer.registry import InputError
+from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.store import Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """A unit to train, where, and the snapshot to go on from."""
+
+    unit: list[RunSpec]
+    data: dict[str, Any]
+    device: str
+    threads: int
+    resume: Path | None
+    micro_batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A unit is over: empty `error` if every record came; `traceback` for a bug."""
+
+    unit: list[RunSpec]
+    error: str = ""
+    hint: str = ""
+    traceback: str = ""
+
+
+Message = engine.Progress | RunRecord | Ended
+
+
+def _work(pipe: Connection, results: Path, suite: str, snapshot_seconds: float) -> None:
+    """Child process: jobs in, messages out, until the parent closes the pipe or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
+    store = Store(results, suite)
+    loaded: dict[str, Any] = {}
+    while True:
+        try:
+            job: Job = pipe.recv()
+        except EOFError:
+            return
+        try:
+            for message in _train(job, loaded, store, snapshot_seconds):
+                pipe.send(message)
+            ended = Ended(job.unit)
+        except BrokenPipeError:
+            return
+        except InputError as error:
+            ended = Ended(job.unit, str(error), error.hint)
+        except Exception as error:  # a bug or a plug-in's: recorded as failed, others go on
+            ended = Ended(job.unit, f"{type(error).__name__}: {error}", "", traceback.format_exc())
+        pipe.send(ended)
+
+
+def _train(
+    job: Job, loaded: dict[str, Any], store: Store, snapshot_seconds: float
+) -> Iterator[engine.Progress | RunRecord]:
+    engine.configure(job.threads)
+    name = job.unit[0].data["sha256"]
+    if name not in loaded:
+        loaded.clear()
+        loaded[name] = engine.load_data(job.data)
+    for message in engine.train(
+        job.unit,
+        loaded[name],
+        engine.pick_device(job.device),
+        resume=job.resume,
+        micro_batch=job.micro_batch,
+        snapshot_seconds=snapshot_seconds,
+    ):
+        if isinstance(message, engine.Snapshot):
+            store.save_snapshot(message.key, message.write)
+        else:
+            yield message
+
+
+class Pool:
+    """A few worker processes; `submit` to a free one, `messages` from all."""
+
+    def __init__(self, size: int, results: Path, suite: str, snapshot_seconds: float) -> None:
+        self._context = mp.get_context("spawn")
+        self._arguments = (results, suite, snapshot_seconds)
+        self._processes: dict[Connection, Any] = {}
+        self._busy: dict[Connection, Job] = {}
+        self.size = size
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for pipe, process in self._processes.items():
+            pipe.close()
+            process.terminate()
+        for process in self._processes.values():
+            process.join()
+
+    @property
+    def free(self) -> int:
+        return self.size - len(self._busy)
+
+    @property
+    def in_flight(self) -> set[str]:
+        return {spec.key for job in self._busy.values() for spec in job.unit}
+
+    def submit(self, job: Job) -> None:
+        idle = [pipe for pipe in self._processes if pipe not in self._busy]
+        pipe = idle[0] if idle else self._start()
+        self._busy[pipe] = job
+        pipe.send(job)
+
+    def _start(self) -> Connection:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_work, args=(theirs, *self._arguments), daemon=True
+        )
+        process.start()
+        theirs.close()
+        self._processes[ours] = process
+        return ours
+
+    def messages(self, timeout: float) -> Iterator[Message]:
+        """What has arrived within `timeout` seconds. A worker that died ends its unit."""
+        for pipe in wait(list(self._busy), timeout):
+            assert isinstance(pipe, Connection)
+            try:
+                message: Message = pipe.recv()
+            except (EOFError, ConnectionResetError):
+                job = self._busy.pop(pipe)
+                process = self._processes.pop(pipe)
+                process.join()
+                yield Ended(
+                    job.unit,
+                    f"its process died (exit code {process.exitcode})",
+                    "exit code -9 is mostly too little memory: fewer --workers or a smaller width",
+                )
+                continue
+            if isinstance(message, Ended):
+                del self._busy[pipe]
+            yield message

@@ -1,0 +1,51 @@
+"""What every test shares: one thread, a private cache, checked shapes, derandomised properties."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+torch.set_num_threads(1)
+
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+# Tests see the shapes in the annotations; a user pays nothing for them. It has to be installed
+# before the first import of these modules, so it stays for the whole session.
+CHECKED = [
+    name
+    for name in ("hptransfer.norms", "hptransfer.optimizers")
+    if importlib.util.find_spec(name) is not None
+]
+install_import_hook(CHECKED, "beartype.beartype")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or writes the cache of the person who runs it, unless it is asked for."""
+    place = os.environ.get("HPTRANSFER_TEST_CACHE") or str(tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", place)
+        yield Path(place)
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 64 kB whose next byte can mostly be told from the last ones."""
+    words = [f"{number % 7} apples and {number % 11} pears\n" for number in range(4000)]
+    path = tmp_path_factory.mktemp("text") / "tiny.txt"
+    path.write_text("".join(words)[: 64 * 1024])
+    return path

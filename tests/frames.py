@@ -1,0 +1,202 @@
+"""Made-up suites and records: a parabola in log2 lr with a cliff, no training."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hptransfer.spec import RunSpec
+from hptransfer.suite import FRESH_SEED, Suite, fresh_seeds, parse_suite
+
+LOSS_INIT = 5.5
+Center = Callable[[int], float]
+
+COLUMNS = [
+    "key", "cell", "spec", "width", "batch", "steps", "log2_lr", "seed", "status", "loss",
+    "train_loss", "train_mean", "loss_init", "seconds", "flops", "peak_memory", "tokens", "device",
+    "lanes", "threads", "env", "curve", "probes", "finished", "error",
+]  # fmt: skip
+
+
+def make_suite(*labels: str, **overrides: Any) -> Suite:
+    """A suite of the labels with templates by hand; no optimizer source is read."""
+    labels = labels or ("adamw", "muon", "scion_unconstrained", "transported_scion")
+    table = {
+        "name": "made_up",
+        "claim": "AdamW-SP's best lr drifts between width 32 and 128; the others hold",
+        "model": {"name": "gpt", "n_layer": 2, "head_size": 32, "context": 64},
+        "data": "python_source",
+        "base": {"width": 32},
+        "proxy": 32,
+        "targets": [128],
+        "steps": 100,
+        "batch": 16,
+        "optimizers": {
+            label: {"lr": "2^-11..2^-4"} | ({"warmup": 0.1, "clip": 1.0} if i == 0 else {})
+            for i, label in enumerate(labels)
+        },
+    }
+    suite = parse_suite(table, overrides)
+    templates = {
+        label: RunSpec(
+            model={"revision": 1, **suite.model},
+            data={**suite.data, "revision": 1, "sha256": "7131b323"},
+            optimizer={"name": label, "revision": 1},
+            hp={"beta": 0.9} | ({"transport": 0.5} if "transported" in label else {}),
+            width=suite.width or suite.proxy,
+            base=suite.base,
+            log2_lr=0.0,
+            steps=suite.steps,
+            batch=suite.batch,
+            schedule=suite.setting(label, "schedule"),
+            warmup=suite.setting(label, "warmup"),
+            clip=suite.setting(label, "clip"),
+            precision=suite.precision,
+            eval_batches=suite.eval_batches,
+            seed=0,
+        ).to_json()
+        for label in suite.optimizers
+    }
+    return suite.model_copy(update={"templates": templates})
+
+
+def record(
+    spec: RunSpec,
+    n: int,
+    center: float,
+    *,
+    noise: float = 0.004,
+    cliff: float = 3.5,
+    status: str | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """One row: loss 2.6 - 0.1 log2(n/32) + 0.08 (octaves from center)^2, diverged past the cliff.
+
+    The noise has a part that a seed shares over all lr and widths, and a smaller one of its own.
+    """
+    octaves = spec.log2_lr - center
+    own = np.random.default_rng([spec.seed, int(900 + 8 * spec.log2_lr), n])
+    shared = np.random.default_rng(spec.seed).normal()
+    loss = 2.6 - 0.1 * np.log2(n / 32) + 0.08 * octaves**2 + noise * (shared + 0.5 * own.normal())
+    status = status or ("diverged" if octaves > cliff else "done")
+    done = status == "done"
+    steps = np.linspace(0, spec.steps, 11)[1:]
+    curve = [[float(s), float(loss + (LOSS_INIT - loss) * np.exp(-4 * s / spec.steps))]
+             for s in steps]  # fmt: skip
+    return {
+        "key": spec.key,
+        "cell": spec.cell,
+        "spec": spec.to_json(),
+        "width": spec.width,
+        "batch": spec.batch,
+        "steps": spec.steps,
+        "log2_lr": spec.log2_lr,
+        "seed": spec.seed,
+        "status": status,
+        "loss": float(loss) if done else (np.inf if status == "diverged" else np.nan),
+        "train_loss": float(loss) - 0.03 if done else np.nan,
+        "train_mean": float(loss) + 0.5 if done else np.nan,
+        "loss_init": LOSS_INIT,
+        "seconds": 0.9 * (n / 32) ** 1.5,
+        "flops": 4e10 * (n / 32) ** 2,
+        "peak_memory": int(3e8 * n / 32),
+        "tokens": spec.batch * spec.steps * 64,
+        "device": device,
+        "lanes": max(1, 128 // n),
+        "threads": 1,
+        "env": {
+            "versions": {"python": "3.11.9", "torch": "2.13.0", "hptransfer": "0.1.0"},
+            "git": "0123abc",
+            "host": "made-up",
+            "started": 1.7e9,
+        },
+        "curve": curve if done else curve[:3],
+        "probes": {},
+        "finished": 1.7e9 + spec.seed,
+        "error": "out of memory" if status == "failed" else "",
+    }
+
+
+def to_frame(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(list(records), columns=COLUMNS)
+
+
+def search(
+    suite: Suite,
+    label: str,
+    n: int,
+    center: float,
+    grid: Iterable[float],
+    seeds: Iterable[int] = (0,),
+    **how: Any,
+) -> list[dict[str, Any]]:
+    """Records of a label at n over a grid of log2 lr."""
+    seeds = list(seeds)
+    return [
+        record(suite.template(label, n).point(x, seed), n, center, **how)
+        for x in grid
+        for seed in seeds
+    ]
+
+
+def half_octaves(center: float, reach: int = 3) -> list[float]:
+    """Whole octaves around the center, half octaves near it: what the bracket sampler leaves."""
+    middle = round(center)
+    near = [middle - 0.5, middle + 0.5]
+    return sorted([*map(float, range(middle - reach, middle + reach + 1)), *near])
+
+
+def study(
+    suite: Suite,
+    centers: dict[str, Center],
+    *,
+    fresh: int = 3,
+    seeds: int = 1,
+    verify: bool = True,
+    widths: Iterable[int] | None = None,
+    **how: Any,
+) -> pd.DataFrame:
+    """Search at every width, then fresh seeds at each target at the carried and the own lr."""
+    from hptransfer.metrics import optimum
+    from hptransfer.spec import round_lr
+
+    records: list[dict[str, Any]] = []
+    for label, center in centers.items():
+        at = {}
+        for n in widths or [suite.proxy, *suite.targets]:
+            if n != suite.proxy and not verify:
+                continue
+            found = search(suite, label, n, center(n), half_octaves(center(n)), range(seeds), **how)
+            records += found
+            best = optimum(to_frame(found).assign(hp_point="{}"))
+            assert best is not None
+            at[n] = round_lr(best.log2_lr)
+        for n in suite.targets:
+            points = {at[suite.proxy], *([at[n]] if n in at else [])}
+            records += search(suite, label, n, center(n), sorted(points), fresh_seeds(fresh), **how)
+    return to_frame(records)
+
+
+CENTERS: dict[str, Center] = {
+    "adamw": lambda n: -6.0 - float(np.log2(n / 32)),
+    "muon": lambda n: -5.2,
+    "scion_unconstrained": lambda n: -4.1 - 0.1 * float(np.log2(n / 32)),
+    "transported_scion": lambda n: -4.9,
+}
+
+
+def many(suite: Suite, count: int) -> pd.DataFrame:
+    """About `count` records of the study, by more and more seeds: for timing."""
+    frame = study(suite, CENTERS)
+    copies = count // len(frame) + 1
+    made = []
+    for copy in range(copies):
+        for row in frame.to_dict("records"):
+            seeds = 1 if row["seed"] < FRESH_SEED else 3
+            spec = replace(RunSpec.from_json(row["spec"]), seed=row["seed"] + seeds * copy)
+            made.append({**row, "seed": spec.seed, "spec": spec.to_json(), "key": spec.key})
+            if len(made) == count:
+                return to_frame(made)
+    return to_frame(made)

@@ -1,0 +1,137 @@
+"""Figures: what is drawn, reproducible bytes, alt texts."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from frames import CENTERS, LOSS_INIT, make_suite, study, to_frame
+from hptransfer import figures, metrics
+
+SUITE = make_suite(targets=[64, 128])
+ROWS = metrics.select(SUITE, study(SUITE, CENTERS, cliff=2.2))
+EMPTY = metrics.select(SUITE, to_frame([]))
+
+
+def luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def marks(ax, marker):
+    return [line for line in ax.lines if line.get_marker() == marker and len(line.get_xdata())]
+
+
+def test_alignment_has_a_panel_an_optimizer_on_one_loss_axis():
+    axes = figures.alignment(SUITE, ROWS).axes
+    assert [ax.get_title(loc="left") for ax in axes] == list(SUITE.optimizers)
+    assert len({ax.get_ylim() for ax in axes}) == 1
+
+
+def test_lr_ticks_are_powers_of_two():
+    for ax in figures.alignment(SUITE, ROWS).axes:
+        assert all(re.fullmatch("2⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+", t.get_text()) for t in ax.get_xticklabels())
+
+
+def test_every_width_has_its_line_and_its_starred_optimum():
+    ax = figures.alignment(SUITE, ROWS).axes[0]
+    assert [float(star.get_xdata()[0]) for star in marks(ax, "*")] == pytest.approx(
+        [-6, -7, -8], abs=0.1
+    )
+    carried = [line for line in ax.lines if set(line.get_ydata()) == {0, 1}]
+    assert carried[0].get_xdata()[0] == -6
+
+
+def test_diverged_runs_are_crosses_at_the_roof_and_the_roof_leaves_the_basins_readable():
+    ax = figures.alignment(SUITE, ROWS).axes[0]
+    low, high = ax.get_ylim()
+    crosses = marks(ax, "x")
+    assert {x for line in crosses for x in line.get_xdata()} == {-3, -4, -5}
+    assert all(np.all(line.get_ydata() > low + 0.85 * (high - low)) for line in crosses)
+    assert high < LOSS_INIT / 1.5
+
+
+def test_a_diverged_point_is_not_joined_to_the_curve():
+    ax = figures.alignment(SUITE, ROWS).axes[0]
+    line = marks(ax, "o")[0]
+    assert -3 not in line.get_xdata()
+
+
+@pytest.mark.parametrize("draw", [figures.alignment, figures.curves, figures.drift])
+@pytest.mark.parametrize("rows", [ROWS, EMPTY], ids=["runs", "no_runs"])
+def test_a_figure_gives_the_same_bytes_twice_and_is_valid_xml_with_alt_text(draw, rows):
+    first, second = (figures.to_svg(draw(SUITE, rows), "f") for _ in range(2))
+    assert first == second
+    root = ElementTree.fromstring(first)
+    assert root.attrib["role"] == "img"
+    assert root.attrib["aria-label"].endswith(".")
+    assert len(root.attrib["aria-label"]) > 40
+
+
+def test_alt_texts_are_made_from_the_data():
+    assert "adamw, best at 2^-6 at width 32" in str(figures.alignment(SUITE, ROWS).get_label())
+    assert "adamw −1.0 at 64, −2.0 at 128" in str(figures.drift(SUITE, ROWS).get_label())
+    assert "width 128" in str(figures.curves(SUITE, ROWS).get_label())
+
+
+def test_no_id_is_shared_by_two_figures():
+    texts = [figures.to_svg(figures.drift(SUITE, ROWS), salt) for salt in ("one", "two")]
+    ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in texts]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    for text, known in zip(texts, ids, strict=True):
+        used = re.findall(r'(?:href="#|url\(#)([^")]+)', text)
+        assert set(used) <= known
+
+
+def test_text_stays_text_and_takes_the_ink_of_the_page():
+    text = figures.to_svg(figures.alignment(SUITE, ROWS), "f")
+    assert ">adamw</text>" in text
+    assert "currentColor" in text
+    assert figures.INK not in text
+    alone = figures.to_svg(figures.alignment(SUITE, ROWS), "f", ink=figures.INK)
+    assert "currentColor" not in alone
+
+
+def test_a_hostile_label_is_escaped():
+    suite = make_suite('a"<b>&')
+    rows = metrics.select(suite, study(suite, {'a"<b>&': lambda n: -5.0}))
+    ElementTree.fromstring(figures.to_svg(figures.alignment(suite, rows), "f"))
+
+
+def test_every_colour_has_contrast_three_to_one_on_white_and_on_near_black():
+    shades = [figures._shades(range(1, 7))[n][0] for n in range(1, 7)]
+    for colour in [*shades, *figures.LABELS, figures.INK]:
+        level = luminance(colour)
+        assert 1.05 / (level + 0.05) >= 3, colour
+        assert (level + 0.05) / (luminance("#15181c") + 0.05) >= 3, colour
+
+
+def test_drift_marks_a_censored_optimum_open():
+    suite = make_suite("muon")
+    frame = study(suite, {"muon": lambda n: -5.2})
+    cut = (frame["width"] == 128) & (frame["seed"] == 0) & (frame["log2_lr"] > -5.2)
+    figure = figures.drift(suite, metrics.select(suite, frame[~cut]))
+    assert "(censored)" in str(figure.get_label())
+    styles = {line.get_fillstyle() for line in figure.axes[0].lines if len(line.get_xdata()) == 1}
+    assert "none" in styles
+
+
+def test_curves_show_the_carried_lr_at_the_largest_target():
+    figure = figures.curves(SUITE, ROWS)
+    ax = figure.axes[0]
+    assert "width 128" in ax.get_title(loc="left")
+    thick = [line for line in ax.lines if line.get_linewidth() == 2]
+    assert len(thick) == 4
+    assert thick[0].get_xdata()[-1] == 100
+
+
+def test_figures_need_no_display_and_no_pyplot_state():
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    assert isinstance(figures.alignment(SUITE, ROWS), Figure)
+    assert plt.get_fignums() == before

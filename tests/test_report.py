@@ -1,0 +1,204 @@
+"""The page, metrics.json and runs.csv."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from frames import CENTERS, make_suite, many, study, to_frame
+from hptransfer.report import Section, metrics_json, render, runs_table
+
+SUITE = make_suite(negative_control="adamw")
+FRAME = study(SUITE, CENTERS, cliff=2.2)
+SECTION = Section(SUITE, FRAME, len(FRAME), (), ("hptransfer run made_up",))
+PAGE = render([SECTION])
+
+
+class Outline(HTMLParser):
+    """Ids, headings and whether every opened element was closed."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
+
+    def __init__(self, page):
+        super().__init__()
+        self.ids, self.links, self.open, self.text = [], [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"style", "script", "svg"} & set(self.open):
+            self.text.append(data)
+
+
+OUTLINE = Outline(PAGE)
+TEXT = " ".join(" ".join(OUTLINE.text).split())
+
+
+def test_the_page_is_well_formed_and_no_id_occurs_twice():
+    assert OUTLINE.open == []
+    assert len(OUTLINE.ids) == len(set(OUTLINE.ids))
+
+
+def test_the_page_refers_to_nothing_outside_itself():
+    assert all(link.startswith("#") for link in OUTLINE.links)
+    assert not re.search(r"@import|url\((?!#)|fetch\(|<link|<img", PAGE)
+    outside = set(re.findall(r"https?://[^\s\"'<)]+", PAGE))
+    assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
+
+def test_the_claim_and_the_verdicts_come_first_then_the_control_then_the_alignment():
+    wanted = [
+        "Claim.", "adamw. The lr tuned at width 32 (2^-6) costs", "Negative control: adamw drifts",
+        f"{len(FRAME)}/{len(FRAME)} runs.", "Alignment", "The rule of the verdict", "Cost",
+        "Fairness", "Training curves", "Metric audit", "Environment", "Reproduce", "Glossary",
+    ]  # fmt: skip
+    places = [TEXT.find(text) for text in wanted]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_a_failed_negative_control_stands_before_the_verdicts():
+    suite = make_suite(negative_control="muon")
+    page = render([Section(suite, FRAME)])
+    assert page.index("Negative control failed") < page.index('class="verdicts"')
+
+
+def test_missing_runs_are_named():
+    page = render([Section(SUITE, FRAME, len(FRAME) + 1, ("muon width 128, 2^-5, seed 1002",))])
+    assert f"{len(FRAME)}/{len(FRAME) + 1} runs. Missing: muon width 128" in page
+
+
+def test_all_text_is_escaped():
+    suite = make_suite("<script>alert(1)</script>", name="<b>", claim="<img src=x onerror=y>")
+    frame = study(suite, {"<script>alert(1)</script>": lambda n: -5.0})
+    frame["device"] = "<i>gpu</i>"
+    page = render([Section(suite, frame, 1, ("<u>",), ("<s>",))])
+    for text in ("<script>alert", "<img src=x", "<i>gpu", "<u>", "<s>", "<title><b>"):
+        assert text not in page
+    Outline(page)
+
+
+def test_the_manifest_marks_what_differs():
+    row = re.search(r"<tr><th scope=row class=\"head\" data-sort=\"warm-up.*?</tr>", PAGE)
+    assert row is not None
+    assert "differs" in row[0]
+    same = re.search(r"<tr><th scope=row class=\"head\" data-sort=\"steps\".*?</tr>", PAGE)
+    assert same is not None
+    assert "differs" not in same[0]
+
+
+def test_the_page_says_where_a_transported_curve_is_taken():
+    assert "is taken at Y" in TEXT
+    suite = make_suite("muon")
+    assert "is taken at Y" not in render([Section(suite, study(suite, {"muon": CENTERS["muon"]}))])
+
+
+def test_several_environments_are_listed_apart():
+    frame = FRAME.copy()
+    frame.loc[frame.index[:10], "device"] = "NVIDIA made-up"
+    page = render([Section(SUITE, frame)])
+    assert "NVIDIA made-up" in page
+    assert ">cpu<" in page
+
+
+def test_the_same_records_give_the_same_bytes():
+    assert render([SECTION]) == PAGE
+
+
+def test_an_empty_store_gives_a_page_and_says_that_runs_are_missing():
+    page = render([Section(SUITE, to_frame([]), 4, ("a", "b", "c", "d"))])
+    assert "0/4 runs. Missing: a; b; c; d." in page
+    assert "incomplete" in page
+    Outline(page)
+    json.dumps(metrics_json([Section(SUITE, to_frame([]))]), allow_nan=False)
+    assert runs_table(SUITE, to_frame([])).empty
+
+
+def test_all_runs_diverged_gives_a_page_with_advice():
+    frame = FRAME.copy()
+    frame["status"], frame["loss"] = "diverged", np.inf
+    page = render([Section(SUITE, frame)])
+    assert "Lower the range of learning rates" in page
+    json.dumps(metrics_json([Section(SUITE, frame)]), allow_nan=False)
+
+
+def test_failed_runs_are_counted_with_their_errors():
+    frame = FRAME.copy()
+    frame.loc[0, ["status", "loss", "error"]] = ["failed", np.nan, "out of memory"]
+    page = render([Section(SUITE, frame, len(frame))])
+    assert f"{len(frame) - 1}/{len(frame)} runs." in page
+    assert "1 × out of memory" in page
+
+
+def test_suites_come_newest_first():
+    older, newer = make_suite(name="older"), make_suite(name="newer")
+    later = FRAME.assign(finished=FRAME["finished"] + 10)
+    sections = [Section(older, FRAME), Section(newer, later)]
+    page = render(sections)
+    assert page.index("<h1>newer") < page.index("<h1>older")
+    assert [s["suite"] for s in metrics_json(sections)["suites"]] == ["newer", "older"]
+    ids = Outline(page).ids
+    assert len(ids) == len(set(ids))
+
+
+def test_metrics_json_holds_what_the_page_says_with_null_for_what_was_not_measured():
+    frame = study(SUITE, CENTERS, verify=False)
+    made = json.loads(json.dumps(metrics_json([Section(SUITE, frame)]), allow_nan=False))
+    pair = made["suites"][0]["pairs"][0]
+    assert pair["verdict"] == "unverified"
+    assert pair["regret"] is None
+    assert pair["lr_carried"] == -6
+    assert made["suites"][0]["negative_control"]["shown"] is False
+
+
+def test_runs_csv_is_flat_and_keeps_every_value():
+    table = runs_table(SUITE, FRAME)
+    back = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    assert len(back) == len(FRAME)
+    assert back["log2_lr"].tolist() == table["log2_lr"].tolist()
+    assert back["loss"].tolist() == table["loss"].tolist()
+    assert not table.map(lambda v: isinstance(v, dict | list)).any().any()
+
+
+def test_a_long_table_is_folded_and_points_to_the_file():
+    assert "runs.csv holds all of them" not in PAGE
+    assert "The first 300 of 400 runs; runs.csv holds all of them." in render(
+        [Section(SUITE, many(SUITE, 400))]
+    )
+
+
+@pytest.mark.slow
+def test_ten_thousand_records_take_less_than_ten_seconds():
+    frame = many(SUITE, 10_000)
+    start = time.perf_counter()
+    page = render([Section(SUITE, frame)])
+    metrics_json([Section(SUITE, frame)])
+    runs_table(SUITE, frame).to_csv()
+    assert time.perf_counter() - start < 10
+    assert len(page) < 1_000_000
+
+
+def test_the_report_does_not_import_torch():
+    code = "import sys, hptransfer.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
