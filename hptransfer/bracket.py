@@ -42,13 +42,13 @@ def bracket(
 def _stage(
     known: Mapping[float, float], start: tuple[float, float], limits: tuple[float, float]
 ) -> list[float]:
-    first, last = start
+    first, last = float(start[0]), float(start[1])
     grid = [first + octave for octave in range(math.floor(last - first) + 1)]
     if missing := [lr for lr in grid if lr not in known]:
         return missing
     # The octaves alone decide up to the first refinement. If half octaves took part, the first of
     # two neighbours to be answered could move the minimum before the other was asked for.
-    octaves = {lr: loss for lr, loss in known.items() if (lr - first).is_integer()}
+    octaves = {lr: loss for lr, loss in known.items() if (lr - first) % 1 == 0}
     best = _argmin(octaves)
     if min(known.values()) == math.inf:
         down = min(octaves) - 1
@@ -87,7 +87,7 @@ def propose(
     """
     del n  # the rows are of one axis value already
     start, limits = grid_and_limits(suite, label, around)
-    losses = {lr: loss for (lr, _), loss in finished(rows, seed=0).items()}
+    losses = {lr: loss for (lr, _), loss in finished(rows, rows["loss"], seed=0).items()}
     if missing := bracket(losses, start, limits, suite.setting(label, "trials")):
         return [((lr, {}), 0) for lr in missing]
     points = [((lr, {}), loss) for lr, loss in losses.items()]
@@ -106,14 +106,32 @@ def grid_and_limits(
     return (max(centre - 2, low), min(centre + 2, high)), (low, high)
 
 
-def finished(rows: "pd.DataFrame", *, seed: int) -> dict[tuple[float, str], float]:
-    """(log2 lr, searched values as JSON) -> loss, `inf` for diverged; failed runs are unknown."""
-    columns = ("log2_lr", "hp_point", "status", "loss", "seed")
+def key(point: Point) -> tuple[float, str]:
+    """A point as it is found in `finished`."""
+    return point[0], canonical(point[1])
+
+
+def finished(
+    rows: "pd.DataFrame", losses: Iterable[float], *, seed: int
+) -> dict[tuple[float, str], float]:
+    """(log2 lr, searched values as JSON) -> loss; failed runs are unknown."""
+    columns = (rows[name] for name in ("log2_lr", "hp_point", "status", "seed"))
     return {
-        (lr, hp): math.inf if status == "diverged" else loss
-        for lr, hp, status, loss, own in zip(*(rows[name] for name in columns), strict=True)
+        (lr, hp): loss
+        for lr, hp, status, own, loss in zip(*columns, losses, strict=True)
         if own == seed and status != "failed"
     }
+
+
+def clipped(rows: "pd.DataFrame") -> list[float]:
+    """Losses clipped at the loss at init: samplers fit a surface, and infinity has none."""
+    columns = zip(rows["status"], rows["loss"], rows["loss_init"], strict=True)
+    losses = [
+        min(math.inf if how == "diverged" else loss, math.inf if math.isnan(init) else init)
+        for how, loss, init in columns
+    ]
+    worst = max((loss for loss in losses if math.isfinite(loss)), default=0.0)
+    return [worst if loss == math.inf else loss for loss in losses]
 
 
 def further_seeds(
@@ -126,11 +144,10 @@ def further_seeds(
     if best == math.inf:
         return []
     near = sorted(lr for (lr, hp), _ in points if hp == best_hp and abs(lr - best_lr) <= 1)
-    have = {seed: finished(rows, seed=seed) for seed in range(1, seeds)}
-    name = canonical(best_hp)
+    have = {seed: finished(rows, rows["loss"], seed=seed) for seed in range(1, seeds)}
     return [
         ((lr, best_hp), seed)
         for seed in range(1, seeds)
         for lr in dict.fromkeys(near)
-        if (lr, name) not in have[seed]
+        if key((lr, best_hp)) not in have[seed]
     ]

@@ -143,14 +143,14 @@ def _do(
                 failed = event.failed
     if failed:
         first = failed[0]
-        raise _Failed(
+        raise _FailedError(
             f"{len(failed)} run(s) failed, the first with: {first.error}",
             first.hint or "the records hold the traceback; the same command tries them again",
         )
     return session
 
 
-class _Failed(Exception):
+class _FailedError(Exception):
     """Runs that failed although the input was right."""
 
     def __init__(self, message: str, hint: str) -> None:
@@ -159,12 +159,14 @@ class _Failed(Exception):
 
 
 def _section(suite: Suite, frame: Any, results: Path) -> Any:
+    from hptransfer.metrics import select
     from hptransfer.plan import forecast
     from hptransfer.report import Section
 
     missing = forecast(suite, frame)
     named = suite.names(missing)
-    known = len(set(frame.loc[frame["status"] != "failed", "key"]))
+    rows = select(suite, frame)
+    known = rows.loc[rows["status"] != "failed", "key"].nunique()
     return Section(
         suite,
         frame,
@@ -265,7 +267,9 @@ def tune(
     if session is None:
         return
     if as_json:
-        print(json.dumps(metrics_json([_section(session.suite, session.store.frame(), results)])))
+        typer.echo(
+            json.dumps(metrics_json([_section(session.suite, session.store.frame(), results)]))
+        )
         return
     out.print(curve_table(session.suite, session.suite.proxy, session.rows()))
     out.print(f"\nnext: hptransfer transfer {suite} --from {session.suite.proxy} --to WIDTH")
@@ -333,7 +337,7 @@ def _verdicts(session: Any, as_json: bool) -> None:
 
     section = _section(session.suite, session.store.frame(), session.options.results)
     if as_json:
-        print(json.dumps(metrics_json([section])))
+        typer.echo(json.dumps(metrics_json([section])))
         return
     rows = session.rows()
     table = verdicts.pairs(session.suite, rows)
@@ -394,9 +398,7 @@ def plan(
     results: Results = Path("results"),
 ) -> None:
     """What run would do: runs, FLOPs, memory and time on this device."""
-    run(
-        suite, optimizer, trials, steps, data, device, workers, lanes, results, dry_run=True
-    )
+    run(suite, optimizer, trials, steps, data, device, workers, lanes, results, dry_run=True)
 
 
 @app.command()
@@ -417,7 +419,7 @@ def report(
         raise InputError(f"no records under {results}", "hptransfer run quickstart makes some")
     page, metrics = _write_report(names, results, target)
     if as_json:
-        print(json.dumps(metrics))
+        typer.echo(json.dumps(metrics))
     (err if as_json else out).print(f"report: {page}", soft_wrap=True)
     if show:
         webbrowser.open(page.resolve().as_uri())
@@ -437,7 +439,9 @@ def list_(
     if what is not None and what not in kinds:
         raise InputError(f"list: got {what!r}", suggest(what, kinds) or ", ".join(kinds))
     if as_json:
-        print(json.dumps({key: display.names(kinds[key]) for key in ([what] if what else kinds)}))
+        typer.echo(
+            json.dumps({key: display.names(kinds[key]) for key in ([what] if what else kinds)})
+        )
         return
     for key in [what] if what else kinds:
         out.print(display.parts_table(kinds[key]))
@@ -450,7 +454,7 @@ def main() -> None:
         app(standalone_mode=True)
     except InputError as error:
         _die(error, 2)
-    except _Failed as error:
+    except _FailedError as error:
         _die(error, 1)
     except KeyboardInterrupt:
         err.print("interrupted: finished runs are kept; the same command goes on from here")
@@ -460,7 +464,7 @@ def main() -> None:
         sys.exit(0)
 
 
-def _die(error: InputError | _Failed, code: int) -> None:
+def _die(error: InputError | _FailedError, code: int) -> None:
     err.print(f"error: {error}", markup=False, soft_wrap=True)
     if error.hint:
         err.print(f"\nhint: {error.hint}", markup=False, soft_wrap=True)

@@ -59,9 +59,7 @@ def plan_table(session: "Session", expected: "list[Expected]", known: int) -> Ta
         for cell in expected
     ]
     title = f"{session.suite.name}: {sum(len(c.specs) for c in expected)} runs to do, {known} known"
-    return plain_table(
-        title, ("optimizer", axis, "runs", "lanes", "TFLOP", "MiB", "time"), rows
-    )
+    return plain_table(title, ("optimizer", axis, "runs", "lanes", "TFLOP", "MiB", "time"), rows)
 
 
 def parts_table(kind: str) -> Table:

@@ -39,7 +39,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A mid-run state of a unit; `write(path)` saves it. Weights as trained on: at Y if transported."""
+    """A mid-run state of a unit, weights as trained on (Y if transported); `write(path)` saves it."""
 
     key: str
     step: int

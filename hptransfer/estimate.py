@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
 from hptransfer import registry
@@ -50,13 +51,13 @@ def estimate(spec: RunSpec, data: Data) -> Estimate:
     with torch.device("meta"):
         model = build(spec, data, spec.width)
         x, y = _batch(spec, data)
-        saved: dict[int, int] = {}
-        own = {p.untyped_storage()._cdata for p in model.parameters()}
+        saved: dict[StorageWeakRef, int] = {}
+        own = {StorageWeakRef(p.untyped_storage()) for p in model.parameters()}
 
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            if storage._cdata not in own:
-                saved[storage._cdata] = storage.nbytes()
+            if (reference := StorageWeakRef(storage)) not in own:
+                saved[reference] = storage.nbytes()
             return tensor
 
         with FlopCounterMode(display=False) as model_flops:
@@ -142,11 +143,11 @@ def calibrate(spec: RunSpec, data: Data, device: torch.device) -> Speed:
 def matmul_rate(device: torch.device, n: int = 1024) -> float:
     """FLOP/s of a float32 matrix product of size n on this device and these threads."""
     a = torch.randn(n, n, device=device)
-    a @ a
+    torch.matmul(a, a)
     _synchronise(device)
     began = time.perf_counter()
     for _ in range(3):
-        a @ a
+        torch.matmul(a, a)
     _synchronise(device)
     return 3 * 2 * n**3 / (time.perf_counter() - began)
 

@@ -287,7 +287,7 @@ def _failure(spec: RunSpec, ended: Ended) -> RunRecord:
 
 
 def proxy_lines(suite: Suite, results: Path) -> list[str]:
-    """Which records `transfer` uses: the lr of every optimizer at the proxy, or that it is missing."""
+    """What `transfer` starts from: the lr of every optimizer at the proxy, or that it is missing."""
     store = Store(results, suite.name)
     manifest = store.read_manifest()
     resolved = suite.resolve(engine.load_data(suite.data).sha256)

@@ -78,7 +78,7 @@ def describe_params(spec: RunSpec, data: Data) -> list[Param]:
 
 @dataclass
 class Group:
-    """Same-shaped parameters of a role: `w`, `g` and every state tensor are (k, [lanes,] *shape)."""
+    """Same-shaped parameters of a role; `w`, `g`, every state tensor: (k, [lanes,] *shape)."""
 
     p: Param
     names: list[str]

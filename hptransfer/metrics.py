@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from hptransfer.spec import Axis, canonical
+from hptransfer.spec import LR_STEP, Axis, canonical
 from hptransfer.suite import FRESH_SEED, Suite
 
 BOOTSTRAP = 200
@@ -134,6 +134,7 @@ def _standard_error(x: np.ndarray, grid: np.ndarray, k: int) -> float:
     The spread is scaled by sqrt(S / (S - 1)), since S resampled seeds vary too little. With one
     seed there is nothing to resample; then the grid alone limits the optimum, and the standard
     deviation of a uniform error of one grid step, spacing / sqrt(12), stands in (our choice).
+    No optimum counts as better known than 1/8 octave, to which learning rates are rounded.
     """
     near = np.abs(x - x[k]) <= 1.0
     shared = grid[near][:, ~np.isnan(grid[near]).any(axis=0)]
@@ -146,7 +147,8 @@ def _standard_error(x: np.ndarray, grid: np.ndarray, k: int) -> float:
     vertices = found[best]
     for at in range(1, len(found) - 1):
         vertices[best == at] = _vertices(found, means[:, best == at], at)
-    return float(np.std(vertices) * np.sqrt(seeds / (seeds - 1)))
+    spread = float(np.std(vertices) * np.sqrt(seeds / (seeds - 1)))
+    return max(spread, LR_STEP / np.sqrt(12))
 
 
 def optimum(rows: pd.DataFrame) -> Optimum | None:
@@ -209,7 +211,7 @@ def exponent(suite: Suite, rows: pd.DataFrame) -> pd.DataFrame:
     table: list[dict[str, Any]] = []
     for label in suite.templates:
         mine = sorted((n, best) for (name, n, _), best in optima.items() if name == label and best)
-        used = [(n, best) for n, best in mine if best.censored is None and best.se > 0]
+        used = [(n, best) for n, best in mine if best.censored is None and np.isfinite(best.se)]
         if len(used) < 3:
             continue
         x = np.log2([n for n, _ in used])

@@ -22,18 +22,21 @@ JORDAN = 5 * ((3.4445, -4.7750, 2.0315),)
 
 # Amsel et al. 2025 (Polar Express), arXiv:2505.16932, Alg. 1; all but the last deflated by 1.01.
 _SAFETY = 1.01
-POLAR_EXPRESS = tuple(
-    (a / _SAFETY, b / _SAFETY**3, c / _SAFETY**5)
-    for a, b, c in (
-        (8.28721201814563, -23.595886519098837, 17.300387312530933),
-        (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
-        (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
-        (3.3184196573706015, -2.488488024314874, 0.51004894012372),
-        (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
-        (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
-        (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
-    )
-) + ((1.875, -1.25, 0.375),)
+POLAR_EXPRESS = (
+    *(
+        (a / _SAFETY, b / _SAFETY**3, c / _SAFETY**5)
+        for a, b, c in (
+            (8.28721201814563, -23.595886519098837, 17.300387312530933),
+            (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+            (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+            (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+            (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+            (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+            (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+        )
+    ),
+    (1.875, -1.25, 0.375),
+)
 
 
 @runtime_checkable
@@ -61,8 +64,9 @@ def polar(
 
     `svd`: float64, the reference. `polar_express`: 8 quintic steps, `||D||_op` within 1e-3 of 1 and
     `<M, D> >= 0.999 ||M||_*` at every width. `jordan`: 5 steps of Muon's polynomial, in bfloat16 as
-    published. `mixed` takes all but the last step of Polar Express in bfloat16; the last, in
-    float32, brings the singular values back to 1 (measured here, not from the paper).
+    published. `mixed` takes four middle steps of Polar Express in bfloat16: the first three, in
+    float32, would amplify its rounding up to the size of the result (`<M, D>` fell to 0.995), and
+    the last brings the singular values back to 1 (measured here, not from the paper).
     Source: Jordan 2024 (Muon); Amsel et al. 2025, arXiv:2505.16932, Alg. 1.
     """
     if method == "svd":
@@ -77,7 +81,8 @@ def polar(
     if method == "jordan":
         x = _quintic(x.to(half), JORDAN)
     elif dtype == "mixed":
-        x = _quintic(x.to(half), POLAR_EXPRESS[:-1])
+        x = _quintic(x, POLAR_EXPRESS[:3])
+        x = _quintic(x.to(half), POLAR_EXPRESS[3:-1])
         x = _quintic(x.to(m.dtype), POLAR_EXPRESS[-1:])
     else:
         x = _quintic(x, POLAR_EXPRESS)
@@ -129,7 +134,7 @@ class Spectral:
         return -self.factor(g.shape) * polar(g, self.method, self.dtype)
 
     def init(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        """A random semi-orthogonal matrix times the factor, float64 (every singular value equal)."""
+        """A random semi-orthogonal matrix times the factor, float64 (equal singular values)."""
         d_out, d_in = shape[-2:]
         gaussian = torch.randn(shape, generator=generator, dtype=torch.float64)
         q, r = torch.linalg.qr(gaussian if d_out >= d_in else gaussian.mT)

@@ -55,9 +55,7 @@ def clip_lr(suite: Suite, label: str, log2_lr: float) -> float:
     return min(max(round_lr(log2_lr), low), high)
 
 
-def _specs(
-    suite: Suite, label: str, n: int, pairs: Iterable[tuple[Point, int]]
-) -> list[RunSpec]:
+def _specs(suite: Suite, label: str, n: int, pairs: Iterable[tuple[Point, int]]) -> list[RunSpec]:
     template = suite.template(label, n)
     return [template.point(lr, seed, **hp) for (lr, hp), seed in pairs]
 

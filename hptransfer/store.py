@@ -1,9 +1,8 @@
 """Records on disk: append one, read all as a DataFrame. The only reader and writer of results/.
 
-Every writer has its own append-only file of JSON lines, so processes never share one. A last line
-that is cut off is what a writer in the middle of its work, or a killed one, leaves: it is passed
-over. Anything else that does not read is an error, because a record silently dropped is a run
-silently trained again.
+Every writer has its own append-only file of JSON lines. A last line that is cut off is what a
+killed writer leaves: it is passed over. Anything else that does not read is an error, because a
+record silently dropped is a run silently trained again.
 """
 
 import contextlib
@@ -105,17 +104,20 @@ class Store:
         never finished, and then the last. `curve` is an array (points, 2) of step and loss.
         Raises InputError for a damaged line, a newer schema or an unreadable folder.
         """
-        import pandas as pd
-
         collecting = gc.isenabled()
         gc.disable()  # it would look at the growing heap again and again: half of the time
         try:
-            changed = self._read_new()
+            self._read_new()
         finally:
             if collecting:
                 gc.enable()
-        if not changed and self._frame is not None:
-            return self._frame.copy(deep=False)
+        if self._frame is None:
+            self._frame = self._build()
+        return self._frame.copy(deep=False)
+
+    def _build(self) -> "pd.DataFrame":
+        import pandas as pd
+
         best: dict[str, dict[str, Any]] = {}
         rows = [row for source in self._sources.values() for row in source.rows]
         for row in sorted(rows, key=lambda row: row["finished"]):
@@ -123,43 +125,37 @@ class Store:
             if held is None or held["status"] == "failed":
                 best[row["key"]] = row
         rows = sorted(best.values(), key=lambda row: (row["finished"], row["key"]))
-        self._frame = pd.DataFrame(
-            {
-                name: pd.Series([row[name] for row in rows], dtype=dtype)
-                for name, dtype in COLUMNS.items()
-            }
-        )
-        return self._frame.copy(deep=False)
+        kinds = COLUMNS.items()
+        return pd.DataFrame({n: pd.Series([row[n] for row in rows], dtype=k) for n, k in kinds})
 
-    def _read_new(self) -> bool:
-        names = set(_listing(self.folder, r"records-.*\.jsonl"))
-        changed = not names >= set(self._sources)
-        self._sources = {name: s for name, s in self._sources.items() if name in names}
-        for name in sorted(names):
+    def _read_new(self) -> None:
+        """Take in what is new on disk; then there is no frame of it yet."""
+        names = _listing(self.folder, r"records-.*\.jsonl")
+        for gone in self._sources.keys() - set(names):
+            del self._sources[gone]
+            self._frame = None
+        for name in names:
             path = self.folder / name
             with _disk(path, "read"), path.open("rb") as file:
                 stat = os.fstat(file.fileno())
                 source = self._sources.get(name)
                 if source is None or source.inode != stat.st_ino or source.offset > stat.st_size:
                     source = self._sources[name] = _Source(stat.st_ino)
-                    changed = True
-                changed |= self._read(path, file, source)
-        return changed
+                    self._frame = None
+                self._read(path, file, source)
 
-    def _read(self, path: Path, file: IO[bytes], source: _Source) -> bool:
-        """Advance `source` to the end of the file; False where no record was added."""
+    def _read(self, path: Path, file: IO[bytes], source: _Source) -> None:
         file.seek(source.offset)
-        had = len(source.rows)
         torn = False
         while not torn and (lines := list(itertools.islice(file, _BATCH))):
             # A line without its end is the last one, whatever a writer has added since.
             whole = list(itertools.takewhile(lambda line: line.endswith(b"\n"), lines))
             torn = len(whole) < len(lines)
-            for record, number in _decode(path, whole, source.lines):
-                source.rows.append(_row(record, f"{path}:{number}"))
+            decoded = _decode(path, whole, source.lines)
+            source.rows += [_row(record, f"{path}:{number}") for record, number in decoded]
             source.offset += sum(len(line) for line in whole)
             source.lines += len(whole)
-        return len(source.rows) > had
+            self._frame = None
 
     def write_manifest(self, suite: Suite) -> None:
         """Keep the resolved suite beside its records. Raises InputError in another suite's."""
@@ -223,11 +219,11 @@ class Store:
             write(temporary)
 
     def find_snapshot(self, key: str) -> Path | None:
-        path = self.folder / "snapshots" / f"{key}.pt"
+        path = self.folder / f"snapshots/{key}.pt"
         return path if path.is_file() else None
 
     def drop_snapshot(self, key: str) -> None:
-        path = self.folder / "snapshots" / f"{key}.pt"
+        path = self.folder / f"snapshots/{key}.pt"
         with _disk(path, "written"):
             path.unlink(missing_ok=True)
 
@@ -237,14 +233,12 @@ class Store:
 
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Generator[None]:
-        """One process at a time in this block; the kernel frees the lock of a killed one."""
-        path = self.folder / f".{name}.lock"
-        with _disk(path, "written"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a")
-        with file:
-            _lock(file)
-            yield
+        """One process at a time at this file; the kernel frees the lock of a killed one."""
+        with _disk(self.folder / name, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / f".{name}.lock").open("a") as file:
+                _lock(file)
+                yield
 
     @contextlib.contextmanager
     def announce(self) -> Generator[None]:
@@ -285,13 +279,10 @@ class Store:
 def stored_suites(root: Path) -> list[str]:
     """Names of the suites with records or a manifest under `root`, newest first."""
     times: dict[str, float] = {}
-    for suite in _listing(root, r"[^.].*"):
-        if not (root / suite).is_dir():
-            continue
-        for name in _listing(root / suite, r"records-.*\.jsonl|suite\.json"):
-            with _disk(root / suite / name, "read"):
-                changed = (root / suite / name).stat().st_mtime
-            times[suite] = max(changed, times.get(suite, 0.0))
+    for folder in (root / name for name in _listing(root, r"[^.].*") if (root / name).is_dir()):
+        for path in (folder / n for n in _listing(folder, r"records-.*\.jsonl|suite\.json")):
+            with _disk(path, "read"):
+                times[folder.name] = max(path.stat().st_mtime, times.get(folder.name, 0.0))
     return sorted(times, key=lambda suite: (-times[suite], suite))
 
 

@@ -1,11 +1,12 @@
 """Optuna proposes, the records archive: samplers on the log2 lr grid, and studies to look at.
 
-Proposals are replayed: an in-memory study is asked and told batch by batch, the answers come from
-the records. A search that was killed therefore goes on with the points it would have tried. The
-persistent study is a copy of the records for optuna-dashboard and is never read to decide anything.
+Proposals are replayed: an in-memory study is asked and told batch by batch, answered from the
+records, so a killed search goes on with the points it would have tried. The persistent study is a
+copy of the records to look at; nothing is decided by it.
 """
 
 import contextlib
+import copy
 import hashlib
 import importlib
 import inspect
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
@@ -36,32 +38,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Whatever Optuna trips over in a damaged journal: the records say it all again.
-_DAMAGE = (
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    optuna.exceptions.OptunaError,
-)
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, OptunaError)
 _Space = dict[str, FloatDistribution]
-_Attrs = dict[str, Any]
-_Trials = dict[str, FrozenTrial]
-_Studies = dict[str, tuple[_Attrs, _Trials]]
+_Studies = dict[str, tuple[dict[str, Any], dict[str, FrozenTrial]]]  # name -> attributes, trials
+_NAME = re.compile(r"(.+)/[^/]+/[a-z_]+=\d+/[0-9a-f]{8}")
 SUITE_ATTR = "hptransfer.suite"
-_LOCK_GRACE = 5  # seconds until the journal lock of a killed process is taken over
 
 
 class BracketSampler(BaseSampler):
     """The bracket as an Optuna sampler, for `trial.suggest_float("log2_lr", -30, 6)`.
 
-    Stops the study when the bracket is finished. A failed or pruned trial counts as diverged.
-    `start`, `limits`: octaves.
+    Stops the study at its end. A failed or pruned trial counts as diverged. Arguments: octaves.
     """
 
     def __init__(self, start: tuple[float, float], limits: tuple[float, float]) -> None:
-        self.start = start
-        self.limits = limits
+        self.start, self.limits = start, limits
 
     def infer_relative_search_space(self, *_: Any, **__: Any) -> dict[str, BaseDistribution]:
         return {}
@@ -82,11 +73,8 @@ class BracketSampler(BaseSampler):
                 f"BracketSampler: got parameter {param_name!r}, searches the float 'log2_lr' alone",
                 "name another sampler to search further hyperparameters",
             )
-        if study.direction != optuna.study.StudyDirection.MINIMIZE:
-            raise InputError("BracketSampler: got a study that maximizes, needs one that minimizes")
         trials = study.get_trials(deepcopy=False)
-        missing = self._missing(trials, param_distribution)
-        if not missing:
+        if not (missing := self._missing(trials, param_distribution)):
             raise optuna.TrialPruned("the bracket is finished")
         running = {
             other.params.get("log2_lr")
@@ -104,34 +92,26 @@ class BracketSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """Stop the study when nothing is missing after this trial."""
-        distribution = trial.distributions.get("log2_lr")
-        if not isinstance(distribution, FloatDistribution):
+        if not isinstance(space := trial.distributions.get("log2_lr"), FloatDistribution):
             return
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        loss = values[0] if values and state == TrialState.COMPLETE else math.inf
-        own = {float(trial.params["log2_lr"]): loss}
-        if not self._missing(others, distribution, own):
+        own = copy.copy(trial)  # what is stored when this returns
+        own.state, own.values = state, list(values) if values else None
+        if not self._missing([*others, own], space):
             # Outside of study.optimize there is no loop to stop; Optuna tells only by raising.
             with contextlib.suppress(RuntimeError):
                 study.stop()
 
-    def _missing(
-        self,
-        trials: Sequence[FrozenTrial],
-        distribution: FloatDistribution,
-        known: Mapping[float, float] | None = None,
-    ) -> list[float]:
-        low = max(self.limits[0], distribution.low)
-        high = min(self.limits[1], distribution.high)
-        losses = dict(known or {})
+    def _missing(self, trials: Sequence[FrozenTrial], space: FloatDistribution) -> list[float]:
+        limits = max(self.limits[0], space.low), min(self.limits[1], space.high)
+        losses: dict[float, float] = {}
         for trial in trials:
             if trial.state.is_finished() and "log2_lr" in trial.params:
                 lr = float(trial.params["log2_lr"])
-                complete = trial.state == TrialState.COMPLETE and trial.value is not None
-                loss = trial.values[0] if complete else math.inf
+                loss = trial.values[0] if trial.state == TrialState.COMPLETE else math.inf
                 losses[lr] = min(loss, losses.get(lr, math.inf))
-        start = (max(self.start[0], low), min(self.start[1], high))
-        return bracket.bracket(losses, start, (low, high))
+        start = max(self.start[0], limits[0]), min(self.start[1], limits[1])
+        return bracket.bracket(losses, start, limits)
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
@@ -140,23 +120,17 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
     Raises InputError: unknown name, missing package, arguments that a name cannot give.
     """
     kind = _sampler_class(name)
-    parameters = inspect.signature(kind).parameters
-    given: dict[str, Any] = {"seed": seed, "warn_independent_sampling": False}
-    needed = [
-        p.name
-        for p in parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    if set(needed) - set(given):
-        raise InputError(
-            f"sampler: {name!r} needs arguments ({', '.join(needed)}), a name cannot give them",
-            "subclass it with defaults and name that class as pkg.mod:Class",
-        )
+    seeded = {"seed": seed} if "seed" in inspect.signature(kind).parameters else {}
     try:
         with _quiet():
-            return kind(**{key: value for key, value in given.items() if key in parameters})
+            return kind(**seeded)
     except ImportError as error:
         raise _lacks_package(f"sampler: {name!r}", error) from None
+    except TypeError as error:
+        raise InputError(
+            f"sampler: {name!r} needs arguments that a name cannot give ({error})",
+            "subclass it with defaults and name that class as pkg.mod:Class",
+        ) from None
 
 
 def _sampler_class(name: str) -> type[BaseSampler]:
@@ -166,16 +140,16 @@ def _sampler_class(name: str) -> type[BaseSampler]:
             found = getattr(importlib.import_module(module), attribute, None)
         except ImportError as error:
             raise _lacks_package(f"sampler: {name!r}", error) from None
-        if not (isinstance(found, type) and issubclass(found, BaseSampler)):
-            raise InputError(
-                f"sampler: {name!r} is not a subclass of optuna.samplers.BaseSampler",
-                "give it as pkg.mod:Class",
-            )
-        return found
+        if isinstance(found, type) and issubclass(found, BaseSampler):
+            return found
+        raise InputError(
+            f"sampler: {name!r} is not a subclass of optuna.samplers.BaseSampler",
+            "give it as pkg.mod:Class",
+        )
     known = {
         attribute.lower().removesuffix("sampler"): getattr(optuna.samplers, attribute)
         for attribute in optuna.samplers.__all__
-        if attribute.endswith("Sampler") and not attribute.startswith("Base")
+        if re.fullmatch(r"(?!Base).*Sampler", attribute)
     }
     short = name.lower().removesuffix("sampler")
     if short not in known:
@@ -189,7 +163,7 @@ def _sampler_class(name: str) -> type[BaseSampler]:
 
 def _lacks_package(place: str, error: ImportError) -> InputError:
     return InputError(
-        f"{place}: needs the package {error.name!r}, which is not installed here",
+        f"{place} needs the package {error.name!r}, which is not installed here",
         f"pip install {error.name}",
     )
 
@@ -199,9 +173,8 @@ def propose(
 ) -> list[tuple[Point, int]]:
     """(point, seed) pairs that the search at axis value `n` still lacks; [] when finished.
 
-    Like bracket.propose, with the sampler that the suite names. The missing points of one batch of
-    `suite.ask` trials at a time; the search ends after `trials` proposals, known or new.
-    Raises InputError where the sampler cannot be had.
+    Like bracket.propose, with the sampler that the suite names: one batch of `suite.ask` trials at
+    a time, `trials` proposals in all, known or new. Raises InputError where it cannot be had.
     """
     if suite.setting(label, "sampler") == "bracket":
         return bracket.propose(suite, label, n, rows, around)
@@ -210,19 +183,17 @@ def propose(
     search = (suite.setting(label, "sampler"), suite.setting(label, "trials"), suite.ask)
     name = canonical([suite.name, label, n])
     identity = canonical([name, search, ranges])
-    answers = _answers(rows)
+    losses = bracket.finished(rows, bracket.clipped(rows), seed=0)
     with _quiet():
         replay = _replays.get(identity)
         # Another store, or a record taken out: then this replay was told what is not so.
-        if replay is None or any(answers.get(key) != loss for key, loss in replay.told.items()):
+        if replay is None or any(losses.get(key) != loss for key, loss in replay.told.items()):
             seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
-            sampler, trials, ask = search
-            replay = _replays[identity] = _Replay(sampler, seed, space, trials, ask)
-        missing = replay.advance(answers)
-    if missing:
-        return [(point, 0) for point in missing]
-    losses = bracket.finished(rows, seed=0)
-    points = [(point, losses[_key(point)]) for point in replay.points]
+            replay = _replays[identity] = _Replay(*search, seed, space)
+        if missing := replay.advance(losses):
+            return [(point, 0) for point in missing]
+    losses = bracket.finished(rows, rows["loss"], seed=0)
+    points = [(point, losses[bracket.key(point)]) for point in replay.points]
     return bracket.further_seeds(points, suite.seeds, rows)
 
 
@@ -233,28 +204,28 @@ class _Replay:
     follow a sequence (qmc, cmaes) would begin it anew with every new seed.
     """
 
-    def __init__(self, sampler: str, seed: int, space: _Space, trials: int, ask: int) -> None:
-        self.sampler, self.space, self.trials, self.ask = sampler, space, trials, ask
+    def __init__(self, sampler: str, trials: int, ask: int, seed: int, space: _Space) -> None:
+        self.sampler, self.trials, self.ask, self.space = sampler, trials, ask, space
         self.study = optuna.create_study(sampler=make_sampler(sampler, seed))
         self.told: dict[tuple[float, str], float] = {}
         self.points: list[Point] = []
         self.batch: list[tuple[optuna.Trial, Point]] = []
 
-    def advance(self, answers: Mapping[tuple[float, str], float]) -> list[Point]:
+    def advance(self, losses: Mapping[tuple[float, str], float]) -> list[Point]:
         """Tell what is known; the points of the first batch that is not, without repetition."""
         while True:
-            missing = {_key(point): point for _, point in self.batch if _key(point) not in answers}
-            if missing:
+            if missing := {
+                bracket.key(p): p for _, p in self.batch if bracket.key(p) not in losses
+            }:
                 return list(missing.values())
             for trial, point in self.batch:
-                self.told[_key(point)] = answers[_key(point)]
-                self.study.tell(trial, answers[_key(point)])
-            self.points += [point for _, point in self.batch]
+                self.told[bracket.key(point)] = losses[bracket.key(point)]
+                self.study.tell(trial, losses[bracket.key(point)])
+                self.points.append(point)
             size = min(self.ask, self.trials - len(self.points))
-            self.batch = []
-            if size <= 0:
-                return []
             self.batch = [self._ask() for _ in range(size)]
+            if not self.batch:
+                return []
 
     def _ask(self) -> tuple[optuna.Trial, Point]:
         try:
@@ -266,7 +237,7 @@ class _Replay:
                 f"sampler: {self.sampler!r} cannot search this space ({error})",
                 "tpe, gp and random search every space",
             ) from None
-        values = {
+        values = {  # six digits, so that machines which differ in the last bit share their runs
             key: min(max(float(f"{trial.params[key]:.6g}"), space.low), space.high)
             for key, space in self.space.items()
             if key != "log2_lr"
@@ -275,30 +246,6 @@ class _Replay:
 
 
 _replays: dict[str, _Replay] = {}
-
-
-def _key(point: Point) -> tuple[float, str]:
-    return point[0], canonical(point[1])
-
-
-def _clipped(rows: "pd.DataFrame") -> list[float]:
-    """Losses clipped at the loss at init: samplers fit a surface, and infinity has none."""
-    names = ("status", "loss", "loss_init")
-    losses = [
-        min(math.inf if status == "diverged" else loss, math.inf if math.isnan(init) else init)
-        for status, loss, init in zip(*(rows[name] for name in names), strict=True)
-    ]
-    worst = max((loss for loss in losses if math.isfinite(loss)), default=0.0)
-    return [min(loss, worst) if loss == math.inf else loss for loss in losses]
-
-
-def _answers(rows: "pd.DataFrame") -> dict[tuple[float, str], float]:
-    known = zip(
-        rows["log2_lr"], rows["hp_point"], rows["seed"], rows["status"], _clipped(rows), strict=True
-    )
-    return {
-        (lr, hp): loss for lr, hp, seed, status, loss in known if seed == 0 and status != "failed"
-    }
 
 
 def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) -> None:
@@ -311,7 +258,7 @@ def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) 
     studies = _studies(suite, rows)
     if not studies:
         return
-    with store.exclusive("studies"), _quiet():
+    with store.exclusive(store.study_url().name), _quiet():
         if storage is not None:
             _sync_database(suite, studies, storage)
             return
@@ -325,27 +272,24 @@ def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) 
         except _DAMAGE:
             with store.replacing(path.name) as temporary:
                 _add(suite, studies, _journal(temporary), str(path))
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot be written ({error.strerror})",
-                "free some space or check its permissions; the records are kept",
-            ) from None
 
 
 def _studies(suite: Suite, rows: "pd.DataFrame") -> _Studies:
     """What the persistent studies must hold, by name."""
-    known: dict[tuple[str, int], tuple[_Space, _Attrs, _Trials]] = {}
+    curves: dict[tuple[str, int], tuple[_Space, dict[str, FrozenTrial]]] = {}
     studies: _Studies = {}
     names = ("optimizer", "n", "stage", "status", "log2_lr", "hp_point", "seed", "key", "finished")
-    columns = zip(*(rows[name] for name in names), rows["seconds"], _clipped(rows), strict=True)
+    columns = zip(
+        *(rows[name] for name in names), rows["seconds"], bracket.clipped(rows), strict=True
+    )
     for label, n, stage, status, log2_lr, hp, seed, key, finished, seconds, loss in columns:
         if stage != "search" or status == "failed":
             continue
-        if (label, n) not in known:
+        if (label, n) not in curves:
+            curves[label, n] = _space(suite, label, LR_OCTAVES), {}
             attrs = {SUITE_ATTR: suite.name, "optimizer": label, suite.axis: n}
-            known[label, n] = _space(suite, label, LR_OCTAVES), attrs, {}
-            studies[_study_name(suite, label, n)] = known[label, n][1:]
-        space, _, trials = known[label, n]
+            studies[_study_name(suite, label, n)] = attrs, curves[label, n][1]
+        space, trials = curves[label, n]
         values = {"log2_lr": log2_lr, **json.loads(hp)}
         if any(not d.low <= values[name] <= d.high for name, d in space.items()):
             continue  # searched in a wider range in the past: no trial of this search
@@ -381,13 +325,17 @@ def _study_name(suite: Suite, label: str, n: int) -> str:
 
 
 def _journal(path: Path) -> BaseStorage:
-    lock = JournalFileSymlinkLock(str(path), grace_period=_LOCK_GRACE)
+    lock = JournalFileSymlinkLock(str(path), grace_period=5)  # seconds, then it is a dead one's
     return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
 
 
 def _add(suite: Suite, studies: _Studies, storage: BaseStorage, place: str) -> None:
     present = storage.get_all_studies()
-    owners = {_owner(study.study_name, study.user_attrs) for study in present}
+    owners = {
+        # A run killed in between left a study with its name alone.
+        study.user_attrs.get(SUITE_ATTR) or (_NAME.fullmatch(study.study_name) or ("", ""))[1]
+        for study in present
+    }
     if owners and suite.name not in owners:
         suites = sorted(owner for owner in owners if owner)
         held = f"of suite {', '.join(suites)}" if suites else "that hptransfer did not write"
@@ -407,17 +355,13 @@ def _add(suite: Suite, studies: _Studies, storage: BaseStorage, place: str) -> N
         study.add_trials(trial for key, trial in trials.items() if key not in have)
 
 
-def _owner(name: str, attrs: Mapping[str, Any]) -> str:
-    """The suite that a study belongs to, "" for none of ours; a killed run left no attribute."""
-    ours = re.fullmatch(r"(.+)/[^/]+/[a-z_]+=\d+/[0-9a-f]{8}", name)
-    return attrs.get(SUITE_ATTR, ours[1] if ours else "")
-
-
 def _sync_database(suite: Suite, studies: _Studies, url: str) -> None:
     import sqlalchemy
     from sqlalchemy.exc import SQLAlchemyError
 
-    place = re.sub(r"//[^/]*@", "//***@", url.partition("?")[0])
+    # Greedy: an unquoted password may hold any character.
+    secret = r"^$" if url.startswith("sqlite") else r"//.*@"
+    place = re.sub(secret, "//***@", url).partition("?")[0]
     try:
         engine = sqlalchemy.create_engine(url)
         tables = set(sqlalchemy.inspect(engine).get_table_names())
@@ -435,7 +379,7 @@ def _sync_database(suite: Suite, studies: _Studies, url: str) -> None:
             storage.engine.dispose()
     except ImportError as error:
         raise _lacks_package(place, error) from None
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
+    except (SQLAlchemyError, OptunaError, RuntimeError) as error:
         why = str(error.__cause__ or error).split("\n")[0]
         raise InputError(
             f"{place}: cannot be used ({why})",
@@ -450,7 +394,7 @@ def _quiet() -> Generator[None]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.simplefilter("ignore", ExperimentalWarning)
             yield
     finally:
         optuna.logging.set_verbosity(verbosity)

@@ -244,9 +244,9 @@ def _sentence(
                 what = f"the lr tuned at {axis} {proxy} ({power(made['lr_carried'])}) was not "
                 what += f"carried to {axis} {n} yet"
             else:
-                what = f"no fresh-seed runs at {axis} {n} with both {power(made['lr_carried'])} "
-                what += f"and {power(made['lr_own'])}"
-            return f"{start}. There is {what}." if what[:2] == "no" else f"{start}. {_upper(what)}."
+                rates = sorted({power(made["lr_carried"]), power(made["lr_own"])})
+                what = f"no fresh seed ran at {axis} {n} with {' and '.join(rates)}"
+            return f"{start}. {what[0].upper()}{what[1:]}."
         case "censored":
             found = [(at, o) for at, o in ((proxy, here), (n, there)) if o and o.censored]
             return f"{start}. " + " ".join(_censored(axis, at, best) for at, best in found)
@@ -258,10 +258,6 @@ def _sentence(
             )
         case _:
             return _judged(suite, made, start, seeds) + _lost(lost)
-
-
-def _upper(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _lost(lost: int) -> str:

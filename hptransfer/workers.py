@@ -121,9 +121,7 @@ class Pool:
 
     def _start(self) -> Connection:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_work, args=(theirs, *self._arguments), daemon=True
-        )
+        process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
         process.start()
         theirs.close()
         self._processes[ours] = process

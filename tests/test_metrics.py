@@ -87,11 +87,18 @@ def test_the_bootstrap_standard_error_is_the_spread_of_the_vertex_over_seeds():
     spread, told = [], []
     for first in range(0, 120, 4):
         found = optimum_of(
-            search(suite, "muon", 32, -5.1, half_octaves(-5), range(first, first + 4), noise=0.02)
+            search(suite, "muon", 32, -5.1, half_octaves(-5), range(first, first + 4), noise=0.06)
         )
         spread.append(found.log2_lr)
         told.append(found.se)
-    assert np.mean(told) == pytest.approx(np.std(spread), rel=0.5)
+    # with four seeds it errs on the wide side, since resampled minima jump between grid points
+    assert 0.7 * np.std(spread) < np.mean(told) < 2 * np.std(spread)
+
+
+def test_identical_seeds_do_not_make_an_optimum_exact():
+    suite = make_suite("muon")
+    found = optimum_of(search(suite, "muon", 32, -5.1, half_octaves(-5), range(3), noise=0))
+    assert found.se == pytest.approx(1 / 8 / math.sqrt(12))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +272,7 @@ def test_missing_fresh_seeds_are_incomplete():
     frame = study(suite, {"adamw": CENTERS["adamw"]})
     row = verdict_of(suite, frame[frame["seed"] < FRESH_SEED])
     assert row["verdict"] == "incomplete"
-    assert "2^-6 and 2^-8" in row["sentence"]
+    assert "No fresh seed ran at width 128 with 2^-6 and 2^-8." in row["sentence"]
 
 
 @pytest.mark.parametrize(("fresh", "verdict"), [(1, "inconclusive"), (2, "drifts")])
@@ -306,6 +313,7 @@ def test_the_negative_control_must_drift():
         (0.005, 0.002, 0.008, -1.0, "transfers"),
         (0.02, -0.01, 0.05, 1.0, "inconclusive"),
         (0.005, 0.001, 0.021, 1.0, "inconclusive"),
+        (0.005, -0.005, 0.019, 1.0, "transfers"),
         (0.0, -math.inf, math.inf, 1.0, "inconclusive"),
         (-0.02, -0.05, 0.01, 2.0, "transfers"),
     ],

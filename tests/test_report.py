@@ -143,6 +143,27 @@ def test_all_runs_diverged_gives_a_page_with_advice():
     json.dumps(metrics_json([Section(SUITE, frame)]), allow_nan=False)
 
 
+def test_only_a_censored_optimum_is_flagged_so():
+    assert "censored high" not in PAGE
+    assert "censored nan" not in PAGE
+    cut = (FRAME["width"] == 128) & (FRAME["seed"] == 0) & (FRAME["log2_lr"] > -5.5)
+    page = render([Section(SUITE, FRAME[~cut])])
+    assert "censored high" in page
+    assert "censored nan" not in page
+
+
+def test_a_sentence_that_holds_for_every_target_is_said_once():
+    suite = make_suite("muon", targets=[64, 128])
+    frame = study(suite, {"muon": CENTERS["muon"]})
+    frame["status"], frame["loss"] = "diverged", np.inf
+    assert render([Section(suite, frame)]).count("Every run at width 32 diverged") == 1
+
+
+def test_an_indicative_verdict_says_so_beside_its_label():
+    page = render([Section(SUITE, study(SUITE, CENTERS, fresh=2))])
+    assert "<strong>adamw (indicative: 2 fresh seeds).</strong> The lr tuned" in page
+
+
 def test_failed_runs_are_counted_with_their_errors():
     frame = FRAME.copy()
     frame.loc[0, ["status", "loss", "error"]] = ["failed", np.nan, "out of memory"]

@@ -32,19 +32,20 @@ class _LaneAttention(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *qkv: Tensor) -> tuple[Tensor, int]:
         lanes = info.batch_size
-        folded = [
-            (t.unsqueeze(0).expand(lanes, *t.shape) if dim is None else t.movedim(dim, 0)).flatten(
-                0, 1
-            )
-            for t, dim in zip(qkv, in_dims, strict=True)
-        ]
-        out = F.scaled_dot_product_attention(*folded, is_causal=True)
+
+        def fold(t: Tensor, dim: int | None) -> Tensor:
+            t = t.unsqueeze(0).expand(lanes, *t.shape) if dim is None else t.movedim(dim, 0)
+            return t.flatten(0, 1)
+
+        q, k, v = (fold(t, dim) for t, dim in zip(qkv, in_dims, strict=True))
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return out.unflatten(0, (lanes, -1)), 0
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(head_size)) v under a causal mask; all (B, n_head, T, head_size)."""
-    if torch._C._functorch.is_batchedtensor(q):
+    # torch has no public way to ask whether a vmap is under way
+    if torch._C._functorch.is_batchedtensor(q):  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
         return _LaneAttention.apply(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
@@ -57,9 +58,7 @@ def rms_norm(x: Tensor) -> Tensor:
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(
-        self, width: int, head_size: int, gain: float
-    ) -> None:
+    def __init__(self, width: int, head_size: int, gain: float) -> None:
         super().__init__()
         self.head_size = head_size
         self.gain = gain
@@ -106,9 +105,7 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab, width)
-        self.blocks = nn.ModuleList(
-            Block(width, head_size, gain) for _ in range(n_layer)
-        )
+        self.blocks = nn.ModuleList(Block(width, head_size, gain) for _ in range(n_layer))
         self.head = nn.Linear(width, vocab, bias=False)
         frequency = 10000.0 ** (-torch.arange(0, head_size, 2) / head_size)
         angle = torch.outer(torch.arange(context).float(), frequency)
@@ -143,8 +140,8 @@ def gpt(
     """Pre-norm GPT: RMSNorm without gain, rotary positions, QK-norm, GELU, untied head.
 
     No biases; the head size is fixed, so heads grow with `width`. `sqrt2` multiplies the activation
-    by sqrt(2) (Pethick et al. 2025, arXiv:2502.07529), for every optimizer of a suite alike. Raises InputError where the head size does not
-    divide the width.
+    by sqrt(2) (Pethick et al. 2025, arXiv:2502.07529), for every optimizer of a suite alike.
+    Raises InputError where the head size does not divide the width.
     """
     if width % head_size:
         raise InputError(
@@ -153,6 +150,7 @@ def gpt(
             f"and {(width // head_size + 1) * head_size}",
         )
     if head_size % 2:
-        raise InputError(f"model.head_size: got {head_size}, needs an even number",
-                         "rotary positions turn pairs")
+        raise InputError(
+            f"model.head_size: got {head_size}, needs an even number", "rotary positions turn pairs"
+        )
     return GPT(width, vocab, n_layer, head_size, context, math.sqrt(2.0) if sqrt2 else 1.0)

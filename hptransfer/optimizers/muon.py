@@ -79,9 +79,7 @@ def muon(
         aux = adamw_mup(p, beta1=aux_beta1, beta2=aux_beta2, weight_decay=0.0)
         return replace(aux, lr_fixed=aux_lr)
     scale = _scale(p, scaling)
-    return Orthogonal(
-        p, beta, weight_decay, scale, p.d_in**-0.5, nesterov, polar, polar_dtype
-    )
+    return Orthogonal(p, beta, weight_decay, scale, p.d_in**-0.5, nesterov, polar, polar_dtype)
 
 
 def muon_sp(

@@ -12,7 +12,7 @@ State = dict[str, Tensor]
 
 
 class Step(NamedTuple):
-    """`t`: gradients seen before this one. `lr` now and in the next step; `lr_peak`: the tuned lr."""
+    """`t`: gradients seen before this one; `lr` now, in the next step, and the tuned `lr_peak`."""
 
     t: int
     lr: Tensor

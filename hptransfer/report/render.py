@@ -104,7 +104,7 @@ def _section_json(section: Section) -> dict[str, Any]:
         "targets": verdicts.targets(suite, study.rows),
         "thresholds": suite.thresholds.model_dump(),
         "runs": {
-            "found": int((study.rows["status"] != "failed").sum()),
+            "found": _found(study.rows),
             "expected": section.n_expected,
             "missing": list(section.missing),
         },
@@ -162,8 +162,13 @@ def _figure(draw: Callable[[], Figure], salt: str) -> dict[str, Any]:
     return {"svg": Markup(figures.to_svg(figure, salt)), "alt": figure.get_label()}
 
 
+def _found(rows: pd.DataFrame) -> int:
+    """Finished runs of the suite; one that belongs to two labels counts once."""
+    return int(rows.loc[rows["status"] != "failed", "key"].nunique())
+
+
 def _completeness(section: Section, rows: pd.DataFrame) -> str:
-    found = int((rows["status"] != "failed").sum())
+    found = _found(rows)
     if section.n_expected is None:
         return f"{found} runs."
     text = f"{found}/{section.n_expected} runs."
@@ -187,10 +192,7 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         "completeness": _completeness(section, rows),
         "others": len(section.frame) - rows["key"].nunique(),
         "control": {"ok": study.control[0], "text": study.control[1]},
-        "verdicts": [
-            {"verdict": row.verdict, "label": row.optimizer, "rest": _rest(row)}
-            for row in study.pairs.itertuples()
-        ],
+        "verdicts": _verdicts(study.pairs),
         "alignment": _figure(lambda: figures.alignment(suite, rows), f"{slug}-align"),
         "alignment_narrow": _figure(
             lambda: figures.alignment(suite, rows, columns=1), f"{slug}-align1"
@@ -214,6 +216,12 @@ def _context(section: Section, index: int) -> dict[str, Any]:
     }
 
 
-def _rest(row: Any) -> str:
-    """The sentence after its `label: verdict`, which the page sets apart."""
-    return str(row.sentence).removeprefix(f"{row.optimizer}: {row.verdict}").lstrip(". ")
+def _verdicts(pairs: pd.DataFrame) -> list[dict[str, str]]:
+    """The sentences, each once, their `label: verdict (indicative)` set apart from the rest."""
+    made = []
+    for label, verdict, sentence in dict.fromkeys(
+        zip(pairs["optimizer"], pairs["verdict"], pairs["sentence"], strict=True)
+    ):
+        remark, _, rest = sentence.removeprefix(f"{label}: {verdict}").partition(". ")
+        made.append({"verdict": verdict, "label": label + remark, "rest": rest})
+    return made

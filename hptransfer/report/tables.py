@@ -65,9 +65,7 @@ def between(value: float, low: float, high: float, digits: int = 3) -> Cell:
 
 def scaled(value: float, unit: str) -> Cell:
     """`1.2 MB`: three digits and a prefix."""
-    if not value > 0:
-        return number(value, f"{value:g} {unit}")
-    rank = min(max(int(math.log(value, 1000)), 0), 6)
+    rank = min(max(int(math.log(value, 1000)), 0), 6) if 0 < value < math.inf else 0
     return number(
         value, f"{value / 1000**rank:.3g} {('', 'k', 'M', 'G', 'T', 'P', 'E')[rank]}{unit}"
     )
@@ -89,7 +87,8 @@ def _lines(table: pd.DataFrame) -> Iterator[Any]:
 
 
 def _verdict(row: Any) -> Cell:
-    return word(row.verdict + (" (indicative)" if row.indicative else ""), f"v {row.verdict}")
+    under = "indicative" if row.indicative else ""
+    return Cell(row.verdict, row.verdict, f"v {row.verdict}", under)
 
 
 def transfer(suite: Suite, pairs: pd.DataFrame) -> Table:
@@ -132,8 +131,7 @@ def transfer(suite: Suite, pairs: pd.DataFrame) -> Table:
 def landscape(suite: Suite, table: pd.DataFrame) -> Table:
     rows = []
     for row in _lines(table):
-        flags = [flag for flag in (row.censored and f"censored {row.censored}",) if flag]
-        flags = [f for f in flags if f == f and isinstance(f, str)]
+        flags = [f"censored {row.censored}"] if isinstance(row.censored, str) else []
         if row.cliff is True:
             flags.append("cliff")
         open_end = "≥ " if row.basin_open is True else ""

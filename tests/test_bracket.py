@@ -1,0 +1,183 @@
+"""The bracket: it ends, it encloses the minimum, and no order of answers changes its points."""
+
+import math
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hptransfer import bracket as module
+from hptransfer.bracket import bracket
+from hptransfer.suite import Suite, parse_suite
+
+START, LIMITS = (-9.0, -4.0), (-13.0, 0.0)
+losses = st.one_of(st.floats(0, 10), st.just(math.inf))
+
+
+def tables() -> st.SearchStrategy[dict[float, float]]:
+    """A loss for every half octave within the limits."""
+    points = [LIMITS[0] + k / 2 for k in range(27)]
+    return st.lists(losses, min_size=27, max_size=27).map(
+        lambda values: dict(zip(points, values, strict=True))
+    )
+
+
+def search(loss: Callable[[float], float], **keywords: int) -> dict[float, float]:
+    known: dict[float, float] = {}
+    for _ in range(60):
+        missing = bracket(known, START, LIMITS, **keywords)
+        if not missing:
+            return known
+        known |= {lr: loss(lr) for lr in missing}
+    raise AssertionError("the bracket does not end")
+
+
+@given(tables())
+def test_a_finished_bracket_encloses_its_minimum_or_ends_at_a_limit(
+    table: dict[float, float],
+) -> None:
+    known = search(table.__getitem__)
+    assert set(known) >= {START[0] + k for k in range(6)}
+    best = min(known, key=lambda lr: (known[lr], lr))
+    if known[best] == math.inf:
+        assert min(known) == LIMITS[0]
+        return
+    for side in (best - 0.5, best + 0.5):
+        assert side in known or not LIMITS[0] <= side <= LIMITS[1]
+
+
+@given(tables(), st.randoms(use_true_random=False))
+def test_the_order_of_the_answers_does_not_change_the_points(
+    table: dict[float, float], random: object
+) -> None:
+    known: dict[float, float] = {}
+    while missing := bracket(known, START, LIMITS):
+        lr = random.choice(missing)  # type: ignore[attr-defined]
+        known[lr] = table[lr]
+    assert known == search(table.__getitem__)
+
+
+@given(tables(), st.randoms(use_true_random=False))
+def test_no_later_stage_is_proposed_while_one_is_incomplete(
+    table: dict[float, float], random: object
+) -> None:
+    known: dict[float, float] = {}
+    while stage := bracket(known, START, LIMITS):
+        left = set(stage)
+        while left:
+            lr = random.choice(sorted(left))  # type: ignore[attr-defined]
+            known[lr] = table[lr]
+            left.remove(lr)
+            if left:
+                assert set(bracket(known, START, LIMITS)) == left
+
+
+@given(tables(), st.dictionaries(st.integers(-120, 16).map(lambda k: k / 8), losses, max_size=12))
+def test_points_off_the_grid_count_and_it_still_ends(
+    table: dict[float, float], foreign: dict[float, float]
+) -> None:
+    known = dict(foreign)
+    for _ in range(60):
+        missing = bracket(known, START, LIMITS)
+        if not missing:
+            break
+        assert not known.keys() & set(missing)
+        known |= {lr: table[lr] for lr in missing}
+    else:
+        raise AssertionError("the bracket does not end")
+    best = min(known, key=lambda lr: (known[lr], lr))
+    if known[best] < math.inf:
+        for low, high in ((best - 0.5, best), (best, best + 0.5)):
+            near = any(low <= lr <= high and lr != best for lr in known)
+            assert near or low < LIMITS[0] or high > LIMITS[1]
+
+
+@given(tables(), st.integers(1, 30))
+def test_no_more_trials_than_the_cap(table: dict[float, float], trials: int) -> None:
+    assert len(search(table.__getitem__, trials=trials)) <= trials
+
+
+def test_a_cap_below_the_start_grid_keeps_its_middle() -> None:
+    assert bracket({}, START, LIMITS, trials=2) == [-7.0, -6.0]
+
+
+def test_a_parabola_costs_its_grid_and_two_half_octaves() -> None:
+    known = search(lambda lr: (lr + 6.4) ** 2)
+    assert sorted(known) == [-9, -8, -7, -6.5, -6, -5.5, -5, -4]
+
+
+def test_a_falling_curve_grows_up_to_the_limit() -> None:
+    known = search(lambda lr: -lr)
+    assert sorted(known) == [*range(-9, 0), -0.5, 0]
+
+
+def test_when_all_diverge_it_grows_downwards_to_the_limit_and_ends() -> None:
+    assert sorted(search(lambda lr: math.inf)) == [float(lr) for lr in range(-13, -3)]
+
+
+@pytest.fixture
+def suite(monkeypatch: pytest.MonkeyPatch) -> Suite:
+    monkeypatch.setattr(Suite, "lr_limits", lambda self, label: LIMITS)
+    table = {
+        "name": "x",
+        "claim": "none",
+        "model": "gpt",
+        "data": "python_source",
+        "proxy": 32,
+        "steps": 10,
+        "batch": 1,
+        "seeds": 2,
+        "optimizers": {"adamw": {"lr": "2^-9..2^-4"}},
+    }
+    return parse_suite(table, {})
+
+
+def rows(known: dict[float, float], seed: int = 0, status: str = "done") -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "log2_lr": list(known),
+            "loss": list(known.values()),
+            "status": ["diverged" if v == math.inf else status for v in known.values()],
+            "seed": seed,
+            "hp_point": "{}",
+        }
+    )
+
+
+def test_the_first_proposal_is_the_start_grid_on_seed_0(suite: Suite) -> None:
+    expected = [((float(lr), {}), 0) for lr in range(-9, -3)]
+    assert module.propose(suite, "adamw", 32, rows({})) == expected
+
+
+def test_around_a_carried_lr_two_octaves_at_each_side_are_searched(suite: Suite) -> None:
+    def points(around: float) -> list[float]:
+        pairs = module.propose(suite, "adamw", 64, rows({}), around=around)
+        return [lr for (lr, _), _ in pairs]
+
+    assert points(-6.375) == [-8, -7, -6, -5, -4]
+    assert points(-0.5) == [-2, -1, 0]
+    assert points(5.0) == [-2, -1, 0]
+    assert points(-20.0) == [-13, -12, -11]
+
+
+def test_a_failed_run_is_proposed_again(suite: Suite) -> None:
+    known = {float(lr): 1.0 for lr in range(-9, -3)}
+    failed = rows({-7.0: math.nan}, status="failed")
+    del known[-7.0]
+    together = pd.concat([rows(known), failed], ignore_index=True)
+    assert module.propose(suite, "adamw", 32, together) == [((-7.0, {}), 0)]
+
+
+def test_further_seeds_follow_within_one_octave_of_the_best(suite: Suite) -> None:
+    known = search(lambda lr: (lr + 6.4) ** 2)
+    wanted = [((lr, {}), 1) for lr in (-7.5, -7, -6.5, -6, -5.5)]
+    assert module.propose(suite, "adamw", 32, rows(known)) == [
+        pair for pair in wanted if pair[0][0] in known
+    ]
+    together = pd.concat([rows(known), rows({-6.5: 1.0}, seed=1)], ignore_index=True)
+    left = [lr for (lr, _), _ in module.propose(suite, "adamw", 32, together)]
+    assert left == [-7, -6, -5.5]
+    done = pd.concat([rows(known), rows(known, seed=1)], ignore_index=True)
+    assert module.propose(suite, "adamw", 32, done) == []

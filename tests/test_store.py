@@ -1,0 +1,424 @@
+"""The store: nothing is lost, nothing damaged is passed over, nothing is overwritten."""
+
+import errno
+import json
+import math
+import multiprocessing
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from hptransfer.registry import InputError
+from hptransfer.spec import SCHEMA, RunRecord, RunSpec
+from hptransfer.store import COLUMNS, Store, stored_suites
+from hptransfer.suite import Suite, parse_suite
+
+
+def record(seed: int = 0, **changes: object) -> RunRecord:
+    spec = RunSpec(
+        model={"name": "gpt", "context": 64},
+        data={"name": "python_source"},
+        optimizer={"name": "adamw"},
+        hp={"beta1": 0.9},
+        width=32,
+        base={"width": 32},
+        log2_lr=-9.5,
+        steps=100,
+        batch=16,
+        schedule="linear",
+        warmup=0.1,
+        clip=1.0,
+        precision="float32",
+        eval_batches=64,
+        seed=seed,
+    )
+    values: dict[str, object] = {
+        "spec": spec,
+        "status": "done",
+        "loss": 2.5,
+        "loss_init": 5.5,
+        "train_loss": 2.4,
+        "train_mean": 3.0,
+        "curve": [[0, 5.5], [50, 3.25], [100, 2.5]],
+        "seconds": 1.5,
+        "flops": 1e9,
+        "peak_memory": 1000,
+        "env": {"device": "cpu", "lanes": 4, "threads": 1},
+        "finished": 1e9 + seed,
+    }
+    return RunRecord(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def suite(name: str = "x") -> Suite:
+    table = {
+        "name": name,
+        "claim": "none",
+        "model": "gpt",
+        "data": "python_source",
+        "base": {"width": 32},
+        "proxy": 32,
+        "targets": [64],
+        "steps": 100,
+        "batch": 16,
+        "optimizers": {"adamw": {"lr": "2^-11..2^-4", "warmup": 0.1}},
+        "thresholds": {"tol": 0.02},
+    }
+    return parse_suite(table, {})
+
+
+def files(store: Store) -> list[Path]:
+    return sorted(store.folder.glob("records-*.jsonl"))
+
+
+def failure(call: object, *arguments: object) -> InputError:
+    with pytest.raises(InputError) as caught:
+        call(*arguments)  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+    return caught.value
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    written = record(probes={"rms": [1.0, 2.0]})
+    Store(tmp_path, "x").append(written)
+    row = Store(tmp_path, "x").frame().iloc[0]
+    assert RunSpec.from_json(row["spec"]) == written.spec
+    assert (row["key"], row["cell"]) == (written.key, written.spec.cell)
+    assert row["curve"].tolist() == written.curve
+    assert row["tokens"] == 16 * 100 * 64
+    assert (row["device"], row["lanes"], row["threads"]) == ("cpu", 4, 1)
+    assert (row["loss"], row["probes"]) == (2.5, {"rms": [1.0, 2.0]})
+
+
+def test_an_empty_store_gives_an_empty_frame_and_creates_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results", "x")
+    full = Store(tmp_path / "other", "x")
+    full.append(record())
+    frame = store.frame()
+    assert len(frame) == 0
+    assert set(frame.columns) == set(COLUMNS)
+    assert dict(frame.dtypes) == dict(full.frame().dtypes)
+    assert store.read_manifest() is None
+    assert store.others() == []
+    assert store.find_snapshot("k") is None
+    assert stored_suites(tmp_path / "results") == []
+    assert not (tmp_path / "results").exists()
+
+
+def test_losses_that_are_not_finite_are_null_and_come_back(tmp_path: Path) -> None:
+    store = Store(tmp_path, "x")
+    curve = [[0, 5.5], [50, math.nan], [100, math.inf]]
+    store.append(record(0, status="diverged", loss=math.inf, train_loss=math.nan, curve=curve))
+    store.append(record(1, status="failed", loss=math.nan, curve=[], error="out of memory"))
+    assert not re.search(r"NaN|Infinity", files(store)[0].read_text())
+    frame = store.frame()
+    assert frame["loss"][0] == math.inf
+    assert math.isnan(frame["train_loss"][0])
+    assert math.isnan(frame["curve"][0][2, 1])
+    assert math.isnan(frame["loss"][1])
+    assert frame["curve"][1].shape == (0, 2)
+
+
+def test_the_first_finished_record_of_a_key_wins_and_a_failure_hides_none(tmp_path: Path) -> None:
+    one, two = Store(tmp_path, "x"), Store(tmp_path, "x")
+    one.append(record(loss=math.nan, status="failed", finished=1.0, error="first"))
+    one.append(record(loss=math.nan, status="failed", finished=2.0, error="second"))
+    assert one.frame()["error"].tolist() == ["second"]
+    one.append(record(loss=2.0, finished=5.0))
+    two.append(record(loss=1.0, finished=4.0))
+    two.append(record(loss=math.nan, status="failed", finished=3.0))
+    two.append(record(loss=math.nan, status="failed", finished=9.0))
+    assert len(files(one)) == 2
+    for store in (one, Store(tmp_path, "x")):
+        assert store.frame()["loss"].tolist() == [1.0]
+
+
+def test_only_new_lines_are_read_and_a_replaced_file_is_read_again(tmp_path: Path) -> None:
+    writer, reader = Store(tmp_path, "x"), Store(tmp_path, "x")
+    writer.append(record(0))
+    assert len(reader.frame()) == 1
+    writer.append(record(1))
+    assert len(reader.frame()) == 2
+    lines = files(writer)[0].read_text().splitlines(keepends=True)
+    (tmp_path / "new").write_text(lines[1])
+    (tmp_path / "new").replace(files(writer)[0])
+    assert reader.frame()["seed"].tolist() == [1]
+    files(writer)[0].unlink()
+    assert len(reader.frame()) == 0
+
+
+def test_what_a_caller_does_to_a_frame_stays_with_him(tmp_path: Path) -> None:
+    store = Store(tmp_path, "x")
+    store.append(record())
+    frame = store.frame()
+    frame["loss"] = 0.0
+    frame["extra"] = 1
+    assert store.frame()["loss"].tolist() == [2.5]
+    assert "extra" not in store.frame()
+
+
+@pytest.mark.parametrize("cut", [1, 2, 50, 400])
+def test_a_torn_last_line_is_passed_over_until_it_is_whole(tmp_path: Path, cut: int) -> None:
+    store = Store(tmp_path, "x")
+    store.append(record(0))
+    store.append(record(1))
+    path = files(store)[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    reader = Store(tmp_path, "x")
+    assert reader.frame()["seed"].tolist() == [0]
+    path.write_bytes(whole)
+    assert reader.frame()["seed"].tolist() == [0, 1]
+
+
+def test_a_damaged_line_in_the_middle_names_file_and_line(tmp_path: Path) -> None:
+    store = Store(tmp_path, "x")
+    for seed in range(3):
+        store.append(record(seed))
+    path = files(store)[0]
+    lines = path.read_text().splitlines(keepends=True)
+    lines[1] = lines[1][:30] + "\n"
+    path.write_text("".join(lines))
+    reader = Store(tmp_path, "x")
+    error = failure(reader.frame)
+    assert str(error) == (
+        f"{path}:2: damaged record line (Invalid control character at: line 1 column 31 (char 30))"
+    )
+    assert error.hint == "delete that line; its run will be trained again, all others are kept"
+    path.write_text(lines[0] + lines[2])
+    assert reader.frame()["seed"].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"spec": None}, "'NoneType' object is not subscriptable"),
+        ({"status": 3}, "status is 3"),
+        ({"seconds": "long"}, "seconds is 'long'"),
+        ({"curve": [[1, 2], [1]]}, "inhomogeneous"),
+    ],
+)
+def test_a_field_of_a_wrong_type_is_damage(
+    tmp_path: Path, change: dict[str, object], why: str
+) -> None:
+    store = Store(tmp_path, "x")
+    store.append(record())
+    path = files(store)[0]
+    line = json.loads(path.read_text())
+    path.write_text(json.dumps({**line, **change}) + "\n")
+    error = str(failure(Store(tmp_path, "x").frame))
+    assert error.startswith(f"{path}:1: damaged record line (")
+    assert why in error
+    del line["env"]
+    path.write_text(json.dumps(line) + "\n")
+    error = str(failure(Store(tmp_path, "x").frame))
+    assert error == f"{path}:1: damaged record line (no field 'env')"
+
+
+@pytest.mark.parametrize("text", ["[]", "1", '{"a":1},{"b":2}', "\0\0\0", "ÿ"])
+def test_a_line_that_is_no_object_is_damage(tmp_path: Path, text: str) -> None:
+    store = Store(tmp_path, "x")
+    store.append(record())
+    with files(store)[0].open("a", encoding="latin-1") as file:
+        file.write(f"\n{text}\n")
+    assert str(failure(store.frame)).startswith(f"{files(store)[0]}:3: damaged record line (")
+
+
+def test_a_record_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path, "x")
+    store.append(record())
+    path = files(store)[0]
+    path.write_text(path.read_text().replace(f'"schema":{SCHEMA},"key"', '"schema":99,"key"', 1))
+    error = failure(Store(tmp_path, "x").frame)
+    assert str(error) == f"{path}:1: got schema 99, this version reads {SCHEMA}"
+    assert "upgrade" in error.hint
+
+
+def _write(root: Path, first: int, count: int) -> None:
+    store = Store(root, "x")
+    for seed in range(first, first + count):
+        store.append(record(seed))
+
+
+def test_two_processes_append_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_write, args=(tmp_path, k * 200, 200)) for k in range(2)]
+    for worker in workers:
+        worker.start()
+    reader = Store(tmp_path, "x")
+    while any(worker.is_alive() for worker in workers):
+        reader.frame()
+        time.sleep(0.05)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert sorted(reader.frame()["seed"]) == list(range(400))
+
+
+def test_a_killed_writer_loses_no_finished_record(tmp_path: Path) -> None:
+    worker = multiprocessing.get_context("spawn").Process(target=_write, args=(tmp_path, 0, 10**6))
+    worker.start()
+    store = Store(tmp_path, "x")
+    while len(seen := store.frame()["seed"].tolist()) < 5:
+        time.sleep(0.02)
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    kept = Store(tmp_path, "x").frame()["seed"].tolist()
+    assert kept == list(range(len(kept)))
+    assert len(kept) >= len(seen)
+    store.append(record(10**6))
+    assert len(Store(tmp_path, "x").frame()) == len(kept) + 1
+
+
+@pytest.mark.parametrize("written", [0, 100])
+def test_a_full_disk_is_an_error_and_leaves_no_torn_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    store = Store(tmp_path, "x")
+    store.append(record(0))
+    real = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        if written:
+            return real(fd, data[:written])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        error = failure(store.append, record(1))
+    assert str(error) == f"{files(store)[0]}: cannot be written (No space left on device)"
+    assert error.hint == "free some space and run it again; what finished is kept"
+    store.append(record(2))
+    assert Store(tmp_path, "x").frame()["seed"].tolist() == [0, 2]
+
+
+def test_a_read_only_folder_can_be_read_but_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(tmp_path, "x").append(record())
+    (tmp_path / "x" / "running-elsewhere-1.json").touch()
+
+    def refuse(*arguments: object, **keywords: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("mkdir", "unlink", "write_bytes"):
+        monkeypatch.setattr(Path, name, refuse)
+    store = Store(tmp_path, "x")
+    real = os.open
+    monkeypatch.setattr(os, "open", refuse)
+    for write in (lambda: store.append(record(1)), lambda: store.write_text("report.html", "")):
+        error = failure(write)
+        assert "cannot be written (Read-only file system)" in str(error)
+        assert "--results" in error.hint
+    monkeypatch.setattr(os, "open", real)
+    assert len(store.frame()) == 1
+    assert store.others() == []
+    assert stored_suites(tmp_path) == ["x"]
+
+
+def test_a_results_path_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    root = tmp_path / "file"
+    root.touch()
+    store = Store(root, "x")
+    expected = f"{root}: is a file, needs a folder"
+    calls = [store.frame, store.read_manifest, lambda: store.append(record())]
+    calls += [lambda: store.write_text("a", ""), lambda: stored_suites(root)]
+    for call in calls:
+        assert str(failure(call)) == expected
+
+
+def test_the_manifest_comes_back(tmp_path: Path) -> None:
+    store = Store(tmp_path, "x")
+    store.write_manifest(suite())
+    assert store.read_manifest() == suite()
+    assert json.loads((tmp_path / "x" / "suite.json").read_text())["schema"] == SCHEMA
+
+
+def test_another_suites_folder_is_not_overwritten(tmp_path: Path) -> None:
+    Store(tmp_path, "y").write_manifest(suite("y"))
+    (tmp_path / "y").rename(tmp_path / "x")
+    path = tmp_path / "x" / "suite.json"
+    before = path.read_bytes()
+    error = failure(Store(tmp_path, "x").write_manifest, suite())
+    assert str(error) == (
+        f"{path}: got suite 'y', needs 'x': this folder holds another suite's records"
+    )
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "damaged suite manifest (Expecting property name"),
+        ("[]", "damaged suite manifest ("),
+        ("{}", "damaged suite manifest ('schema')"),
+        ('{"schema": 1, "name": "x"}', "damaged suite manifest (claim: missing)"),
+        ('{"schema": 99}', f"got schema 99, this version reads {SCHEMA}"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_not_overwritten(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    store = Store(tmp_path, "x")
+    store.write_text("suite.json", text)
+    assert str(failure(store.write_manifest, suite())).startswith(
+        f"{tmp_path}/x/suite.json: {message}"
+    )
+    assert (tmp_path / "x" / "suite.json").read_text() == text
+
+
+def test_a_write_that_breaks_off_leaves_the_file_before(tmp_path: Path) -> None:
+    store = Store(tmp_path, "x")
+    store.save_snapshot("k", lambda path: path.write_text("one"))  # type: ignore[arg-type,return-value]
+
+    def broken(path: Path) -> None:
+        path.write_text("tw")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.save_snapshot("k", broken)
+    found = store.find_snapshot("k")
+    assert found is not None
+    assert found.read_text() == "one"
+    assert [path.name for path in found.parent.iterdir()] == ["k.pt"]
+    store.drop_snapshot("k")
+    store.drop_snapshot("k")
+    assert store.find_snapshot("k") is None
+
+
+def _run(root: Path, ready: object) -> None:
+    with Store(root, "x").announce():
+        ready.set()  # type: ignore[attr-defined]
+        time.sleep(60)
+
+
+def test_a_live_process_is_named_and_a_dead_one_is_forgotten(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    worker = context.Process(target=_run, args=(tmp_path, ready))
+    worker.start()
+    assert ready.wait(30)
+    store = Store(tmp_path, "x")
+    assert len(store.others()) == 1
+    assert re.fullmatch(rf"pid {worker.pid} since \d\d:\d\d", store.others()[0])
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    (tmp_path / "x" / "snapshots").mkdir()
+    (tmp_path / "x" / "snapshots" / ".k.pt.host-1-abc.tmp").touch()
+    assert store.others() == []
+    with store.announce():
+        assert store.others() == []
+    assert sorted(path.name for path in (tmp_path / "x").rglob("*")) == ["snapshots"]
+
+
+def test_stored_suites_are_listed_newest_first(tmp_path: Path) -> None:
+    for name, when in {"new": 30, "old": 10, "mid": 20}.items():
+        Store(tmp_path, name).append(record())
+        os.utime(files(Store(tmp_path, name))[0], (when, when))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a_file").touch()
+    assert stored_suites(tmp_path) == ["new", "mid", "old"]

@@ -1,0 +1,100 @@
+"""Small data sets and runs that the numeric tests share."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from hptransfer import engine, registry
+from hptransfer.datasets import Examples, Tokens
+from hptransfer.lanes import Data, Lanes
+from hptransfer.spec import RunRecord, RunSpec
+
+CPU = torch.device("cpu")
+OPTIMIZERS = tuple(registry.BUILTINS["optimizer"])
+MODELS = ("gpt", "mlp")
+VOCAB = 61
+CONTEXT = 8
+LOG2_LR = {"adamw": -8.0, "adamw_mup": -7.0}  # the others move by a norm, and take 2^-4
+
+
+def tokens(n: int = 3000, seed: int = 0) -> Tokens:
+    """Text in which the next token is mostly (token * 5 + 3) mod VOCAB."""
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    stream = np.zeros(n, np.uint8)
+    jumps, noise = rng.random(n) < 0.2, rng.integers(0, VOCAB, n)
+    for i in range(1, n):
+        stream[i] = noise[i] if jumps[i] else (int(stream[i - 1]) * 5 + 3) % VOCAB
+    cut = n * 4 // 5
+    return Tokens("made_up", stream[:cut], stream[cut:], VOCAB, "0" * 64)
+
+
+def digits(n: int = 400, seed: int = 0) -> Examples:
+    """Five classes of 1 x 4 x 4 images, a fixed pattern each, in noise."""
+    rng = np.random.Generator(np.random.Philox(key=seed + 100))
+    patterns = rng.standard_normal((5, 1, 4, 4))
+    y = rng.integers(0, 5, n).astype(np.int64)
+    x = (patterns[y] + 0.5 * rng.standard_normal((n, 1, 4, 4))).astype(np.float32)
+    cut = n * 4 // 5
+    return Examples("made_up", x[:cut], y[:cut], x[cut:], y[cut:], 5, "0" * 64)
+
+
+def data_for(model: str) -> Data:
+    return tokens() if model == "gpt" else digits()
+
+
+def spec(optimizer: str = "adamw", model: str = "gpt", **changes: Any) -> RunSpec:
+    """A run of width 16 over base 8; `hp` is merged into the defaults, everything else replaces."""
+    part = registry.describe("optimizer", optimizer)
+    fields = registry.describe("model", model).defaults
+    if model == "gpt":
+        fields = {**fields, "n_layer": 1, "head_size": 8, "context": CONTEXT}
+        fields.pop("vocab")
+    else:
+        fields = {"sqrt2": True}
+    given: dict[str, Any] = {
+        "model": {"name": model, "revision": 1, **fields, **changes.pop("model_fields", {})},
+        "data": {"name": "made_up", "revision": 1, "sha256": "0" * 64},
+        "optimizer": {"name": optimizer, "revision": part.revision},
+        "hp": {**part.defaults, **changes.pop("hp", {})},
+        "width": 16,
+        "base": {"width": 8},
+        "log2_lr": LOG2_LR.get(optimizer, -4.0),
+        "steps": 6,
+        "batch": 4,
+        "schedule": "linear",
+        "warmup": 0.0,
+        "clip": 0.0,
+        "precision": "float32",
+        "eval_batches": 2,
+        "seed": 0,
+    }
+    return RunSpec(**{**given, **changes})
+
+
+def lanes(unit: list[RunSpec], data: Data | None = None, **options: Any) -> Lanes:
+    return Lanes(unit, data or data_for(unit[0].model["name"]), CPU, **options)
+
+
+def stepped(unit: list[RunSpec], steps: int | None = None, **options: Any) -> Lanes:
+    """Lanes after `steps` steps, by default all of them; not yet read out."""
+    running = lanes(unit, **options)
+    for t in range(unit[0].steps if steps is None else steps):
+        running.gradients(t)
+        running.update(t)
+    return running
+
+
+def weights(running: Lanes, lane: int = 0) -> dict[str, torch.Tensor]:
+    """Every parameter of one lane by name."""
+    return {
+        name: (group.w[i] if running.single else group.w[i, lane]).clone()
+        for group in running.groups
+        for i, name in enumerate(group.names)
+    }
+
+
+def records(unit: list[RunSpec], data: Data | None = None, **options: Any) -> list[RunRecord]:
+    """What the engine gives for a unit on CPU."""
+    messages = engine.train(unit, data or data_for(unit[0].model["name"]), CPU, **options)
+    return [message for message in messages if isinstance(message, RunRecord)]
