@@ -39,7 +39,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A mid-run state of a unit, weights as trained on (Y if transported); `write(path)` saves it."""
+    """A mid-run state of a unit, weights as trained on (Y if transported); `write` saves it."""
 
     key: str
     step: int

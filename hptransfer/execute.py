@@ -20,7 +20,7 @@ from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord, RunSpec, digest
 from hptransfer.store import Store
 from hptransfer.suite import Suite
-from hptransfer.workers import Ended, Job, Pool
+from hptransfer.workers import Ended, Job, Message, Pool
 
 SYNC_SECONDS = 30.0  # between additions to the persistent Optuna study
 
@@ -193,35 +193,46 @@ class Session:
 
     def _run(self) -> Iterator[Event]:
         failed: dict[str, Ended] = {}
-        done = 0
-        synced = time.monotonic()
+        recorded: set[str] = set()
+        forecast_at = _Rarely()
+        sync_at = _Rarely(SYNC_SECONDS)
+        left: list[RunSpec] = []
+        todo: list[list[RunSpec]] = []
         with Pool(
             self.workers, self.options.results, self.suite.name, self.options.snapshot_seconds
         ) as pool:
-            todo = self._todo(pool, failed)
-            left = self._left(pool, failed)
-            yield Status(done, len(left), self._seconds(left))
-            while todo or pool.in_flight:
+            while True:
+                if len(todo) < self.workers:  # what is queued stays right: plan when it runs low
+                    todo = self._todo(pool, failed)
+                if forecast_at.due():
+                    with forecast_at.timed():
+                        left = forecast(self.suite, self.store.frame(), tune.propose)
+                if not todo and not pool.in_flight:
+                    break
+                left = [s for s in left if s.key not in recorded and s.key not in failed]
+                yield Status(len(recorded), max(len(left), 1), self._seconds(left))
                 yield from self._submit(pool, todo)
-                changed = False
-                for message in list(pool.messages(timeout=1.0)):
+                for message in self._until_ended(pool):
                     if isinstance(message, RunRecord):
                         self.store.append(message)
-                        done += 1
+                        recorded.add(message.key)
                     elif isinstance(message, Ended):
-                        changed = True
                         self._end(message, failed)
                     yield message
-                if not changed:
-                    continue
-                todo = self._todo(pool, failed)
-                left = self._left(pool, failed)
-                yield Status(done, len(left), self._seconds(left))
-                if time.monotonic() - synced > SYNC_SECONDS:
-                    self.sync()
-                    synced = time.monotonic()
+                if sync_at.due():
+                    with sync_at.timed():
+                        self.sync()
         self.sync()
+        yield Status(len(recorded), 0, 0.0)
         yield Finished(list(failed.values()))
+
+    def _until_ended(self, pool: Pool) -> Iterator[Message]:
+        """Messages up to and including the first that frees a worker."""
+        ended = False
+        while not ended:
+            for message in pool.messages(timeout=1.0):
+                ended = ended or isinstance(message, Ended)
+                yield message
 
     def sync(self) -> None:
         """Bring the persistent Optuna study up to date with the records."""
@@ -259,10 +270,6 @@ class Session:
                 failed[spec.key] = ended
                 self.store.append(_failure(spec, ended))
 
-    def _left(self, pool: Pool, failed: dict[str, Ended]) -> list[RunSpec]:
-        specs = forecast(self.suite, self.store.frame(), tune.propose)
-        return [spec for spec in specs if spec.key not in failed]
-
     def _seconds(self, specs: list[RunSpec]) -> float:
         return sum(self.speed(spec).run(spec) for spec in specs) / self.workers
 
@@ -287,7 +294,7 @@ def _failure(spec: RunSpec, ended: Ended) -> RunRecord:
 
 
 def proxy_lines(suite: Suite, results: Path) -> list[str]:
-    """What `transfer` starts from: the lr of every optimizer at the proxy, or that it is missing."""
+    """What `transfer` starts from: the lr of every optimizer at the proxy, or that there is none."""
     store = Store(results, suite.name)
     manifest = store.read_manifest()
     resolved = suite.resolve(engine.load_data(suite.data).sha256)
@@ -311,6 +318,24 @@ def proxy_lines(suite: Suite, results: Path) -> list[str]:
         else:
             lines.append(f"{label}: not tuned at {suite.axis} {suite.proxy}, which is done first")
     return lines
+
+
+class _Rarely:
+    """Bookkeeping that may take at most 2% of the time, and not more often than `seconds`."""
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+
+    def due(self) -> bool:
+        return time.monotonic() >= self._next
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        now = time.monotonic()
+        self._next = now + max(self._seconds, 50 * (now - began))
 
 
 class _SpeedCache:

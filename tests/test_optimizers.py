@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -153,16 +154,16 @@ def test_muon_follows_torch_muon_for_20_steps(
     """The same gradients, from a real run, go to both.
 
     torch casts to bfloat16 before it divides by the norm, we after; each rounding is 2^-9, and the
-    five steps, whose slope is 3.4 at 0 in each, carry it to some percent of a direction. With our
-    polar factor put into torch's Muon the rest must agree to float32 rounding.
+    five steps, whose slope at 0 is 3.4 each, carry it to about a percent of the way. With the same
+    exact polar factor in both the rest must agree to float32 rounding.
     """
     if same_polar:
         monkeypatch.setattr(
             "torch.optim._muon._zeropower_via_newtonschulz",
-            lambda g, *_: polar(g, "jordan"),
+            lambda g, *_: polar(g, "svd"),
         )
-    hp = {"polar": "jordan", "weight_decay": 0.1, "scaling": scaling, "nesterov": nesterov}
-    run = spec("muon", "gpt", steps=20, hp=hp, log2_lr=-5.0)
+    hp = {"polar": "svd" if same_polar else "jordan", "weight_decay": 0.1, "scaling": scaling, "nesterov": nesterov}
+    run = spec("muon", "gpt", steps=20, batch=16, hp=hp, log2_lr=-5.0)
     ours = lanes([run])
     hidden = [name for name in weights(ours) if name.startswith("blocks")]
     start = weights(ours)
@@ -188,6 +189,7 @@ def test_muon_follows_torch_muon_for_20_steps(
     for name in hidden:
         ahead = end[name] - start[name]
         difference = (end[name] - others[name].detach()).norm() / ahead.norm()
+        print(name, difference)
         assert difference < (1e-5 if same_polar else 0.05), name
 
 
@@ -219,7 +221,7 @@ def test_muon_gives_other_parameters_the_mup_rows_and_muon_sp_the_plain_ones() -
         expected = -0.05 * multiplier * g.sign()
         torch.testing.assert_close(moved(rule, g, w, half), expected, rtol=1e-6, atol=0)
         plain = moved(muon_sp(p, aux_lr=0.1), g, w, half)
-        torch.testing.assert_close(plain, -0.05 * g.sign(), rtol=1e-6, atol=0)
+        torch.testing.assert_close(plain, -0.05 * g.sign(), rtol=1e-5, atol=0)  # eps 1e-8
     assert isinstance(muon(HIDDEN), Orthogonal)
     generator = torch.Generator().manual_seed(0)
     assert muon(OUTPUT).init_weight(generator).abs().max() == 0
@@ -236,7 +238,8 @@ def reference_direction(p: Param, m: Tensor) -> Tensor:
         return math.sqrt(d) * m / m.norm(dim=1, keepdim=True).clamp(min=1e-300)
     if p.role == "output":
         return m.sign() / p.shape[1]
-    u, _, vh = torch.linalg.svd(m, full_matrices=False)
+    u, values, vh = torch.linalg.svd(m, full_matrices=False)
+    u = u * (values > 1e-10 * values[0])  # a unit that is off has a zero row
     factor = math.sqrt(p.shape[0] / p.shape[1])
     return (max(1.0, factor) if p.role == "input" else factor) * u @ vh
 
@@ -309,7 +312,7 @@ def test_a_vector_moves_by_its_rms() -> None:
     torch.testing.assert_close(step, -1.5 * g / g.square().mean().sqrt())
 
 
-@pytest.mark.parametrize("factory", [scion_unconstrained, transported_scion])
+@pytest.mark.parametrize("factory", [scion_unconstrained, partial(transported_scion, transport=0.0)])
 def test_rows_of_seen_tokens_move_by_one_rms_and_unseen_ones_exactly_by_zero(
     factory: Callable[..., Rule],
 ) -> None:
