@@ -97,18 +97,20 @@ def train(
     """
     try:
         yield from _train(unit, data, device, resume, micro_batch, snapshot_seconds)
+        return
     except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
         if len(unit) == 1:
             raise InputError(
                 f"width {unit[0].width}: one run does not fit in the memory of {device}",
                 "a smaller width or batch fits; so does precision = 'bfloat16'",
             ) from None
-        half = len(unit) // 2
-        for part in (unit[:half], unit[half:]):
-            yield from train(
-                part, data, device, micro_batch=micro_batch, snapshot_seconds=snapshot_seconds
-            )
+    # Outside the except clause, for the exception holds the frames and so the unit's tensors.
+    torch.cuda.empty_cache()
+    half = len(unit) // 2
+    for part in (unit[:half], unit[half:]):
+        yield from train(
+            part, data, device, micro_batch=micro_batch, snapshot_seconds=snapshot_seconds
+        )
 
 
 def _train(

@@ -289,6 +289,13 @@ class _Batches:
             parts = {"train": data.train, "heldout": data.heldout}
             self.tokens = {k: torch.from_numpy(v).to(device) for k, v in parts.items()}
             self.high = {k: len(v) - context for k, v in parts.items()}
+            for part, tokens in parts.items():
+                if self.high[part] < 1:
+                    raise InputError(
+                        f"data {data.name!r}: its {part} part has {len(tokens)} tokens, "
+                        f"needs more than the context of {context}",
+                        "a shorter model.context, or more data",
+                    )
         else:
             images = {"train": data.x_train, "heldout": data.x_heldout}
             labels = {"train": data.y_train, "heldout": data.y_heldout}

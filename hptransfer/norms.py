@@ -94,10 +94,13 @@ def polar(
 
 def _quintic(x: Tensor, steps: tuple[tuple[float, float, float], ...]) -> Tensor:
     """x <- (a + b A + c A^2) x with A = x x^T, the smaller Gram matrix, for every (a, b, c)."""
+    lead = x.shape[:-2]
+    x = x.reshape(-1, *x.shape[-2:])
     for a, b, c in steps:
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return x
+        gram = torch.bmm(x, x.mT)
+        poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, poly, x, beta=a)
+    return x.reshape(*lead, *x.shape[-2:])
 
 
 def _polar_svd(m: Tensor) -> Tensor:

@@ -189,8 +189,7 @@ def test_muon_follows_torch_muon_for_20_steps(
     for name in hidden:
         ahead = end[name] - start[name]
         difference = (end[name] - others[name].detach()).norm() / ahead.norm()
-        print(name, difference)
-        assert difference < (1e-5 if same_polar else 0.05), name
+        assert difference < (2e-6 if same_polar else 0.03), name
 
 
 def test_muon_scales_its_hidden_step_by_the_named_rule() -> None:

@@ -1,0 +1,355 @@
+"""train(unit): records, snapshots, divergence, memory, cost."""
+
+import json
+import math
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from units import (
+    CONTEXT,
+    CPU,
+    MODELS,
+    OPTIMIZERS,
+    VOCAB,
+    data_for,
+    lanes,
+    records,
+    spec,
+    stepped,
+    tokens,
+    weights,
+)
+
+from hptransfer import engine, estimate
+from hptransfer.engine import Progress, Snapshot
+from hptransfer.lanes import Lanes
+from hptransfer.registry import InputError
+from hptransfer.spec import RunRecord, RunSpec
+
+
+def ladder(run: RunSpec, n: int) -> list[RunSpec]:
+    return [run.point(run.log2_lr - i, i % 2) for i in range(n)]
+
+
+def numbers(record: RunRecord) -> tuple[Any, ...]:
+    """What a record says of the run itself, without where and when."""
+    return record.status, record.loss, record.loss_init, record.train_loss, record.curve
+
+
+# Records
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_same_unit_gives_the_same_bytes_twice(optimizer: str, model: str) -> None:
+    unit = ladder(spec(optimizer, model, clip=1.0), 3)
+    assert [numbers(r) for r in records(unit)] == [numbers(r) for r in records(unit)]
+    assert numbers(records(unit[:1])[0]) == numbers(records(unit[:1])[0])
+
+
+def test_a_record_holds_what_the_steps_gave() -> None:
+    unit = ladder(spec("transported_scion", "mlp", steps=40), 2)
+    running = stepped(unit)
+    running.read_out()
+    heldout = running.evaluate()
+    for lane, record in enumerate(records(unit)):
+        history = running.losses[lane]
+        assert record.spec == unit[lane]
+        assert record.status == "done"
+        assert record.loss == heldout[lane].item()
+        assert record.loss_init == history[0].item()
+        assert record.train_loss == pytest.approx(history[-4:].mean().item())
+        assert record.train_mean == pytest.approx(history.mean().item())
+        assert record.error == ""
+        assert record.seconds > 0
+        assert record.env["lanes"] == 2
+        assert record.env["micro_batch"] == 4
+        assert record.env["kind"] == "cpu"
+        assert record.env["versions"]["torch"] == torch.__version__
+        json.dumps(record.env)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50, 100, 122, 250])
+def test_a_curve_has_about_50_points_and_averages_between_them(steps: int) -> None:
+    record = records([spec("adamw", "mlp", steps=steps, eval_batches=1)])[0]
+    assert len(record.curve) <= 62
+    assert len(record.curve) >= min(steps, 40)
+    assert record.curve[-1][0] == steps
+    places = [int(step) for step, _ in record.curve]
+    assert places == sorted(set(places))
+    widths = [b - a for a, b in zip([0, *places], places, strict=False)]
+    mean = sum(w * loss for w, (_, loss) in zip(widths, record.curve, strict=True)) / steps
+    assert mean == pytest.approx(record.train_mean, rel=1e-5)
+
+
+def test_progress_tells_the_best_loss_of_the_living_lanes() -> None:
+    calm = spec("adamw", "mlp", steps=20)
+    unit = [calm, calm.point(120.0, 0)]
+    seen = [m for m in engine.train(unit, data_for("mlp"), CPU) if isinstance(m, Progress)]
+    assert [p.step for p in seen] == list(range(1, 21))
+    assert seen[0].keys == (unit[0].key, unit[1].key)
+    assert (seen[0].alive, seen[-1].alive) == (2, 1)
+    losses = stepped([calm, calm.point(120.0, 0)]).losses[0]
+    assert seen[-1].loss == losses[-1].item()
+
+
+# Divergence
+
+
+def test_a_diverged_lane_is_a_record_and_its_neighbours_are_untouched() -> None:
+    unit = ladder(spec("adamw", "mlp", steps=10), 3)
+    healthy = records(unit)
+    sick = records([unit[0], unit[1].point(120.0, 1), unit[2]])
+    assert [r.status for r in sick] == ["done", "diverged", "done"]
+    assert sick[1].loss == math.inf
+    assert math.isfinite(sick[1].loss_init)
+    for lane in (0, 2):
+        assert numbers(sick[lane]) == numbers(healthy[lane])
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_unit_whose_lanes_all_diverge_stops_early_and_gives_records(n: int) -> None:
+    run = spec("adamw", "mlp", steps=200)
+    unit = [run.point(120.0 + i, 0) for i in range(n)]
+    messages = list(engine.train(unit, data_for("mlp"), CPU))
+    steps = [m.step for m in messages if isinstance(m, Progress)]
+    assert steps[-1] < 20
+    ends = [m for m in messages if isinstance(m, RunRecord)]
+    assert [r.status for r in ends] == ["diverged"] * n
+    assert all(r.loss == math.inf and r.curve[-1][0] == 200 for r in ends)
+    assert [m for m in messages if isinstance(m, Progress)][-1].loss == math.inf
+
+
+# Snapshots
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
+    optimizer: str, model: str, n: int, tmp_path: Path
+) -> None:
+    unit = ladder(spec(optimizer, model, clip=1.0), n)
+    whole = records(unit)
+    path = tmp_path / "snapshot.pt"
+    for message in engine.train(unit, data_for(model), CPU, snapshot_seconds=0):
+        if isinstance(message, Snapshot) and message.step == 4:
+            message.write(path)
+            break
+    messages = list(engine.train(unit, data_for(model), CPU, resume=path))
+    assert [m.step for m in messages if isinstance(m, Progress)] == [5, 6]
+    again = [m for m in messages if isinstance(m, RunRecord)]
+    assert [numbers(r) for r in again] == [numbers(r) for r in whole]
+    assert [r.flops for r in again] == [r.flops for r in whole]
+
+
+def test_a_snapshot_comes_after_its_time_and_never_after_the_last_step() -> None:
+    unit = [spec("adamw", "mlp", steps=5)]
+    data = data_for("mlp")
+    often = [m for m in engine.train(unit, data, CPU, snapshot_seconds=0)]
+    assert [m.step for m in often if isinstance(m, Snapshot)] == [1, 2, 3, 4]
+    assert {m.key for m in often if isinstance(m, Snapshot)} == {engine.unit_key(unit)}
+    seldom = list(engine.train(unit, data, CPU))
+    assert not any(isinstance(m, Snapshot) for m in seldom)
+
+
+def test_a_snapshot_of_other_runs_starts_anew(tmp_path: Path) -> None:
+    run, path = spec("adamw", "mlp"), tmp_path / "snapshot.pt"
+    for message in engine.train([run], data_for("mlp"), CPU, snapshot_seconds=0):
+        if isinstance(message, Snapshot):
+            message.write(path)
+    other = run.point(-5.0, 0)
+    assert numbers(records([other], resume=path)[0]) == numbers(records([other])[0])
+
+
+def test_the_time_before_an_interruption_counts(tmp_path: Path) -> None:
+    run, path = spec("adamw", "mlp"), tmp_path / "snapshot.pt"
+    for message in engine.train([run], data_for("mlp"), CPU, snapshot_seconds=0):
+        if isinstance(message, Snapshot):
+            message.write(path)
+    saved = torch.load(path, weights_only=True)
+    torch.save({**saved, "seconds": 1000.0}, path)
+    assert records([run], resume=path)[0].seconds > 1000
+
+
+# Memory
+
+
+def shortage(monkeypatch: pytest.MonkeyPatch, most: int) -> list[weakref.ref[Lanes]]:
+    """Make a step of more than `most` lanes run out of memory; the units that were tried."""
+    tried: list[weakref.ref[Lanes]] = []
+    gradients = Lanes.gradients
+
+    def scarce(self: Lanes, t: int) -> None:
+        if t == 0:
+            assert all(ref() is None for ref in tried), "an earlier unit is still in memory"
+            tried.append(weakref.ref(self))
+        if len(self.specs) > most:
+            raise torch.OutOfMemoryError("made up")
+        gradients(self, t)
+
+    monkeypatch.setattr(Lanes, "gradients", scarce)
+    return tried
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_unit_that_does_not_fit_is_split_until_it_does(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = ladder(spec("adamw", "mlp"), 5)
+    whole = records(unit)
+    tried = shortage(monkeypatch, most)
+    parts = records(unit)
+    assert [r.spec for r in parts] == unit
+    assert max(r.env["lanes"] for r in parts) == most
+    for part, one in zip(parts, whole, strict=True):
+        assert part.loss == pytest.approx(one.loss, rel=1e-5)
+    assert len(tried) > 3
+
+
+def test_one_run_that_does_not_fit_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    shortage(monkeypatch, 0)
+    with pytest.raises(InputError) as caught:
+        records(ladder(spec("adamw", "mlp"), 2))
+    assert str(caught.value) == "width 16: one run does not fit in the memory of cpu"
+    assert caught.value.hint == "a smaller width or batch fits; so does precision = 'bfloat16'"
+
+
+# Cost
+
+
+def test_flops_of_a_gpt_are_6_a_weight_and_token_and_those_of_attention() -> None:
+    width, layers, batch, context = 64, 2, 4, 32
+    fields = {"n_layer": layers, "head_size": 32, "context": context}
+    base = {"width": 32}
+    run = spec("adamw", "gpt", width=width, base=base, batch=batch, steps=3, model_fields=fields)
+    record = records([run])[0]
+    matrices = layers * 12 * width**2 + width * VOCAB  # an embedding is looked up, not multiplied
+    products = 6 * matrices * batch * context
+    # q k^T and its product with v, forward once and backward 2 to 2.5 times (flash recomputes)
+    attention = 4 * batch * layers * context**2 * width
+    counted = record.probes["model_flops_per_step"]
+    assert products + 3 * attention <= counted <= products + 3.5 * attention
+    assert record.probes["optimizer_flops_per_step"] == 0
+    assert record.flops == pytest.approx((3 + 2 / 3) * counted)  # steps, and 2 evaluations
+
+
+def test_flops_of_an_mlp_are_those_of_its_three_products() -> None:
+    run = spec("scion", "mlp", batch=10)
+    first, second, head = 16 * 16, 16 * 16, 16 * 5
+    probes = records([run])[0].probes
+    # no gradient flows into the images
+    assert probes["model_flops_per_step"] == 2 * 10 * (2 * first + 3 * second + 3 * head)
+    # 8 steps of 3 products of 16 x 16 matrices, for the first and the second
+    assert probes["optimizer_flops_per_step"] == 2 * 8 * 3 * 2 * 16**3
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_estimate_on_the_meta_device_agrees_with_the_counters(
+    optimizer: str, model: str, n: int
+) -> None:
+    run = spec(optimizer, model, steps=2, batch=8)
+    cost = estimate.estimate(run, data_for(model))
+    probes = records(ladder(run, n))[n - 1].probes
+    assert cost.model_flops == pytest.approx(probes["model_flops_per_step"], rel=0.1)
+    assert cost.optimizer_flops == probes["optimizer_flops_per_step"]
+    running = lanes([run])
+    assert cost.parameters == sum(w.numel() for w in weights(running).values())
+    held = sum(
+        t.numel() * 4 for g in running.groups for t in (g.w, g.g, *g.state.values())
+    )
+    assert held <= cost.memory <= held + 2**24
+
+
+def test_speed_is_measured_and_the_fastest_number_of_lanes_is_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, data = spec("adamw", "mlp"), data_for("mlp")
+    real = estimate.measure(run, data, CPU, 2)
+    assert real.lanes == 2
+    assert real.step > 0
+    assert real.run(run) == pytest.approx(6 * real.step + 2 * real.evaluation)
+
+    def fake(spec: RunSpec, data: Any, device: Any, n: int, steps: int = 2) -> estimate.Speed:
+        return estimate.Speed(n, {1: 1e-3, 4: 4e-4, 8: 2e-4, 16: 3e-4}[n], 1e-4)
+
+    monkeypatch.setattr(estimate, "measure", fake)
+    assert estimate.calibrate(run, data, CPU).lanes == 8
+
+
+def test_a_run_too_heavy_to_time_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "SLOW_STEP_FLOPS", 1.0)
+    monkeypatch.setattr(estimate, "matmul_rate", lambda device: 1e6)
+    run, data = spec("adamw", "mlp"), data_for("mlp")
+    cost = estimate.estimate(run, data)
+    speed = estimate.calibrate(run, data, CPU)
+    assert speed.lanes == 1
+    assert speed.step == pytest.approx(cost.model_flops / 0.4e6)
+
+
+# Devices
+
+
+def test_a_device_that_is_not_there_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engine.pick_device("cpu") == CPU
+    with pytest.raises(InputError, match=r"^--device: got 'tpu', allowed: auto, cpu, cuda"):
+        engine.pick_device("tpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert engine.pick_device("auto") == CPU
+    with pytest.raises(InputError, match=r"^--device: cuda: torch sees no CUDA device$"):
+        engine.pick_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert engine.pick_device("auto").type == "cuda"
+    assert engine.pick_device("cuda:1") == torch.device("cuda:1")
+    for wrong in ("cuda:2", "cuda:x"):
+        with pytest.raises(InputError, match=f"^--device: {wrong}: not there$"):
+            engine.pick_device(wrong)
+
+
+def cuda_records(unit: list[RunSpec], model: str) -> Iterator[RunRecord]:
+    for message in engine.train(unit, data_for(model), torch.device("cuda")):
+        if isinstance(message, RunRecord):
+            yield message
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_trains_on_a_gpu(optimizer: str, model: str, precision: str) -> None:
+    run = spec(optimizer, model, steps=40, batch=16, precision=precision)
+    for record in cuda_records(ladder(run, 2), model):
+        assert record.status == "done"
+        assert record.train_loss < record.loss_init - 0.02
+        assert record.peak_memory > 0
+        assert record.env["kind"] == "cuda"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_wide_run_of_one_lane_steps_on_a_gpu(optimizer: str) -> None:
+    fields = {"n_layer": 2, "head_size": 64, "context": 128}
+    run = spec(
+        optimizer, "gpt", width=1024, base={"width": 64}, steps=4, batch=16,
+        precision="bfloat16", model_fields=fields,
+    )  # fmt: skip
+    data = tokens(6000)
+    cost = estimate.estimate(run, data)
+    for record in cuda_records([run], "gpt"):
+        assert record.status == "done"
+        assert 0.5 * record.peak_memory < cost.memory < 2 * record.peak_memory
+
+
+def test_a_context_too_long_for_the_data_is_told_by_the_engine() -> None:
+    run = spec("adamw", "gpt")
+    data = tokens()
+    with pytest.raises(InputError, match="needs more than the context"):
+        records([run], replace(data, heldout=data.heldout[:CONTEXT]))

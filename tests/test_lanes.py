@@ -1,0 +1,366 @@
+"""Many runs in one: lanes equal single runs, and none touches another."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from units import (
+    CONTEXT,
+    MODELS,
+    OPTIMIZERS,
+    VOCAB,
+    digits,
+    lanes,
+    spec,
+    stepped,
+    tokens,
+    weights,
+)
+
+from hptransfer.datasets import Tokens
+from hptransfer.lanes import Lanes, describe_params, lr_factor
+from hptransfer.registry import InputError
+from hptransfer.spec import RunSpec
+
+
+def ladder(run: RunSpec, seeds: tuple[int, ...] = (0, 0, 0)) -> list[RunSpec]:
+    """One lane an octave, at these seeds."""
+    return [run.point(run.log2_lr - i, seed) for i, seed in enumerate(seeds)]
+
+
+def outcome(unit: list[RunSpec], **options: object) -> tuple[Tensor, Tensor]:
+    """Training losses (lanes, steps) and held-out losses (lanes,)."""
+    running = stepped(unit, **options)
+    running.read_out()
+    return running.losses, running.evaluate()
+
+
+@pytest.mark.parametrize("seeds", [(0, 0, 0), (0, 7, 0)], ids=["one seed", "mixed seeds"])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_lanes_equal_single_runs(optimizer: str, model: str, seeds: tuple[int, ...]) -> None:
+    unit = ladder(spec(optimizer, model, batch=16, clip=0.5), seeds)
+    together = stepped(unit, dtype=torch.float64)
+    singles = [stepped([run], dtype=torch.float64) for run in unit]
+    for lane, alone in enumerate(singles):
+        # losses are kept in float32
+        torch.testing.assert_close(together.losses[lane], alone.losses[0], rtol=1e-6, atol=0)
+        for name, w in weights(alone).items():
+            torch.testing.assert_close(weights(together, lane)[name], w, rtol=0, atol=1e-9)
+    for running in (together, *singles):
+        running.read_out()
+    heldout = together.evaluate()
+    for lane, alone in enumerate(singles):
+        torch.testing.assert_close(heldout[lane], alone.evaluate()[0], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_lanes_equal_single_runs_in_float32(optimizer: str, model: str) -> None:
+    unit = ladder(spec(optimizer, model, batch=32, steps=4), (0, 1))
+    losses, heldout = outcome(unit)
+    for lane, run in enumerate(unit):
+        alone_losses, alone_heldout = outcome([run])
+        torch.testing.assert_close(losses[lane], alone_losses[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(heldout[lane], alone_heldout[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "key", "values"),
+    [
+        ("adamw", "weight_decay", (0.0, 5.0)),
+        ("adamw", "beta2", (0.9, 0.99)),
+        ("adamw", "init_std", (0.02, 0.2)),
+        ("muon", "beta", (0.5, 0.95)),
+        ("muon", "aux_lr", (2.0**-9, 2.0**-6)),
+        ("scion", "radius_hidden", (1.0, 9.0)),
+        ("scion_unconstrained", "beta", (0.0, 0.95)),
+        ("transported_scion", "transport", (0.0, 1.0)),
+    ],
+)
+def test_a_real_hyperparameter_may_differ_by_lane(
+    optimizer: str, key: str, values: tuple[float, float]
+) -> None:
+    unit = [spec(optimizer, "mlp", batch=16, hp={key: value}) for value in values]
+    losses, heldout = outcome(unit, dtype=torch.float64)
+    for lane, run in enumerate(unit):
+        alone_losses, alone_heldout = outcome([run], dtype=torch.float64)
+        torch.testing.assert_close(losses[lane], alone_losses[0], rtol=1e-6, atol=0)
+        torch.testing.assert_close(heldout[lane], alone_heldout[0], rtol=0, atol=1e-9)
+    assert not torch.equal(losses[0], losses[1])
+
+
+@pytest.mark.parametrize("seeds", [(0, 0, 0), (0, 7, 9)], ids=["one seed", "mixed seeds"])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_diverging_lane_leaves_the_others_untouched_bit_for_bit(
+    optimizer: str, model: str, seeds: tuple[int, ...]
+) -> None:
+    calm = ladder(spec(optimizer, model, clip=1.0), seeds)
+    wild = [calm[0], calm[1].point(120.0, calm[1].seed), calm[2]]
+    running = stepped(wild)
+    for group in running.groups:
+        group.w[:, 1] = torch.nan  # whatever the method, one evaluation sees the worst
+    running.read_out()
+    sick = running.evaluate()
+    losses, healthy = outcome(calm)
+    for lane in (0, 2):
+        assert torch.equal(running.losses[lane], losses[lane])
+        assert torch.equal(sick[lane], healthy[lane])
+    assert not sick[1].isfinite()
+    assert not torch.equal(running.losses[1], losses[1])
+
+
+def test_a_lane_that_overflows_mid_run_leaves_the_others_untouched_bit_for_bit() -> None:
+    calm = ladder(spec("adamw", "gpt"))
+    wild = [calm[0], calm[1].point(120.0, 0), calm[2]]
+    sick, healthy = stepped(wild), stepped(calm)
+    assert sick.finite(5).tolist() == [True, False, True]
+    assert sick.finite(0).tolist() == [True, True, True]
+    for lane in (0, 2):
+        assert torch.equal(sick.losses[lane], healthy.losses[lane])
+        for name, w in weights(healthy, lane).items():
+            assert torch.equal(weights(sick, lane)[name], w)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_no_operation_falls_back_to_a_loop_over_lanes(optimizer: str, model: str) -> None:
+    switch = torch._C._functorch._set_vmap_fallback_warning_enabled
+    switch(True)  # and warnings are errors
+    try:
+        outcome(ladder(spec(optimizer, model, steps=2, clip=1.0), (0, 1, 2)))
+        outcome(ladder(spec(optimizer, model, steps=1, precision="bfloat16")))
+    finally:
+        switch(False)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("model", MODELS)
+def test_micro_batches_equal_the_full_batch(model: str, n: int) -> None:
+    for seeds in ((0, 0), (0, 3)):
+        unit = ladder(spec("adamw", model, batch=6), seeds)[:n]
+        full = stepped(unit, dtype=torch.float64)
+        for size in (1, 4, 100):  # 4 does not divide 6
+            parts = stepped(unit, dtype=torch.float64, micro_batch=size)
+            torch.testing.assert_close(parts.losses, full.losses, rtol=1e-6, atol=0)
+            for lane in range(n):
+                for name, w in weights(full, lane).items():
+                    torch.testing.assert_close(weights(parts, lane)[name], w, rtol=0, atol=1e-9)
+            torch.testing.assert_close(parts.evaluate(), full.evaluate(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_each_lane_is_clipped_by_its_own_norm_as_torch_clips(n: int) -> None:
+    unit = ladder(spec("adamw", "gpt", clip=0.5), (0, 1, 2))[:n]
+    running = lanes(unit, dtype=torch.float64)
+    running.gradients(0)
+    for group in running.groups:
+        group.g.mul_(torch.tensor([1e-3, 1.0, 50.0])[:n].view(n, *(1,) * (group.g.ndim - 2)) if n > 1 else 1.0)
+    before = [
+        {k: (g.g[i] if n == 1 else g.g[i, lane]).clone() for g in running.groups for i, k in enumerate(g.names)}
+        for lane in range(n)
+    ]
+    running._clip(0.5)
+    for lane in range(n):
+        fakes = {k: torch.nn.Parameter(torch.zeros_like(g)) for k, g in before[lane].items()}
+        for k, fake in fakes.items():
+            fake.grad = before[lane][k]
+        torch.nn.utils.clip_grad_norm_(fakes.values(), 0.5)
+        for group in running.groups:
+            for i, k in enumerate(group.names):
+                ours = group.g[i] if n == 1 else group.g[i, lane]
+                # torch divides by norm + 1e-6
+                torch.testing.assert_close(ours, fakes[k].grad, rtol=3e-6, atol=0)
+
+
+def test_clipping_a_zero_gradient_leaves_it_zero() -> None:
+    running = lanes([spec("adamw", "mlp")])
+    running._clip(1.0)
+    assert all(torch.equal(group.g, torch.zeros_like(group.g)) for group in running.groups)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [
+        ("linear", 0.0, [1, 0.75, 0.5, 0.25, 0]),
+        ("linear", 0.5, [0.5, 1, 1, 0.5, 0]),
+        ("constant", 0.0, [1, 1, 1, 1, 1]),
+        ("constant", 0.5, [0.5, 1, 1, 1, 1]),
+        ("cosine", 0.0, [1, 0.5 + 0.125**0.5, 0.5, 0.5 - 0.125**0.5, 0]),
+        ("linear", 1.0, [0.25, 0.5, 0.75, 1, 0]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(
+    schedule: str, warmup: float, expected: list[float]
+) -> None:
+    run = spec(steps=4, schedule=schedule, warmup=warmup)
+    assert [lr_factor(run, t) for t in range(5)] == pytest.approx(expected, abs=1e-15)
+
+
+def test_a_linear_decay_ends_its_last_step_at_one_over_the_steps() -> None:
+    run = spec(steps=100, schedule="linear")
+    assert lr_factor(run, 0) == 1.0
+    assert lr_factor(run, 99) == pytest.approx(0.01)
+    assert lr_factor(run, 100) == 0.0
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_training_batches_are_a_pure_function_of_seed_and_step(model: str) -> None:
+    one = spec("adamw", model)
+    alone, other = lanes([one])._batches, lanes([one.point(-3.0, 5)])._batches
+    both = lanes([one, one.point(-3.0, 5)])._batches
+    for t in (3, 0, 3):
+        x, y, shared = alone.train(t)
+        x5, y5, _ = other.train(t)
+        assert shared
+        stacked_x, stacked_y, shared = both.train(t)
+        assert not shared
+        assert torch.equal(stacked_x, torch.stack([x, x5]))
+        assert torch.equal(stacked_y, torch.stack([y, y5]))
+        assert not torch.equal(x, x5)
+    assert not torch.equal(alone.train(0)[0], alone.train(1)[0])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_seed_is_evaluated_on_the_same_batches(model: str) -> None:
+    one = spec("adamw", model)
+    alone, other = lanes([one])._batches, lanes([one.point(-3.0, 1005)])._batches
+    for i in range(3):
+        for a, b in zip(alone.heldout(i), other.heldout(i), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_evaluation_reads_the_held_out_part_alone() -> None:
+    data = tokens()
+    shifted = replace(data, train=(data.train + 1) % VOCAB)
+    run = spec("adamw", "gpt")
+    a, b = (lanes([run], part) for part in (data, shifted))
+    assert torch.equal(a.evaluate(), b.evaluate())
+    a.gradients(0)
+    b.gradients(0)
+    assert a.losses[0, 0] != b.losses[0, 0]
+
+
+def test_a_target_is_the_token_after_its_input() -> None:
+    counting = np.arange(200, dtype=np.uint8)
+    data = Tokens("counting", counting, counting, 200, "0" * 64)
+    x, y, _ = lanes([spec("adamw", "gpt")], data)._batches.train(0)
+    assert x.shape == y.shape == (4, CONTEXT)
+    assert torch.equal(y, x + 1)
+
+
+def test_tokens_of_16_bits_are_read() -> None:
+    counting = (np.arange(3000) % 1000).astype(np.uint16)
+    data = Tokens("wide", counting, counting, 1000, "0" * 64)
+    running = lanes([spec("adamw", "gpt")], data)
+    running.gradients(0)
+    assert running.losses[0, 0].item() == pytest.approx(math.log(1000), rel=0.05)
+
+
+def test_weights_depend_on_seed_and_name_alone() -> None:
+    a = spec("adamw", "gpt")
+    unit = [a, a.point(-1.0, 0), a.point(-8.0, 4)]
+    together = lanes(unit)
+    for lane, run in enumerate(unit):
+        alone = weights(lanes([run]))
+        assert all(torch.equal(w, alone[name]) for name, w in weights(together, lane).items())
+    same, other = weights(together, 0), weights(together, 2)
+    assert all(torch.equal(w, weights(together, 1)[name]) for name, w in same.items())
+    assert not any(torch.equal(w, other[name]) for name, w in same.items())
+    deeper = weights(lanes([spec("adamw", "gpt", model_fields={"n_layer": 2})]))
+    assert all(torch.equal(w, deeper[name]) for name, w in same.items())
+    drawn = [w.flatten()[:8] for w in same.values()]
+    assert len({tuple(w.tolist()) for w in drawn}) == len(drawn)
+
+
+def test_large_groups_are_split_without_changing_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = ladder(spec("scion", "gpt", batch=16), (0, 1))
+    whole = stepped(unit, dtype=torch.float64)
+    monkeypatch.setattr("hptransfer.lanes.GROUP_ELEMENTS", 1)
+    split = stepped(unit, dtype=torch.float64)
+    assert all(len(group.names) == 1 for group in split.groups)
+    assert len(whole.groups) < len(split.groups)
+    for lane in range(2):
+        for name, w in weights(whole, lane).items():
+            torch.testing.assert_close(weights(split, lane)[name], w, rtol=0, atol=1e-9)
+
+
+def test_parameters_carry_their_role_and_their_shape_at_the_base_width() -> None:
+    params = {p.name: p for p in describe_params(spec("adamw", "gpt"), tokens())}
+    assert {p.role for p in params.values()} == {"input", "hidden", "output"}
+    embedding, down = params["embedding.weight"], params["blocks.0.down.weight"]
+    assert embedding.embedding and not down.embedding
+    assert (embedding.d_out, embedding.d_in, embedding.m) == (16, VOCAB, 1.0)
+    assert (down.shape, down.base_shape, down.m) == ((16, 64), (8, 32), 2.0)
+    assert params["head.weight"].m == 2.0
+    first = describe_params(spec("adamw", "mlp"), digits())[0]
+    assert (first.role, first.shape, first.m) == ("input", (16, 16), 1.0)
+
+
+def test_a_model_trains_in_bfloat16_and_keeps_float32_weights() -> None:
+    for model in MODELS:
+        for n in (1, 2):
+            unit = ladder(
+                spec("adamw_mup", model, steps=30, batch=16, precision="bfloat16", log2_lr=-5.0)
+            )[:n]
+            running = stepped(unit)
+            assert all(group.w.dtype == torch.float32 for group in running.groups)
+            assert running.losses.isfinite().all()
+            assert (running.losses[:, -1] < running.losses[:, 0] - 0.1).all()
+            exact = stepped([replace(run, precision="float32") for run in unit])
+            difference = (running.losses - exact.losses).abs().max()
+            assert 0 < difference < 0.1
+
+
+@pytest.mark.parametrize("part", ["train", "heldout"])
+def test_text_shorter_than_the_context_is_an_input_error(part: str) -> None:
+    data = tokens()
+    short = replace(data, **{part: getattr(data, part)[:CONTEXT]})
+    with pytest.raises(InputError) as caught:
+        lanes([spec("adamw", "gpt")], short)
+    assert str(caught.value) == (
+        f"data 'made_up': its {part} part has 8 tokens, needs more than the context of 8"
+    )
+    assert caught.value.hint == "a shorter model.context, or more data"
+    enough = replace(data, **{part: getattr(data, part)[: CONTEXT + 1]})
+    lanes([spec("adamw", "gpt")], enough).gradients(0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_lanes_equal_single_runs_on_a_gpu(optimizer: str, model: str) -> None:
+    device = torch.device("cuda")
+    data = tokens() if model == "gpt" else digits()
+    unit = ladder(spec(optimizer, model, batch=16, clip=0.5), (0, 0, 7))
+    together = Lanes(unit, data, device, dtype=torch.float64)
+    singles = [Lanes([run], data, device, dtype=torch.float64) for run in unit]
+    on_cpu = stepped(unit, dtype=torch.float64)
+    for running in (together, *singles):
+        for t in range(unit[0].steps):
+            running.gradients(t)
+            running.update(t)
+    for lane, alone in enumerate(singles):
+        for name, w in weights(alone).items():
+            torch.testing.assert_close(weights(together, lane)[name], w, rtol=0, atol=1e-9)
+            torch.testing.assert_close(weights(on_cpu, lane)[name], w.cpu(), rtol=0, atol=1e-8)
+
+
+@pytest.mark.gpu
+def test_a_diverging_lane_leaves_the_others_untouched_on_a_gpu() -> None:
+    device = torch.device("cuda")
+    calm = ladder(spec("scion", "gpt"))
+    ends = []
+    for unit in (calm, [calm[0], calm[1].point(120.0, 0), calm[2]]):
+        running = Lanes(unit, tokens(), device)
+        for t in range(6):
+            running.gradients(t)
+            running.update(t)
+        ends.append(running)
+    for lane in (0, 2):
+        assert torch.equal(ends[0].losses[lane], ends[1].losses[lane])
+
