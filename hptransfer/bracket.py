@@ -14,6 +14,7 @@ from hptransfer.suite import Suite
 if TYPE_CHECKING:
     import pandas as pd
 
+AROUND = 1  # octaves at each side of a carried lr, from where the bracket grows by itself
 Point = tuple[float, dict[str, float]]  # log2_lr, searched hyperparameters
 
 
@@ -81,7 +82,7 @@ def propose(
 ) -> list[tuple[Point, int]]:
     """(point, seed) pairs that the search at axis value `n` still lacks; [] when finished.
 
-    `rows`: the search rows of (label, n). `around`: search the two octaves at each side of this
+    `rows`: the search rows of (label, n). `around`: search the octave at each side of this
     log2 lr instead of the start grid. First the bracket on seed 0, then the further seeds within
     one octave of the best.
     """
@@ -103,7 +104,7 @@ def grid_and_limits(
     if around is None:
         return (first, last), (min(low, first), max(high, last))
     centre = min(max(round(around), low), high)
-    return (max(centre - 2, low), min(centre + 2, high)), (low, high)
+    return (max(centre - AROUND, low), min(centre + AROUND, high)), (low, high)
 
 
 def key(point: Point) -> tuple[float, str]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import sys
 import webbrowser
 from pathlib import Path
@@ -158,73 +157,6 @@ class _FailedError(Exception):
         self.hint = hint
 
 
-def _section(suite: Suite, frame: Any, results: Path) -> Any:
-    from hptransfer.metrics import select
-    from hptransfer.plan import forecast
-    from hptransfer.report import Section
-
-    missing = forecast(suite, frame)
-    named = suite.names(missing)
-    rows = select(suite, frame)
-    known = rows.loc[rows["status"] != "failed", "key"].nunique()
-    return Section(
-        suite,
-        frame,
-        n_expected=known + len(missing),
-        missing=[
-            f"{named[s.key][0]} {suite.axis} {named[s.key][1]} 2^{s.log2_lr:g} seed {s.seed}"
-            for s in missing
-        ],
-        commands=_commands(suite, results),
-    )
-
-
-def _commands(suite: Suite, results: Path) -> list[str]:
-    """Lines that reproduce a suite's records."""
-    shared = [suite.name, "--steps", str(suite.steps)]
-    if suite.data["name"] == "file":
-        shared += ["--data", suite.data["path"]]
-    lines = [["tune", *shared, "--width", str(suite.proxy)]]
-    verify = ["--verify"] if suite.verify else []
-    for n in suite.targets:
-        lines.append(["transfer", *shared, "--from", str(suite.proxy), "--to", str(n), *verify])
-    lines.append(["report", suite.name])
-    place = [] if results == Path("results") else ["--results", str(results)]
-    return [shlex.join(["hptransfer", *line, *place]) for line in lines]
-
-
-def _write_report(names: list[str], results: Path, target: Path | None) -> tuple[Path, Any]:
-    """Render suites from their manifests and records; (page, metrics)."""
-    from hptransfer.report import metrics_json, render, runs_table
-    from hptransfer.store import Store
-
-    sections = []
-    for name in names:
-        store = Store(results, name)
-        suite = store.read_manifest()
-        if suite is None:
-            raise InputError(
-                f"no records of suite {name!r} under {results}", f"hptransfer run {name} makes them"
-            )
-        sections.append(_section(suite, store.frame(), results))
-    page = render(sections)
-    metrics = metrics_json(sections)
-    first = Store(results, names[0]) if len(names) == 1 else Store(results, "")
-    first.write_text("metrics.json", json.dumps(metrics, indent=1) + "\n")
-    for section in sections:
-        table = runs_table(section.suite, section.frame)
-        Store(results, section.suite.name).write_text("runs.csv", table.to_csv(index=False))
-    if target is None:
-        first.write_text("report.html", page)
-        target = first.folder / "report.html"
-    else:
-        try:
-            target.write_text(page, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"--out {target}: {error.strerror}", "name a writable file") from None
-    return target, metrics
-
-
 @app.command()
 def tune(
     suite: SuiteName = DEFAULT_SUITE,
@@ -249,6 +181,7 @@ def tune(
     """Best lr of every optimizer at a proxy width, with its curve."""
     from hptransfer.display import curve_table
     from hptransfer.report import metrics_json
+    from hptransfer.report.write import section
 
     chosen = _load(suite, steps=steps, trials=trials, data=data, seeds=seeds)
     chosen = chosen.narrowed(proxy=width or chosen.proxy)
@@ -268,7 +201,7 @@ def tune(
         return
     if as_json:
         typer.echo(
-            json.dumps(metrics_json([_section(session.suite, session.store.frame(), results)]))
+            json.dumps(metrics_json([section(session.suite, session.store.frame(), results)]))
         )
         return
     out.print(curve_table(session.suite, session.suite.proxy, session.rows()))
@@ -334,10 +267,11 @@ def _say_proxy(suite: Suite, results: Path, quiet: bool) -> None:
 def _verdicts(session: Any, as_json: bool) -> None:
     from hptransfer import verdicts
     from hptransfer.report import metrics_json
+    from hptransfer.report.write import section
 
-    section = _section(session.suite, session.store.frame(), session.options.results)
+    found = section(session.suite, session.store.frame(), session.options.results)
     if as_json:
-        typer.echo(json.dumps(metrics_json([section])))
+        typer.echo(json.dumps(metrics_json([found])))
         return
     rows = session.rows()
     table = verdicts.pairs(session.suite, rows)
@@ -380,8 +314,10 @@ def run(
     )
     if session is None:
         return
+    from hptransfer.report.write import write_report
+
     _verdicts(session, as_json)
-    page, _ = _write_report([session.suite.name], results, None)
+    page, _ = write_report([session.suite.name], results, None)
     (err if as_json else out).print(f"report: {page}", soft_wrap=True)
 
 
@@ -412,12 +348,13 @@ def report(
     as_json: Json = False,
 ) -> None:
     """One self-contained HTML page, metrics.json and runs.csv."""
+    from hptransfer.report.write import write_report
     from hptransfer.store import stored_suites
 
     names = [Path(s).stem if s.endswith(".toml") else s for s in suites or stored_suites(results)]
     if not names:
         raise InputError(f"no records under {results}", "hptransfer run quickstart makes some")
-    page, metrics = _write_report(names, results, target)
+    page, metrics = write_report(names, results, target)
     if as_json:
         typer.echo(json.dumps(metrics))
     (err if as_json else out).print(f"report: {page}", soft_wrap=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from hptransfer import __version__, registry
 from hptransfer.lanes import Data, Lanes
@@ -155,9 +155,29 @@ def _train(
     yield from _records(lanes, final, seconds, flops, device)
 
 
+def _attention_flops() -> dict[Any, Any]:
+    """Products of attention, the same on every device: torch's counter skips its CPU kernel, and
+    counts the recomputation of the CUDA ones."""
+    aten = torch.ops.aten
+
+    def forward(*shapes: Any, **_: Any) -> int:
+        return sdpa_flop_count(*shapes[:3])
+
+    def backward(*shapes: Any, **_: Any) -> int:
+        return 2 * sdpa_flop_count(*shapes[1:4])
+
+    return {
+        aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+        aten._scaled_dot_product_flash_attention_backward: backward,
+        aten._scaled_dot_product_efficient_attention_backward: backward,
+        aten._scaled_dot_product_cudnn_attention_backward: backward,
+    }
+
+
 def _counted_step(lanes: Lanes, t: int) -> dict[str, float]:
     """One step under torch's FLOP counter; FLOPs a lane and step of the model and the optimizer."""
-    with FlopCounterMode(display=False) as model:
+    with FlopCounterMode(display=False, custom_mapping=_attention_flops()) as model:
         lanes.gradients(t)
     with FlopCounterMode(display=False) as optimizer:
         lanes.update(t)

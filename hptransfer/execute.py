@@ -91,8 +91,7 @@ class Session:
         self.options = options
         self.data = engine.load_data(suite.data)
         self.full = suite.resolve(self.data.sha256)
-        chosen = {label: table for label, table in suite.optimizers.items() if label in only}
-        self.suite = self.full.model_copy(update={"optimizers": chosen})
+        self.suite = self.full.only(only)
         self.store = Store(options.results, suite.name)
         self.workers = options.workers or self._default_workers()
         self._speeds = _SpeedCache()
@@ -187,6 +186,8 @@ class Session:
 
     def run(self) -> Iterator[Event]:
         """Do everything that is missing. Closing the generator keeps all that was recorded."""
+        if self.options.storage is not None:
+            self.sync()  # a storage that cannot be used is refused before anything is trained
         self.store.write_manifest(self.full)
         with self.store.announce():
             yield from self._run()
@@ -294,7 +295,7 @@ def _failure(spec: RunSpec, ended: Ended) -> RunRecord:
 
 
 def proxy_lines(suite: Suite, results: Path) -> list[str]:
-    """What `transfer` starts from: the lr of every optimizer at the proxy, or that there is none."""
+    """What `transfer` starts from: the lr of every optimizer at the proxy, if there is one."""
     store = Store(results, suite.name)
     manifest = store.read_manifest()
     resolved = suite.resolve(engine.load_data(suite.data).sha256)

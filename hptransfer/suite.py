@@ -106,6 +106,17 @@ class Suite(_Table):
             raise InputError(f"targets: {self.proxy} is the proxy itself", "name other axis values")
         return self
 
+    def only(self, labels: list[str]) -> Self:
+        """This suite with some of its optimizers."""
+        control = self.negative_control if self.negative_control in labels else None
+        return self.model_copy(
+            update={
+                "optimizers": {k: v for k, v in self.optimizers.items() if k in labels},
+                "templates": {k: v for k, v in self.templates.items() if k in labels},
+                "negative_control": control,
+            }
+        )
+
     def narrowed(self, *, proxy: int | None = None, targets: list[int] | None = None) -> Self:
         """This suite with another proxy, other targets; the proxy is never a target."""
         proxy = self.proxy if proxy is None else proxy
@@ -328,7 +339,9 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None) -> Suite:
         for key in ("name", "templates"):
             if key in table:
                 raise InputError(f"{key}: not a field of a suite file", "take the line out")
-        return parse_suite({"name": path.stem, **table}, overrides or {})
+        suite = parse_suite({"name": path.stem, **table}, overrides or {})
+        suite.resolve("")  # every part and field exists; the data are not read for that
+        return suite
 
 
 def parse_suite(table: dict[str, Any], overrides: dict[str, Any]) -> Suite:

@@ -257,6 +257,9 @@ def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) 
     """
     studies = _studies(suite, rows)
     if not studies:
+        if storage is not None:  # nothing to add yet: but is it ours to add to?
+            with _quiet():
+                _sync_database(suite, studies, storage)
         return
     with store.exclusive(store.study_url().name), _quiet():
         if storage is not None:

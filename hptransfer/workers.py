@@ -114,10 +114,18 @@ class Pool:
         return {spec.key for job in self._busy.values() for spec in job.unit}
 
     def submit(self, job: Job) -> None:
-        idle = [pipe for pipe in self._processes if pipe not in self._busy]
-        pipe = idle[0] if idle else self._start()
-        self._busy[pipe] = job
+        pipe = self._idle() or self._start()
         pipe.send(job)
+        self._busy[pipe] = job
+
+    def _idle(self) -> Connection | None:
+        """A worker without a job; those that died meanwhile are forgotten."""
+        for pipe, process in list(self._processes.items()):
+            if pipe not in self._busy:
+                if process.is_alive():
+                    return pipe
+                del self._processes[pipe]
+        return None
 
     def _start(self) -> Connection:
         ours, theirs = self._context.Pipe()

@@ -7,6 +7,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+
+from hptransfer.datasets import Tokens
+from hptransfer.lanes import Lanes, describe_params, lr_factor
+from hptransfer.registry import InputError
+from hptransfer.spec import RunSpec
 from units import (
     CONTEXT,
     MODELS,
@@ -19,11 +24,6 @@ from units import (
     tokens,
     weights,
 )
-
-from hptransfer.datasets import Tokens
-from hptransfer.lanes import Lanes, describe_params, lr_factor
-from hptransfer.registry import InputError
-from hptransfer.spec import RunSpec
 
 
 def ladder(run: RunSpec, seeds: tuple[int, ...] = (0, 0, 0)) -> list[RunSpec]:
@@ -159,9 +159,17 @@ def test_each_lane_is_clipped_by_its_own_norm_as_torch_clips(n: int) -> None:
     running = lanes(unit, dtype=torch.float64)
     running.gradients(0)
     for group in running.groups:
-        group.g.mul_(torch.tensor([1e-3, 1.0, 50.0])[:n].view(n, *(1,) * (group.g.ndim - 2)) if n > 1 else 1.0)
+        group.g.mul_(
+            torch.tensor([1e-3, 1.0, 50.0])[:n].view(n, *(1,) * (group.g.ndim - 2))
+            if n > 1
+            else 1.0
+        )
     before = [
-        {k: (g.g[i] if n == 1 else g.g[i, lane]).clone() for g in running.groups for i, k in enumerate(g.names)}
+        {
+            k: (g.g[i] if n == 1 else g.g[i, lane]).clone()
+            for g in running.groups
+            for i, k in enumerate(g.names)
+        }
         for lane in range(n)
     ]
     running._clip(0.5)
@@ -363,4 +371,3 @@ def test_a_diverging_lane_leaves_the_others_untouched_on_a_gpu() -> None:
         ends.append(running)
     for lane in (0, 2):
         assert torch.equal(ends[0].losses[lane], ends[1].losses[lane])
-

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, vmap
-from units import MODELS, OPTIMIZERS, data_for, lanes, records, spec, tokens
 
 from hptransfer import registry
 from hptransfer.lanes import build
 from hptransfer.models.gpt import GPT, causal_attention, gpt, rms_norm, rotate
 from hptransfer.models.mlp import mlp
 from hptransfer.registry import InputError
+from units import MODELS, OPTIMIZERS, data_for, lanes, records, spec, tokens
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -54,7 +54,9 @@ def test_roles_name_every_parameter_of_every_model() -> None:
 
 def test_no_model_has_a_bias_or_a_gain() -> None:
     for model in MODELS:
-        assert all(p.ndim == 2 for p in build(spec("adamw", model), data_for(model), 16).parameters())
+        assert all(
+            p.ndim == 2 for p in build(spec("adamw", model), data_for(model), 16).parameters()
+        )
 
 
 def test_gpt_has_the_parameters_of_its_description() -> None:
@@ -102,9 +104,7 @@ def test_attention_under_vmap_equals_a_loop_in_value_and_gradient(
         leaves.append(noise(*full, seed=seed).requires_grad_())
 
     def lane(i: int) -> list[Tensor]:
-        return [
-            t if d is None else t.select(d, i) for t, d in zip(leaves, in_dims, strict=True)
-        ]
+        return [t if d is None else t.select(d, i) for t, d in zip(leaves, in_dims, strict=True)]
 
     together = vmap(causal_attention, in_dims=in_dims)(*leaves)
     loop = torch.stack([causal_attention(*lane(i)) for i in range(lanes_)])
@@ -156,7 +156,8 @@ def test_activations_are_multiplied_by_the_square_root_of_two(sqrt2: bool) -> No
     turn = torch.ones(4, 4, dtype=torch.complex128)
     hidden = gain * F.gelu(rms_norm(y) @ block.up.weight.mT)  # type: ignore[union-attr]
     torch.testing.assert_close(
-        block(y, turn), y + hidden @ block.down.weight.mT  # type: ignore[union-attr]
+        block(y, turn),
+        y + hidden @ block.down.weight.mT,  # type: ignore[union-attr]
     )
 
 

@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hptransfer import engine, registry
 from hptransfer.datasets import Examples, Tokens
 from hptransfer.lanes import Data, Lanes
-from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.optimizers.rules import Rule, Step
+from hptransfer.spec import Param, RunRecord, RunSpec
 
 CPU = torch.device("cpu")
 OPTIMIZERS = tuple(registry.BUILTINS["optimizer"])
@@ -16,6 +18,18 @@ MODELS = ("gpt", "mlp")
 VOCAB = 61
 CONTEXT = 8
 LOG2_LR = {"adamw": -8.0, "adamw_mup": -7.0}  # the others move by a norm, and take 2^-4
+
+
+EMBEDDING = Param("e", "input", (7, 8), (7, 2), embedding=True)
+DENSE = Param("i", "input", (8, 5), (2, 5))
+HIDDEN = Param("h", "hidden", (12, 8), (3, 2))
+OUTPUT = Param("o", "output", (7, 8), (7, 2))
+VECTOR = Param("v", "vector", (8,), (2,))
+PARAMS = {
+    p.role if not p.embedding else "embedding": p
+    for p in (EMBEDDING, DENSE, HIDDEN, OUTPUT, VECTOR)
+}
+M = 4.0  # width 8 over base 2
 
 
 def tokens(n: int = 3000, seed: int = 0) -> Tokens:
@@ -98,3 +112,17 @@ def records(unit: list[RunSpec], data: Data | None = None, **options: Any) -> li
     """What the engine gives for a unit on CPU."""
     messages = engine.train(unit, data or data_for(unit[0].model["name"]), CPU, **options)
     return [message for message in messages if isinstance(message, RunRecord)]
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def at(t: int = 0, lr: float = 0.5, lr_next: float | None = None, lr_peak: float = 0.5) -> Step:
+    scalars = (lr, lr if lr_next is None else lr_next, lr_peak)
+    return Step(t, *(torch.tensor(s, dtype=torch.float64) for s in scalars))
+
+
+def moved(rule: Rule, g: Tensor, w: Tensor, step: Step) -> Tensor:
+    """The weights after one step from a fresh state."""
+    return rule.update(g[None], rule.init_state(w[None]), w[None], step)[0][0]

@@ -90,7 +90,7 @@ class Block(nn.Module):
 
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Rotary positions: the pairs (x_2i, x_2i+1) turned by t * 10000^(-2i/h), as complex numbers."""
+    """Rotary positions: the pair (x_2i, x_2i+1), a complex number, turned by t 10000^(-2i/h)."""
     real = x.to(torch.promote_types(x.dtype, torch.float32))
     pairs = torch.view_as_complex(real.unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)

@@ -1,0 +1,78 @@
+"""Manifest and records of suites -> report.html, metrics.json and runs.csv, through the store."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hptransfer.metrics import select
+from hptransfer.plan import forecast
+from hptransfer.registry import InputError
+from hptransfer.report.render import Section, metrics_json, render, runs_table
+from hptransfer.store import Store
+from hptransfer.suite import Suite
+
+
+def section(suite: Suite, frame: pd.DataFrame, results: Path) -> Section:
+    """What the report needs of a suite: its records, what is missing, how to reproduce it."""
+    missing = forecast(suite, frame)
+    named = suite.names(missing)
+    rows = select(suite, frame)
+    known = rows.loc[rows["status"] != "failed", "key"].nunique()
+    return Section(
+        suite,
+        frame,
+        n_expected=known + len(missing),
+        missing=[
+            f"{named[s.key][0]} {suite.axis} {named[s.key][1]} 2^{s.log2_lr:g} seed {s.seed}"
+            for s in missing
+        ],
+        commands=_commands(suite, results),
+    )
+
+
+def _commands(suite: Suite, results: Path) -> list[str]:
+    """Lines that reproduce a suite's records."""
+    shared = [suite.name, "--steps", str(suite.steps)]
+    if suite.data["name"] == "file":
+        shared += ["--data", suite.data["path"]]
+    lines = [["tune", *shared, "--width", str(suite.proxy)]]
+    verify = ["--verify"] if suite.verify else []
+    for n in suite.targets:
+        lines.append(["transfer", *shared, "--from", str(suite.proxy), "--to", str(n), *verify])
+    lines.append(["report", suite.name])
+    place = [] if results == Path("results") else ["--results", str(results)]
+    return [shlex.join(["hptransfer", *line, *place]) for line in lines]
+
+
+def write_report(
+    names: list[str], results: Path, target: Path | None
+) -> tuple[Path, dict[str, Any]]:
+    """Render suites from their manifests and records; (page, metrics)."""
+    sections: list[Section] = []
+    for name in names:
+        store = Store(results, name)
+        suite = store.read_manifest()
+        if suite is None:
+            raise InputError(
+                f"no records of suite {name!r} under {results}", f"hptransfer run {name} makes them"
+            )
+        sections.append(section(suite, store.frame(), results))
+    page = render(sections)
+    metrics = metrics_json(sections)
+    first = Store(results, names[0]) if len(names) == 1 else Store(results, "")
+    first.write_text("metrics.json", json.dumps(metrics, indent=1) + "\n")
+    for each in sections:
+        table = runs_table(each.suite, each.frame)
+        Store(results, each.suite.name).write_text("runs.csv", table.to_csv(index=False))
+    if target is None:
+        first.write_text("report.html", page)
+        target = first.folder / "report.html"
+    else:
+        try:
+            target.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--out {target}: {error.strerror}", "name a writable file") from None
+    return target, metrics

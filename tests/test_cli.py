@@ -1,0 +1,383 @@
+"""The command line, run as a user runs it."""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hptransfer.store import Store
+
+SUITE = """
+claim = "a claim"
+model = { name = "gpt", n_layer = 1, head_size = 8, context = 16 }
+data = { name = "file", path = "TEXT" }
+base = { width = 8 }
+proxy = 8
+targets = [16]
+steps = 3
+batch = 2
+eval_batches = 2
+fresh_seeds = 2
+negative_control = "adamw"
+
+[optimizers.adamw]
+lr = "2^-8..2^-4"
+[optimizers.scion]
+lr = "2^-6..2^-2"
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    text = tmp_path / "text.txt"
+    text.write_bytes(bytes(i * i % 251 for i in range(60_000)))
+    path = tmp_path / "tiny.toml"
+    path.write_text(SUITE.replace("TEXT", str(text)))
+    return path
+
+
+def hptransfer(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "hptransfer", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "100", **environment},
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def frame(folder: Path) -> pd.DataFrame:
+    return Store(folder / "results", "tiny").frame()
+
+
+def test_run_goes_from_nothing_to_a_report_and_a_second_run_trains_nothing(
+    suite: Path, tmp_path: Path
+) -> None:
+    first = hptransfer("run", suite, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "adamw: " in first.stdout
+    assert "scion: " in first.stdout
+    folder = tmp_path / "results" / "tiny"
+    page = (folder / "report.html").read_text()
+    assert "a claim" in page
+    assert not re.search(r"""(src|href)=["']?https?:""", page), "the page is self-contained"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {pair["optimizer"] for pair in metrics["suites"][0]["pairs"]} == {"adamw", "scion"}
+    runs = frame(tmp_path)
+    assert len(pd.read_csv(folder / "runs.csv")) == len(runs)
+    assert set(runs.status) == {"done"}
+    assert (folder / "studies.journal").exists()
+
+    second = hptransfer("run", suite, "--json", cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert json.loads(second.stdout)["suites"][0]["runs"]["missing"] == []
+    assert len(frame(tmp_path)) == len(runs)
+
+
+def test_tune_then_transfer_without_verify_is_unverified_and_says_where_the_lr_is_from(
+    suite: Path, tmp_path: Path
+) -> None:
+    tuned = hptransfer("tune", suite, "--optimizer", "adamw", cwd=tmp_path)
+    assert tuned.returncode == 0, tuned.stderr
+    assert "best learning rate at width 8" in tuned.stdout
+    moved = hptransfer("transfer", suite, "--to", 16, "--optimizer", "adamw", cwd=tmp_path)
+    assert moved.returncode == 0, moved.stderr
+    assert re.search(r"adamw: lr 2\^\S+ from width 8 \(\d+ points\)", moved.stderr)
+    assert "adamw: unverified" in moved.stdout
+    runs = frame(tmp_path)
+    assert set(runs[runs.width == 16].seed) == {1000, 1001}
+
+
+def test_transfer_tunes_the_proxy_first_where_it_is_missing_and_names_what_is_tuned(
+    suite: Path, tmp_path: Path
+) -> None:
+    one = ("--optimizer", "scion")
+    assert hptransfer("tune", suite, "--width", 16, *one, cwd=tmp_path).returncode == 0
+    moved = hptransfer("transfer", suite, "--from", 8, "--to", 24, *one, cwd=tmp_path)
+    assert moved.returncode == 0, moved.stderr
+    assert "scion: not tuned at width 8, which is done first (tuned: 16" in moved.stderr
+    assert set(frame(tmp_path).width) == {8, 16, 24}
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(suite: Path, tmp_path: Path) -> None:
+    shown = hptransfer("run", suite, "--dry-run", cwd=tmp_path)
+    planned = hptransfer("plan", suite, cwd=tmp_path)
+    assert shown.returncode == planned.returncode == 0
+    for text in (shown.stdout, planned.stdout):
+        assert "tiny: " in text
+        assert "runs to do, 0 known" in text
+    assert not (tmp_path / "results").exists()
+
+
+def test_kill_9_loses_no_record_and_the_rerun_retrains_none(suite: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "hptransfer", "run", str(suite)]
+    for _ in range(3):
+        process = subprocess.Popen(
+            arguments, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        before = _records(tmp_path)
+        deadline = time.monotonic() + 60
+        while _records(tmp_path) < before + 2 and time.monotonic() < deadline:
+            if process.poll() is not None:
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    killed = frame(tmp_path)
+    assert len(killed) > 0
+    done = hptransfer("run", suite, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    after = frame(tmp_path)
+    kept = after.set_index("key").loc[killed.key]
+    assert list(kept.finished) == list(killed.finished)
+    lines = [
+        json.loads(line)["key"]
+        for path in sorted((tmp_path / "results" / "tiny").glob("records-*.jsonl"))
+        for line in path.read_text().splitlines()
+        if line.endswith("}")
+    ]
+    assert sorted(lines) == sorted(set(lines)), "no run was trained twice"
+
+
+def _records(folder: Path) -> int:
+    paths = (folder / "results").glob("tiny/records-*.jsonl")
+    return sum(path.read_bytes().count(b"\n") for path in paths)
+
+
+def test_two_runs_at_once_lose_nothing_and_one_names_the_other(suite: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "hptransfer", "run", str(suite), "--workers", "1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = []
+    for _ in range(2):
+        both.append(subprocess.Popen(arguments, cwd=tmp_path, **pipes))
+        time.sleep(4)
+    texts = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], texts
+    assert "also runs tiny" in texts[1][1]
+    assert hptransfer("run", suite, "--json", cwd=tmp_path).returncode == 0
+    assert set(frame(tmp_path).status) == {"done"}
+
+
+def test_ctrl_c_keeps_what_finished_and_exits_with_130(suite: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hptransfer", "run", str(suite), "--steps", "400"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while _records(tmp_path) < 1 and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "finished runs are kept" in errors
+    assert "Traceback" not in errors
+    assert len(frame(tmp_path)) >= 1
+
+
+def test_all_lanes_diverging_is_a_result_with_advice(suite: Path, tmp_path: Path) -> None:
+    text = suite.read_text().replace('lr = "2^-8..2^-4"', 'lr = "2^5..2^6"\nhp = {init_std = 10.0}')
+    suite.write_text(text)
+    done = hptransfer("run", suite, "--optimizer", "adamw", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+BAD = [
+    (("run", "quikstart"), "unknown suite 'quikstart'", "did you mean 'quickstart'?"),
+    (
+        ("tune", "--optimizer", "adamv"),
+        "--optimizer: suite 'gpt_width' has no 'adamv'",
+        "did you mean 'adamw'?",
+    ),
+    (
+        ("plan", "quickstart", "--device", "gpu"),
+        "--device: got 'gpu', allowed: auto, cpu, cuda, cuda:0, ...",
+        "",
+    ),
+    (("report",), "no records under results", "hptransfer run quickstart makes some"),
+    (("list", "optimisers"), "list: got 'optimisers'", "did you mean 'optimizers'?"),
+    (
+        ("tune", "quickstart", "--width", "48"),
+        "width 48 is not a multiple of head_size 32",
+        "the nearest widths are 32 and 64",
+    ),
+    (
+        ("run", "quickstart", "--data", "no/such.txt"),
+        "data: no file no/such.txt",
+        "give the path from where you are",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message", "hint"), BAD)
+def test_wrong_input_is_one_line_and_a_hint(
+    arguments: tuple[str, ...], message: str, hint: str, tmp_path: Path
+) -> None:
+    done = hptransfer(*arguments, cwd=tmp_path)
+    expected = f"error: {message}\n" + (f"\nhint: {hint}\n" if hint else "")
+    assert done.stderr.endswith(expected), done.stderr
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert not (tmp_path / "results").exists()
+
+
+CHANGES = [
+    ("steps = 3", "stepps = 3", "stepps: unknown key 'stepps'", "did you mean 'steps'?"),
+    (
+        "steps = 3",
+        'steps = "three"',
+        "steps: got 'three', input should be a valid integer",
+        "see README, section Suites",
+    ),
+    (
+        "[optimizers.scion]",
+        "[optimizers.scoin]",
+        "optimizers.scoin: unknown optimizer 'scoin'",
+        "did you mean 'scion'?",
+    ),
+    (
+        'lr = "2^-6..2^-2"',
+        'lr = "2^-2..2^-6"',
+        "optimizers.scion.lr: got '2^-2..2^-6', allowed: a rising range within 2^-30..2^6",
+        "write the smaller learning rate first",
+    ),
+    (
+        'lr = "2^-6..2^-2"',
+        'lr = "-0.1..0.2"',
+        "optimizers.scion.lr: got '-0.1..0.2', needs powers of two such as '2^-13..2^-5'",
+        "learning rates are positive and lie on an octave grid",
+    ),
+    (
+        'lr = "2^-6..2^-2"',
+        'lr = "2^-6..2^3"',
+        "optimizers.scion.lr: got '2^-6..2^3', allowed: 2^-30..2^0 for scion",
+        "the update of a constrained method is a convex combination, so lr <= 1",
+    ),
+    (
+        'lr = "2^-6..2^-2"',
+        'lr = "2^-6..2^-2"\nhp = { betta = 0.8 }',
+        "optimizers.scion.hp.betta: 'scion' has no field 'betta'",
+        "did you mean 'beta'?",
+    ),
+    (
+        'lr = "2^-6..2^-2"',
+        'lr = "2^-6..2^-2"\nhp = { beta = 1.5 }',
+        "optimizers.scion.hp.beta: got 1.5, allowed: 0.0 to 0.9999",
+        "the default is 0.9",
+    ),
+    (
+        'name = "gpt"',
+        'name = "gtp"',
+        "model: unknown model 'gtp'",
+        "did you mean 'gpt'?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message", "hint"), CHANGES)
+def test_a_wrong_suite_is_named_with_its_place(
+    old: str, new: str, message: str, hint: str, suite: Path, tmp_path: Path
+) -> None:
+    suite.write_text(suite.read_text().replace(old, new))
+    done = hptransfer("run", "tiny.toml", cwd=tmp_path)
+    assert done.stderr == f"error: tiny.toml: {message}\n\nhint: {hint}\n"
+    assert done.returncode == 2
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_damaged_record_and_a_newer_schema_are_named_with_file_and_line(
+    suite: Path, tmp_path: Path
+) -> None:
+    assert hptransfer("tune", suite, "--optimizer", "scion", cwd=tmp_path).returncode == 0
+    [records] = (tmp_path / "results" / "tiny").glob("records-*.jsonl")
+    good = records.read_text()
+    lines = good.splitlines(keepends=True)
+    records.write_text(lines[0] + lines[1][:50] + "\n" + "".join(lines[2:]))
+    damaged = hptransfer("run", suite, cwd=tmp_path)
+    assert damaged.returncode == 2
+    assert f"{records.name}:2: damaged record line" in damaged.stderr
+    assert "hint: " in damaged.stderr
+    records.write_text(re.sub(r'"schema":\d+', '"schema":999', good, count=1))
+    newer = hptransfer("report", cwd=tmp_path)
+    assert newer.returncode == 2
+    assert "schema 999" in newer.stderr
+    assert "Traceback" not in newer.stderr + damaged.stderr
+
+
+def test_a_results_folder_that_cannot_be_written_is_one_line(suite: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file")
+    done = hptransfer("run", suite, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "results").read_text() == "a file"
+
+
+def test_sqlite_holds_the_studies_and_a_database_of_another_suite_is_left_alone(
+    suite: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    one = ("--optimizer", "adamw", "--storage", url)
+    assert hptransfer("tune", suite, *one, cwd=tmp_path).returncode == 0
+    with sqlite3.connect(tmp_path / "s.db") as database:
+        [names] = zip(*database.execute("select study_name from studies"), strict=True)
+    assert [name.split("/")[:2] for name in names] == [["tiny", "adamw"]]
+    before = (tmp_path / "s.db").read_bytes()
+    other = suite.rename(tmp_path / "other.toml")
+    refused = hptransfer("tune", other, *one, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "tiny" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert (tmp_path / "s.db").read_bytes() == before
+    assert not (tmp_path / "results" / "other").exists(), "refused before anything was trained"
+
+
+def test_an_optuna_sampler_searches_further_hyperparameters(suite: Path, tmp_path: Path) -> None:
+    text = suite.read_text().replace(
+        'lr = "2^-8..2^-4"',
+        'lr = "2^-8..2^-4"\nsampler = "tpe"\ntrials = 6\nsearch = { beta2 = "0.9..0.99" }',
+    )
+    suite.write_text(text)
+    done = hptransfer("run", suite, "--optimizer", "adamw", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = frame(tmp_path)
+    search = runs[(runs.width == 8) & (runs.seed == 0)]
+    assert len(search) == 6
+    assert len({spec["hp"]["beta2"] for spec in search.spec}) == 6
+
+
+def test_a_long_job_without_a_terminal_needs_yes(tmp_path: Path) -> None:
+    done = hptransfer("transfer", "gpt_width", "--to", 2048, "--steps", 5000, cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.search(r"error: this takes about [\d.]+ h\n\nhint: add --yes; ", done.stderr)
+    assert not (tmp_path / "results").exists()
+
+
+def test_help_does_not_import_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['hptransfer', '--help']\n"
+        "from hptransfer.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('HEAVY', sorted({'torch', 'pandas', 'matplotlib', 'optuna'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert "HEAVY []" in done.stdout
+    listed = code.replace("'--help'", "'list'")
+    done = subprocess.run(
+        [sys.executable, "-c", listed], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert "HEAVY []" in done.stdout

@@ -1,0 +1,152 @@
+"""The planner on made-up frames."""
+
+import pandas as pd
+import pytest
+
+from hptransfer.plan import clip_lr, forecast, pack, plan, unit_kind
+from hptransfer.registry import InputError
+from hptransfer.spec import RunSpec
+from hptransfer.suite import Suite, parse_suite
+
+BEST = {32: -5.0, 64: -5.25}  # octaves, by width
+
+
+def a_suite(**changes: object) -> Suite:
+    table: dict[str, object] = {
+        "name": "made_up",
+        "claim": "none",
+        "model": "gpt",
+        "data": "python_source",
+        "base": {"width": 32},
+        "proxy": 32,
+        "targets": [64],
+        "steps": 10,
+        "batch": 2,
+        "optimizers": {"adamw": {"lr": "2^-8..2^-3"}},
+    }
+    return parse_suite({**table, **changes}, {}).resolve("0" * 64)
+
+
+def answered(specs: list[RunSpec], **changes: object) -> pd.DataFrame:
+    """Rows as the store gives them, the loss a parabola about BEST."""
+    rows = [
+        {
+            "key": spec.key,
+            "cell": spec.cell,
+            "spec": spec.to_json(),
+            "width": spec.width,
+            "batch": spec.batch,
+            "steps": spec.steps,
+            "log2_lr": spec.log2_lr,
+            "seed": spec.seed,
+            "status": "done",
+            "loss": 2 + 0.1 * (spec.log2_lr - BEST[spec.width]) ** 2,
+            "loss_init": 5.0,
+            **changes,
+        }
+        for spec in specs
+    ]
+    return pd.DataFrame(rows)
+
+
+def waves(suite: Suite) -> list[list[RunSpec]]:
+    """Every plan until nothing is missing."""
+    done: list[RunSpec] = []
+    found = []
+    while todo := plan(suite, frame(done)):
+        found.append(todo)
+        done += todo
+    return found
+
+
+def frame(specs: list[RunSpec]) -> pd.DataFrame:
+    return answered(specs) if specs else answered([a_suite().template("adamw")]).iloc[:0]
+
+
+def test_an_empty_frame_asks_for_the_start_grid_at_the_proxy_alone() -> None:
+    todo = plan(a_suite(), frame([]))
+    assert [(s.width, s.seed, s.log2_lr) for s in todo] == [
+        (32, 0, float(lr)) for lr in range(-8, -2)
+    ]
+
+
+def test_the_search_is_refined_then_carried_then_verified() -> None:
+    grid, halves, carried, *rest = waves(a_suite())
+    assert {s.log2_lr for s in halves} == {-5.5, -4.5}
+    fresh = [s for s in carried if s.seed >= 1000]
+    assert {(s.width, s.log2_lr, s.seed) for s in fresh} == {
+        (64, -5.0, seed) for seed in (1000, 1001, 1002)
+    }
+    search = [s for s in carried if s.seed == 0]
+    assert [s.log2_lr for s in search] == [-6.0, -5.0, -4.0]
+    last = {s.log2_lr for s in rest[-1] if s.seed >= 1000}
+    assert last == {-5.25}, "the optimum at the target is run with fresh seeds too"
+    assert len(grid) == 6
+
+
+def test_nothing_known_is_planned_again_and_the_order_of_answers_does_not_matter() -> None:
+    suite = a_suite()
+    done = [spec for wave in waves(suite) for spec in wave]
+    assert len({s.key for s in done}) == len(done)
+    assert plan(suite, answered(done[::-1])) == []
+
+
+def test_without_verify_only_fresh_seeds_run_at_the_target() -> None:
+    suite = a_suite(verify=False)
+    runs = [s for wave in waves(suite) for s in wave if s.width == 64]
+    assert {(s.seed, s.log2_lr) for s in runs} == {(k, -5.0) for k in (1000, 1001, 1002)}
+
+
+def test_a_failed_run_is_planned_again() -> None:
+    suite = a_suite()
+    todo = plan(suite, frame([]))
+    failed = answered(todo, status="failed", loss=float("nan"))
+    assert plan(suite, failed) == todo
+
+
+def test_where_all_runs_diverged_the_plan_ends_at_the_limit_and_carries_nothing() -> None:
+    suite = a_suite()
+    done: list[RunSpec] = []
+    for _ in range(30):
+        rows = answered(done, status="diverged", loss=float("inf")) if done else frame([])
+        todo = plan(suite, rows)
+        if not todo:
+            break
+        done += todo
+    assert min(s.log2_lr for s in done) == -12, "four octaves below the start grid"
+    assert {s.width for s in done} == {32}
+
+
+def test_the_records_of_another_setting_are_no_answer() -> None:
+    other = a_suite(steps=11)
+    known = answered(plan(other, frame([])))
+    assert len(plan(a_suite(), known)) == 6
+
+
+def test_the_forecast_counts_what_a_whole_study_takes() -> None:
+    suite = a_suite()
+    exact = sum(len(wave) for wave in waves(suite))
+    assert abs(len(forecast(suite, frame([]))) - exact) <= 4
+
+
+def test_the_carried_lr_is_an_eighth_octave_within_what_the_method_admits() -> None:
+    suite = a_suite(optimizers={"scion": {"lr": "2^-6..2^-1"}})
+    assert clip_lr(suite, "scion", -2.06) == -2.0
+    assert clip_lr(suite, "scion", 0.4) == 0.0
+
+
+def test_units_share_everything_but_scalars_and_hold_at_most_the_lanes() -> None:
+    suite = a_suite(optimizers={"adamw": {"lr": "2^-8..2^-3"}, "scion": {"lr": "2^-8..2^-3"}})
+    specs = plan(suite, frame([]))
+    units = pack(specs, lambda _: 4)
+    assert sorted(len(unit) for unit in units) == [3, 3, 3, 3]
+    assert all(len({unit_kind(s) for s in unit}) == 1 for unit in units)
+    assert [s.key for unit in units for s in unit] == [s.key for s in specs]
+    one = specs[0]
+    assert unit_kind(one) == unit_kind(one.point(-3, 7, beta1=0.8))
+    assert unit_kind(one) != unit_kind(one.at("width", 64))
+
+
+def test_a_proxy_that_is_a_target_is_refused() -> None:
+    with pytest.raises(InputError, match="--to 64: that is the proxy itself"):
+        a_suite().narrowed(proxy=64, targets=[64])
