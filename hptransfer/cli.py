@@ -124,11 +124,13 @@ def _do(
     session = Session(suite, options, _only(suite, optimizer))
     for other in session.store.others():
         err.print(f"note: {other} also runs {suite.name}; its records are shared")
+    if not dry_run:
+        session.pool.start()
     expected = session.expected()
     known = session.known()
     total = sum(cell.seconds for cell in expected) / session.workers
     if dry_run or (expected and not quiet):
-        (out if dry_run else err).print(display.plan_table(session, expected, known))
+        (out if dry_run else err).print(display.plan_table(session, expected, known, dry_run))
         on = f"{session.workers} process(es), {session.device}"
         (out if dry_run else err).print(f"about {display.duration(total)} on {on}\n")
     if dry_run:

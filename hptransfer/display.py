@@ -43,23 +43,30 @@ def names(kind: str) -> list[str]:
     return suite_names() if kind == "suite" else registry.names(kind)
 
 
-def plan_table(session: "Session", expected: "list[Expected]", known: int) -> Table:
-    """One row an optimizer and axis value: runs, lanes, FLOPs, memory, time."""
+def plan_table(session: "Session", expected: "list[Expected]", known: int, costs: bool) -> Table:
+    """One row an optimizer and axis value: runs, lanes, time, and with `costs` FLOPs and memory."""
     axis = session.suite.axis
     rows = [
         (
             cell.label,
             str(cell.n),
             str(len(cell.specs)),
-            str(cell.speed.lanes),
-            f"{cell.flops / 1e12:.3g}",
-            f"{session.memory(cell) / 2**20:.0f}",
+            str(session.lanes(cell.specs[0])),
             duration(cell.seconds / session.workers),
+            *(
+                (
+                    f"{cell.flops(session.cost(cell.specs[0])) / 1e12:.3g}",
+                    f"{session.memory(cell) / 2**20:.0f}",
+                )
+                if costs
+                else ()
+            ),
         )
         for cell in expected
     ]
     title = f"{session.suite.name}: {sum(len(c.specs) for c in expected)} runs to do, {known} known"
-    return plain_table(title, ("optimizer", axis, "runs", "lanes", "TFLOP", "MiB", "time"), rows)
+    columns = ("optimizer", axis, "runs", "lanes", "time", *(("TFLOP", "MiB") if costs else ()))
+    return plain_table(title, columns, rows)
 
 
 def parts_table(kind: str) -> Table:

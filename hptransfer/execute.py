@@ -44,7 +44,6 @@ class Expected:
     label: str
     n: int
     specs: list[RunSpec]
-    cost: Estimate
     speed: Speed
 
     @property
@@ -52,11 +51,11 @@ class Expected:
         """Device seconds of one process."""
         return len(self.specs) * self.speed.run(self.specs[0])
 
-    @property
-    def flops(self) -> float:
+    def flops(self, cost: Estimate) -> float:
+        """Of all runs, `cost` being one lane's."""
         spec = self.specs[0]
-        steps = spec.steps * (self.cost.model_flops + self.cost.optimizer_flops)
-        return len(self.specs) * (steps + spec.eval_batches * self.cost.model_flops / 3)
+        steps = spec.steps * (cost.model_flops + cost.optimizer_flops)
+        return len(self.specs) * (steps + spec.eval_batches * cost.model_flops / 3)
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,7 @@ class Session:
         self.suite = self.full.only(only)
         self.store = Store(options.results, suite.name)
         self.workers = options.workers or self._default_workers()
+        self.pool = Pool(self.workers, options.results, suite.name, options.snapshot_seconds)
         self._speeds = _SpeedCache()
         self._costs: dict[str, Estimate] = {}
 
@@ -120,7 +120,7 @@ class Session:
 
     def memory(self, cell: Expected) -> int:
         """Bytes that one process needs for this cell."""
-        return cell.cost.memory * self.lanes(cell.specs[0])
+        return self.cost(cell.specs[0]).memory * self.lanes(cell.specs[0])
 
     def cost(self, spec: RunSpec) -> Estimate:
         if spec.cell not in self._costs:
@@ -154,11 +154,12 @@ class Session:
         cells: dict[tuple[str, int], list[RunSpec]] = {}
         for spec in specs:
             cells.setdefault(names[spec.key], []).append(spec)
-        for (label, _), alike in cells.items():
-            self._check_memory(label, alike[0])
+        largest = max((n for _, n in cells), default=0)
+        for (label, n), alike in cells.items():
+            if n == largest:
+                self._check_memory(label, alike[0])
         return [
-            Expected(label, n, alike, self.cost(alike[0]), self.speed(alike[0]))
-            for (label, n), alike in cells.items()
+            Expected(label, n, alike, self.speed(alike[0])) for (label, n), alike in cells.items()
         ]
 
     def names(self, specs: list[RunSpec]) -> dict[str, tuple[str, int]]:
@@ -199,9 +200,7 @@ class Session:
         sync_at = _Rarely(SYNC_SECONDS)
         left: list[RunSpec] = []
         todo: list[list[RunSpec]] = []
-        with Pool(
-            self.workers, self.options.results, self.suite.name, self.options.snapshot_seconds
-        ) as pool:
+        with self.pool as pool:
             while True:
                 if len(todo) < self.workers:  # what is queued stays right: plan when it runs low
                     todo = self._todo(pool, failed)

@@ -64,10 +64,10 @@ def polar(
 ) -> Matrix:
     """Polar factor U V^T of M = U S V^T; zero for M = 0.
 
-    `svd`: float64, the reference. `polar_express`: 8 quintic steps, `||D||_op` within 1e-3 of 1 and
-    `<M, D> >= 0.999 ||M||_*` from width 32 to 4096 unless the spectrum is so steep that small
-    singular values carry the nuclear norm (k^-1.5: 0.989 at 1024). `jordan`: 5 steps of Muon's polynomial, in bfloat16 as
-    published. `mixed` takes the six middle steps of Polar Express in bfloat16. The first stays in
+    `svd`: float64, the reference. `jordan`: 5 steps of Muon's polynomial, in bfloat16 as published.
+    `polar_express`: 8 quintic steps, `||D||_op` within 1e-3 of 1 and `<M, D> >= 0.999 ||M||_*`,
+    unless the spectrum is so steep that small singular values carry the nuclear norm (0.989 for
+    k^-1.5 at width 1024). `mixed` takes the six middle steps in bfloat16. The first stays in
     float32, because the rounding of a dominant direction would be amplified up to the size of the
     small ones, and the last too, which brings the singular values back to 1: `<M, D>` then stays
     within 5e-4 of the float32 result (measured here, not from the paper). A side below

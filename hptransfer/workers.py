@@ -105,6 +105,11 @@ class Pool:
         for process in self._processes.values():
             process.join()
 
+    def start(self) -> None:
+        """Start every worker now: they import torch while the caller does something else."""
+        while len(self._processes) < self.size:
+            self._start()
+
     @property
     def free(self) -> int:
         return self.size - len(self._busy)

@@ -1,5 +1,7 @@
 """The command line, run as a user runs it."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -8,12 +10,16 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from hptransfer import cli
 from hptransfer.store import Store
+
+COMMAND = [sys.executable, "-m", "hptransfer"]
 
 SUITE = """
 claim = "a claim"
@@ -44,15 +50,32 @@ def suite(tmp_path: Path) -> Path:
     return path
 
 
-def hptransfer(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "hptransfer", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "100", **environment},
-        stdin=subprocess.DEVNULL,
-    )
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def hptransfer(*arguments: object, cwd: Path) -> Done:
+    """The command in this process, which has imported everything already."""
+    captured = io.StringIO(), io.StringIO()
+    words = ["hptransfer", *map(str, arguments)]
+    if arguments[0] in ("run", "tune", "transfer"):
+        words += ["--workers", "1"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", words)
+        patch.setattr(sys, "stdin", io.StringIO())
+        patch.setenv("COLUMNS", "100")
+        stack.enter_context(contextlib.redirect_stdout(captured[0]))
+        stack.enter_context(contextlib.redirect_stderr(captured[1]))
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Done(code, captured[0].getvalue(), captured[1].getvalue())
 
 
 def frame(folder: Path) -> pd.DataFrame:
@@ -119,7 +142,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(suite: Path, tmp_path: Path
 
 
 def test_kill_9_loses_no_record_and_the_rerun_retrains_none(suite: Path, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "hptransfer", "run", str(suite)]
+    arguments = [*COMMAND, "run", str(suite), "--workers", "1"]
     for _ in range(3):
         process = subprocess.Popen(
             arguments, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
@@ -154,12 +177,12 @@ def _records(folder: Path) -> int:
 
 
 def test_two_runs_at_once_lose_nothing_and_one_names_the_other(suite: Path, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "hptransfer", "run", str(suite), "--workers", "1"]
+    arguments = [*COMMAND, "run", str(suite), "--workers", "1"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    both = []
-    for _ in range(2):
-        both.append(subprocess.Popen(arguments, cwd=tmp_path, **pipes))
-        time.sleep(4)
+    both = [subprocess.Popen(arguments, cwd=tmp_path, **pipes)]
+    while not list(tmp_path.glob("results/tiny/running-*.json")) and both[0].poll() is None:
+        time.sleep(0.05)
+    both.append(subprocess.Popen(arguments, cwd=tmp_path, **pipes))
     texts = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], texts
     assert "also runs tiny" in texts[1][1]
@@ -169,7 +192,7 @@ def test_two_runs_at_once_lose_nothing_and_one_names_the_other(suite: Path, tmp_
 
 def test_ctrl_c_keeps_what_finished_and_exits_with_130(suite: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "hptransfer", "run", str(suite), "--steps", "400"],
+        [*COMMAND, "run", str(suite), "--steps", "400", "--workers", "1"],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,0 +1,134 @@
+"""Sessions: resume, failed runs, memory, and every built-in suite at its smallest size."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from hptransfer import engine
+from hptransfer.execute import Finished, Options, Session, Started, Status
+from hptransfer.registry import InputError
+from hptransfer.spec import RunRecord
+from hptransfer.suite import Suite, load_suite, parse_suite, suite_names
+
+SMALLEST = {"steps": 2, "eval_batches": 1, "trials": 3, "fresh_seeds": 1}
+
+
+def session(suite: Suite, folder: Path, **options: object) -> Session:
+    chosen = {"device": "cpu", "workers": 1, "lanes": 1, **options}
+    return Session(suite, Options(folder, **chosen), list(suite.optimizers))
+
+
+def tiny(folder: Path, **changes: object) -> Suite:
+    text = folder / "text.txt"
+    text.write_bytes(bytes(i * i % 251 for i in range(60_000)))
+    table: dict[str, object] = {
+        "name": "tiny",
+        "claim": "none",
+        "model": {"name": "gpt", "n_layer": 1, "head_size": 8, "context": 16},
+        "data": {"name": "file", "path": str(text)},
+        "base": {"width": 8},
+        "proxy": 8,
+        "targets": [],
+        "steps": 60,
+        "batch": 2,
+        "eval_batches": 2,
+        "optimizers": {"transported_scion": {"lr": "2^-4..2^-3", "trials": 2}},
+    }
+    return parse_suite({**table, **changes}, {})
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_suite_runs_at_its_smallest_size(name: str, tmp_path: Path) -> None:
+    suite = load_suite(name, {**SMALLEST, "proxy": 32, "targets": [64]})
+    done = session(suite, tmp_path, workers=2, lanes=4)
+    events = list(done.run())
+    assert isinstance(events[-1], Finished)
+    assert events[-1].failed == []
+    rows = done.rows()
+    assert set(rows.optimizer) == set(suite.optimizers)
+    assert set(rows.n) == {32, 64}
+    assert done.plan() == []
+
+
+def test_a_run_that_is_killed_goes_on_from_its_snapshot_with_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    suite = tiny(tmp_path)
+    whole = session(suite, tmp_path / "whole")
+    losses = {e.key: e.loss for e in whole.run() if isinstance(e, RunRecord)}
+
+    cut = session(suite, tmp_path / "cut", snapshot_seconds=0.0)
+    events = cut.run()
+    for event in events:
+        if isinstance(event, engine.Progress) and event.step >= 30:
+            events.close()  # ends the worker in the middle of its run
+    assert list((tmp_path / "cut" / "tiny" / "snapshots").glob("*.pt"))
+    assert cut.known() == 0
+
+    resumed = session(suite, tmp_path / "cut", snapshot_seconds=0.0)
+    events = list(resumed.run())
+    steps = [e.step for e in events if isinstance(e, engine.Progress)]
+    assert steps[0] > 20, "the first unit does not begin at step 0"
+    assert {e.key: e.loss for e in events if isinstance(e, RunRecord)} == losses
+    assert not list((tmp_path / "cut" / "tiny" / "snapshots").glob("*.pt"))
+
+
+def test_a_failing_run_is_recorded_once_and_the_others_finish(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from hptransfer.optimizers.adamw import adamw\n\n\n"
+        "def mine(p, *, weight_decay: float = 0.1):\n"
+        '    """AdamW that breaks."""\n'
+        "    raise RuntimeError('broken on purpose')\n"
+    )
+    text = tiny(tmp_path).data
+    suite = tiny(
+        tmp_path,
+        data=text,
+        optimizers={
+            "adamw": {"lr": "2^-6..2^-5", "trials": 2},
+            "mine": {"use": f"{plugin}:mine", "lr": "2^-6..2^-5", "trials": 2},
+        },
+    )
+    running = session(suite, tmp_path / "results")
+    events = list(running.run())
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert len(finished.failed) == 2
+    assert finished.failed[0].error == "RuntimeError: broken on purpose"
+    assert "Traceback" in finished.failed[0].traceback
+    frame = running.store.frame()
+    assert sorted(frame.status) == ["done", "done", "failed", "failed"]
+    assert "broken on purpose" in frame[frame.status == "failed"].error.iloc[0]
+    assert {spec.optimizer["name"] for spec in running.plan()} == {f"{plugin}:mine"}
+
+
+def test_a_target_above_the_memory_is_refused_with_what_would_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hptransfer import execute
+
+    suite = tiny(tmp_path, targets=[4096], verify=False)
+    monkeypatch.setattr(execute, "memory_of", lambda device: 300 * 2**20)
+    with pytest.raises(
+        InputError, match=r"transported_scion at width 4096 needs about [\d.]+ GiB"
+    ) as error:
+        session(suite, tmp_path).expected()
+    assert error.value.hint == "width 1024 would fit"
+
+
+def test_the_status_counts_down_and_ends_at_zero(tmp_path: Path) -> None:
+    events = list(session(tiny(tmp_path, steps=3), tmp_path).run())
+    counts = [(e.done, e.left) for e in events if isinstance(e, Status)]
+    assert counts[0] == (0, 2)
+    assert counts[-1] == (2, 0)
+    assert len([e for e in events if isinstance(e, Started)]) == 2
+
+
+def test_diverging_everywhere_ends_as_a_result(tmp_path: Path) -> None:
+    wild = {"adamw": {"lr": "2^5..2^6", "trials": 2, "hp": {"init_std": 10.0}}}
+    running = session(tiny(tmp_path, steps=8, optimizers=wild), tmp_path)
+    assert isinstance(list(running.run())[-1], Finished)
+    rows = running.rows()
+    assert (rows.loss.map(math.isinf) | (rows.loss > rows.loss_init)).all()

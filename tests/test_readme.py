@@ -1,0 +1,82 @@
+"""README's commands and its suite do what it says."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hptransfer.suite import load_suite, suite_names
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line.partition("#")[0] for line in "\n".join(blocks("sh")).splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith("hptransfer ")]
+
+
+def call(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hptransfer", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+
+
+def test_the_quickstart_of_the_first_screen_ends_in_a_report(tmp_path: Path) -> None:
+    install = blocks("sh")[0].strip().split(" && ")
+    assert install[-1] == ".venv/bin/hptransfer run quickstart"
+    short = ["--steps", "5", "--trials", "4", "--optimizer", "adamw", "--optimizer", "muon"]
+    done = call(["run", "quickstart", *short], tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = re.search(r"report: (\S+)", done.stdout)
+    assert page is not None
+    assert "AdamW-SP" in (tmp_path / page[1]).read_text(encoding="utf-8")
+    report = call(["report"], tmp_path)
+    assert report.returncode == 0, report.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [c for c in commands() if c[1] in ("tune", "transfer", "run", "plan")], ids=" ".join
+)
+def test_a_command_of_readme_plans_what_it_says(words: list[str], tmp_path: Path) -> None:
+    dry = [] if words[1] == "plan" else ["--dry-run"]
+    done = call([*words[1:], "--steps", "5", "--optimizer", "adamw", *dry], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "runs to do, 0 known" in done.stdout
+
+
+def test_readme_names_every_command_and_every_suite() -> None:
+    named = {words[1] for words in commands()}
+    assert named == {"tune", "transfer", "report", "run", "plan", "list"}
+    for name in suite_names():
+        assert f"| `{name}`" in README
+
+
+def test_the_suite_in_readme_is_a_suite(tmp_path: Path) -> None:
+    [text] = blocks("toml")
+    path = tmp_path / "my_suite.toml"
+    path.write_text(text, encoding="utf-8")
+    suite = load_suite(str(path))
+    assert list(suite.optimizers) == ["adamw", "scion_sign", "adamw_tpe"]
+
+
+def test_the_file_tree_in_readme_is_the_tree() -> None:
+    tree = README.partition("## Files")[2]
+    for path in sorted((ROOT / "hptransfer").rglob("*.py")):
+        if not path.name.startswith("__"):
+            relative = path.relative_to(ROOT / "hptransfer")
+            assert relative.parts[0].removesuffix(".py") in tree, relative
+            assert relative.name in tree or relative.parts[0] in ("report",), relative
