@@ -124,9 +124,7 @@ def _do(
     session = Session(suite, options, _only(suite, optimizer))
     for other in session.store.others():
         err.print(f"note: {other} also runs {suite.name}; its records are shared")
-    if not dry_run:
-        session.pool.start()
-    expected = session.expected()
+    expected = session.expected(start=not dry_run)
     known = session.known()
     total = sum(cell.seconds for cell in expected) / session.workers
     if dry_run or (expected and not quiet):
@@ -137,11 +135,15 @@ def _do(
         return None
     _confirm(total, yes)
     failed = []
-    with display.Live(err, session, quiet) as live:
-        for event in session.run():
-            live.show(event)
-            if isinstance(event, Finished):
-                failed = event.failed
+    try:
+        with display.Live(err, session, quiet) as live:
+            for event in session.run():
+                live.show(event)
+                if isinstance(event, Finished):
+                    failed = event.failed
+    except KeyboardInterrupt:
+        err.print("interrupted: finished runs are kept; the same command goes on from here")
+        raise typer.Exit(130) from None
     if failed:
         first = failed[0]
         raise _FailedError(
@@ -395,9 +397,6 @@ def main() -> None:
         _die(error, 2)
     except _FailedError as error:
         _die(error, 1)
-    except KeyboardInterrupt:
-        err.print("interrupted: finished runs are kept; the same command goes on from here")
-        sys.exit(130)
     except BrokenPipeError:  # the reader of stdout has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

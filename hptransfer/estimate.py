@@ -17,8 +17,11 @@ from hptransfer.lanes import Data, Lanes, build, describe_params
 from hptransfer.optimizers.rules import Step
 from hptransfer.spec import RunSpec
 
-SLOW_STEP_FLOPS = 2e12  # on CPU a heavier step is not timed but extrapolated
-MODEL_EFFICIENCY = 0.4  # of the matrix-product rate, where a step is extrapolated
+SLOW_STEP_FLOPS = 5e11  # on CPU a heavier step is not timed but extrapolated
+# Of the float32 matrix-product rate, where a step is extrapolated; seen at widths 256 and 512 on
+# CPU, where the optimizer's products are mostly bfloat16.
+MODEL_EFFICIENCY = 0.65
+OPTIMIZER_EFFICIENCY = 2.0
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,9 @@ def calibrate(spec: RunSpec, data: Data, device: torch.device) -> Speed:
     cost = estimate(spec, data)
     flops = cost.model_flops + cost.optimizer_flops
     if device.type == "cpu" and flops > SLOW_STEP_FLOPS:
-        rate = MODEL_EFFICIENCY * matmul_rate(device)
-        return Speed(1, flops / rate, cost.model_flops / 3 / rate)
+        rate = matmul_rate(device)
+        model = cost.model_flops / (MODEL_EFFICIENCY * rate)
+        return Speed(1, model + cost.optimizer_flops / (OPTIMIZER_EFFICIENCY * rate), model / 3)
     best = measure(spec, data, device, 1)
     budget = 0.6 * memory_of(device)
     slow = device.type == "cpu" and best.step > 0.05

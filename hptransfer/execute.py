@@ -147,13 +147,20 @@ class Session:
     def lanes(self, spec: RunSpec) -> int:
         return self.options.lanes or self.speed(spec).lanes
 
-    def expected(self) -> list[Expected]:
-        """The forecast with its cost. Raises InputError where a run cannot fit this device."""
+    def expected(self, start: bool = False) -> list[Expected]:
+        """The forecast with its time. Raises InputError where a run cannot fit this device.
+
+        `start`: let the workers start as soon as nothing is measured any more.
+        """
         specs = forecast(self.suite, self.store.frame(), tune.propose)
         names = self.names(specs)
         cells: dict[tuple[str, int], list[RunSpec]] = {}
         for spec in specs:
             cells.setdefault(names[spec.key], []).append(spec)
+        for alike in cells.values():
+            self.speed(alike[0])  # measured while nothing else runs
+        if start:
+            self.pool.start()
         largest = max((n for _, n in cells), default=0)
         for (label, n), alike in cells.items():
             if n == largest:

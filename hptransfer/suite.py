@@ -349,7 +349,8 @@ def parse_suite(table: dict[str, Any], overrides: dict[str, Any]) -> Suite:
     try:
         return Suite.model_validate({**table, **overrides})
     except ValidationError as error:
-        first = error.errors()[0]
+        # an unknown key first: where one is missing too, it is mostly the same one, misspelt
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
         raise _readable(first, place) from None
 

@@ -1,6 +1,5 @@
 """Sessions: resume, failed runs, memory, and every built-in suite at its smallest size."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ SMALLEST = {"steps": 2, "eval_batches": 1, "trials": 3, "fresh_seeds": 1}
 
 
 def session(suite: Suite, folder: Path, **options: object) -> Session:
-    chosen = {"device": "cpu", "workers": 1, "lanes": 1, **options}
+    chosen = {"device": "cpu", "workers": 2, "lanes": 1, **options}
     return Session(suite, Options(folder, **chosen), list(suite.optimizers))
 
 
@@ -30,7 +29,7 @@ def tiny(folder: Path, **changes: object) -> Suite:
         "base": {"width": 8},
         "proxy": 8,
         "targets": [],
-        "steps": 60,
+        "steps": 30,
         "batch": 2,
         "eval_batches": 2,
         "optimizers": {"transported_scion": {"lr": "2^-4..2^-3", "trials": 2}},
@@ -61,15 +60,18 @@ def test_a_run_that_is_killed_goes_on_from_its_snapshot_with_the_same_bytes(
     cut = session(suite, tmp_path / "cut", snapshot_seconds=0.0)
     events = cut.run()
     for event in events:
-        if isinstance(event, engine.Progress) and event.step >= 30:
+        if isinstance(event, engine.Progress) and event.step >= 15:
             events.close()  # ends the worker in the middle of its run
     assert list((tmp_path / "cut" / "tiny" / "snapshots").glob("*.pt"))
     assert cut.known() == 0
 
     resumed = session(suite, tmp_path / "cut", snapshot_seconds=0.0)
     events = list(resumed.run())
-    steps = [e.step for e in events if isinstance(e, engine.Progress)]
-    assert steps[0] > 20, "the first unit does not begin at step 0"
+    first: dict[str, int] = {}
+    for event in events:
+        if isinstance(event, engine.Progress):
+            first.setdefault(event.keys[0], event.step)
+    assert max(first.values()) > 10, "a unit does not begin at step 0 again"
     assert {e.key: e.loss for e in events if isinstance(e, RunRecord)} == losses
     assert not list((tmp_path / "cut" / "tiny" / "snapshots").glob("*.pt"))
 
@@ -78,9 +80,17 @@ def test_a_failing_run_is_recorded_once_and_the_others_finish(tmp_path: Path) ->
     plugin = tmp_path / "mine.py"
     plugin.write_text(
         "from hptransfer.optimizers.adamw import adamw\n\n\n"
+        "class Breaking:\n"
+        "    def __init__(self, rule):\n"
+        "        self.init_weight, self.init_state = rule.init_weight, rule.init_state\n"
+        "        self.readout, self.rule = rule.readout, rule\n\n"
+        "    def update(self, g, state, w, step):\n"
+        "        if step.t == 5:\n"
+        "            raise RuntimeError('broken on purpose')\n"
+        "        return self.rule.update(g, state, w, step)\n\n\n"
         "def mine(p, *, weight_decay: float = 0.1):\n"
         '    """AdamW that breaks."""\n'
-        "    raise RuntimeError('broken on purpose')\n"
+        "    return Breaking(adamw(p, weight_decay=weight_decay))\n"
     )
     text = tiny(tmp_path).data
     suite = tiny(
@@ -124,11 +134,3 @@ def test_the_status_counts_down_and_ends_at_zero(tmp_path: Path) -> None:
     assert counts[0] == (0, 2)
     assert counts[-1] == (2, 0)
     assert len([e for e in events if isinstance(e, Started)]) == 2
-
-
-def test_diverging_everywhere_ends_as_a_result(tmp_path: Path) -> None:
-    wild = {"adamw": {"lr": "2^5..2^6", "trials": 2, "hp": {"init_std": 10.0}}}
-    running = session(tiny(tmp_path, steps=8, optimizers=wild), tmp_path)
-    assert isinstance(list(running.run())[-1], Finished)
-    rows = running.rows()
-    assert (rows.loss.map(math.isinf) | (rows.loss > rows.loss_init)).all()
