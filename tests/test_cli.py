@@ -249,7 +249,7 @@ def test_all_lanes_diverging_is_a_result_with_advice(suite: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert set(frame(tmp_path).status) == {"diverged"}
     assert "diverged" in done.stdout
-    assert "lower" in done.stdout, "the advice is to lower the learning rates"
+    assert "Lower the range" in done.stdout, "the advice is to lower the learning rates"
 
 
 BAD = [
