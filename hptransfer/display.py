@@ -1,6 +1,5 @@
 """What the command line shows: tables, progress bars, plain lines. Returns text; cli prints it."""
 
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from hptransfer.suite import Suite, load_suite, suite_names
 
 if TYPE_CHECKING:
     from hptransfer.execute import Event, Expected, Session
+    from hptransfer.spec import RunSpec
 
 SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -136,10 +136,8 @@ class Live:
         )
         self.total: TaskID | None = None
         self.tasks: dict[str, TaskID] = {}
-        self.names: dict[str, str] = {}
-        self.waiting: dict[str, list[Any]] = {}
+        self.losses: dict[str, float] = {}
         self.done = self.left = 0
-        self.began = time.monotonic()
 
     def __enter__(self) -> "Live":
         if self.bars:
@@ -151,53 +149,48 @@ class Live:
         if self.bars:
             self.progress.stop()
 
-    def name(self, unit: list[Any]) -> str:
-        label, n = self.session.names(unit[:1])[unit[0].key]
+    def name(self, unit: "list[RunSpec]") -> str:
+        """`adamw width 128  2^-7..2^-5 (3 lanes)`."""
+        label, n = self.session.suite.names(unit[:1])[unit[0].key]
         lrs = sorted({spec.log2_lr for spec in unit})
         lr = power(lrs[0]) if len(lrs) == 1 else f"{power(lrs[0])}..{power(lrs[-1])}"
         lanes = f" ({len(unit)} lanes)" if len(unit) > 1 else ""
         return f"{label} {self.session.suite.axis} {n}  {lr}{lanes}"
 
     def show(self, event: "Event") -> None:
+        """Bring the display up to date with one event of a session."""
         from hptransfer import engine, execute
         from hptransfer.spec import RunRecord
 
         match event:
-            case execute.Started(unit):
-                key = unit[0].key
-                self.names[key], self.waiting[key] = self.name(unit), []
-                if self.bars:
-                    steps = unit[0].steps
-                    self.tasks[key] = self.progress.add_task(self.names[key], total=steps, note="")
+            case execute.Started(unit) if self.bars:
+                task = self.progress.add_task(self.name(unit), total=unit[0].steps, note="")
+                self.tasks[unit[0].key] = task
             case engine.Progress(keys, step, _, loss, alive) if self.bars:
                 note = f"loss {loss:.3f}" if alive else "diverged"
                 self.progress.update(self.tasks[keys[0]], completed=step, note=note)
             case RunRecord() as record:
-                for key, records in self.waiting.items():
-                    if key == record.key or records or len(self.waiting) == 1:
-                        records.append(record)
-                        break
+                self.losses[record.key] = record.loss
             case execute.Ended(unit, error):
                 self._ended(unit, error)
             case execute.Status(done, left, seconds):
-                self.done, self.left, self.seconds = done, left, seconds
+                self.done, self.left = done, left
                 if self.bars and self.total is not None:
                     note = f"{done}/{done + left}, about {duration(seconds)} left"
                     self.progress.update(self.total, completed=done, total=done + left, note=note)
             case _:
                 pass
 
-    def _ended(self, unit: list[Any], error: str) -> None:
-        key = unit[0].key
-        if key in self.tasks:
-            self.progress.remove_task(self.tasks.pop(key))
-        self.waiting.pop(key, None)
+    def _ended(self, unit: "list[RunSpec]", error: str) -> None:
+        if unit[0].key in self.tasks:
+            self.progress.remove_task(self.tasks.pop(unit[0].key))
         if self.quiet:
             return
-        name = self.names.pop(key)
         if error:
-            self.console.print(f"failed: {name}: {error}", style="red", markup=False)
+            self.console.print(f"failed: {self.name(unit)}: {error}", style="red", markup=False)
         elif not self.bars:
-            self.console.print(
-                f"[{self.done + len(unit)}/{self.done + self.left}] {name}", markup=False
-            )
+            best = min(self.losses.pop(spec.key, float("inf")) for spec in unit)
+            loss = "diverged" if best == float("inf") else f"{best:.3f}"
+            done = self.done + len(unit)
+            line = f"[{done}/{max(done, self.done + self.left)}] {self.name(unit)}  {loss}"
+            self.console.print(line, markup=False, soft_wrap=True)

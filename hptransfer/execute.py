@@ -153,7 +153,7 @@ class Session:
         `start`: let the workers start as soon as nothing is measured any more.
         """
         specs = forecast(self.suite, self.store.frame(), tune.propose)
-        names = self.names(specs)
+        names = self.suite.names(specs)
         cells: dict[tuple[str, int], list[RunSpec]] = {}
         for spec in specs:
             cells.setdefault(names[spec.key], []).append(spec)
@@ -168,10 +168,6 @@ class Session:
         return [
             Expected(label, n, alike, self.speed(alike[0])) for (label, n), alike in cells.items()
         ]
-
-    def names(self, specs: list[RunSpec]) -> dict[str, tuple[str, int]]:
-        """key -> (label, axis value)."""
-        return self.suite.names(specs)
 
     def _check_memory(self, label: str, spec: RunSpec) -> None:
         room = memory_of(self.device)

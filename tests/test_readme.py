@@ -1,5 +1,6 @@
 """README's commands and its suite do what it says."""
 
+import json
 import os
 import re
 import shlex
@@ -56,6 +57,13 @@ def test_a_command_of_readme_plans_what_it_says(words: list[str], tmp_path: Path
     done = call([*words[1:], "--steps", "5", "--optimizer", "adamw", *dry], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "runs to do, 0 known" in done.stdout
+
+
+def test_the_sentences_about_the_quickstart_are_those_of_its_committed_metrics() -> None:
+    metrics = json.loads((ROOT / "results/reference/quickstart/metrics.json").read_text())
+    block = README.partition("<!-- quickstart -->")[2].partition("<!-- /quickstart -->")[0]
+    found = [line.removeprefix("- ") for line in block.strip().splitlines()]
+    assert found == [pair["sentence"] for pair in metrics["suites"][0]["pairs"]]
 
 
 def test_readme_names_every_command_and_every_suite() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from hptransfer.figures import INK, alignment, to_svg
 from hptransfer.metrics import select
 from hptransfer.plan import forecast
 from hptransfer.registry import InputError
@@ -66,7 +67,10 @@ def write_report(
     first.write_text("metrics.json", json.dumps(metrics, indent=1) + "\n")
     for each in sections:
         table = runs_table(each.suite, each.frame)
-        Store(results, each.suite.name).write_text("runs.csv", table.to_csv(index=False))
+        own = Store(results, each.suite.name)
+        own.write_text("runs.csv", table.to_csv(index=False))
+        figure = alignment(each.suite, select(each.suite, each.frame))
+        own.write_text("alignment.svg", to_svg(figure, each.suite.name, ink=INK))
     if target is None:
         first.write_text("report.html", page)
         target = first.folder / "report.html"
