@@ -208,7 +208,10 @@ def tune(
             json.dumps(metrics_json([section(session.suite, session.store.frame(), results)]))
         )
         return
-    out.print(curve_table(session.suite, session.suite.proxy, session.rows()))
+    table, points = curve_table(session.suite, session.suite.proxy, session.rows())
+    out.print(table)
+    for line in points:
+        out.print(line, soft_wrap=True, markup=False)
     out.print(f"\nnext: hptransfer transfer {suite} --from {session.suite.proxy} --to WIDTH")
 
 

@@ -84,11 +84,11 @@ def parts_table(kind: str) -> Table:
     return table
 
 
-def curve_table(suite: Suite, n: int, rows: Any) -> Table:
-    """The lr curve of every optimizer at one axis value: optimum, loss, the points."""
+def curve_table(suite: Suite, n: int, rows: Any) -> tuple[Table, list[str]]:
+    """The lr curve of every optimizer at one axis value: a table, and a line of points each."""
     from hptransfer.metrics import clipped, optimum
 
-    lines = []
+    lines, points = [], []
     for label in suite.optimizers:
         own = rows[(rows.optimizer == label) & (rows.n == n) & (rows.stage == "search")]
         own = own[own.status != "failed"]
@@ -96,20 +96,16 @@ def curve_table(suite: Suite, n: int, rows: Any) -> Table:
             continue
         best = optimum(own)
         mean = own.assign(loss=clipped(own)).groupby("log2_lr").loss.mean()
-        points = [
-            f"{lr:g}:{'div' if (own[own.log2_lr == lr].status == 'diverged').all() else f'{v:.3f}'}"
-            for lr, v in mean.items()
-        ]
+        diverged = (own.status == "diverged").groupby(own.log2_lr).all()
         flags = [] if best is None else [f"censored ({best.censored})"] if best.censored else []
         flags += ["cliff"] if best is not None and best.cliff else []
         shown = ("-", "-") if best is None else (power(round(best.log2_lr, 2)), f"{best.loss:.4f}")
-        lines.append(
-            (label, *shown, str(len(own)), spark(list(mean)), " ".join(flags), " ".join(points))
-        )
-    columns = ("optimizer", "best lr", "loss", "runs", "curve", "", "log2 lr : loss")
-    table = plain_table(f"{suite.name}: best learning rate at {suite.axis} {n}", columns, lines)
-    table.columns[-1].justify = "left"
-    return table
+        lines.append((label, *shown, str(len(own)), spark(list(mean)), " ".join(flags)))
+        each = [f"{lr:g}: {'div' if diverged[lr] else f'{v:.3f}'}" for lr, v in mean.items()]
+        points.append(f"{label} (log2 lr: loss)  {',  '.join(each)}")
+    columns = ("optimizer", "best lr", "loss", "runs", "curve", "")
+    title = f"{suite.name}: best learning rate at {suite.axis} {n}"
+    return plain_table(title, columns, lines), points
 
 
 def spark(values: list[float]) -> str:
