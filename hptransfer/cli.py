@@ -105,23 +105,20 @@ def _confirm(seconds: float, yes: bool) -> None:
 
 def _do(
     suite: Suite,
-    *,
     optimizer: list[str] | None,
-    device: str,
-    workers: int | None,
-    lanes: int | None,
-    results: Path,
-    storage: str | None,
+    where: tuple[Path, str, int | None, int | None, str | None],
     yes: bool,
     quiet: bool,
     dry_run: bool,
 ) -> Any:
-    """Show the plan, then run it. The session, or None after --dry-run."""
+    """Show the plan, then run it. The session, or None after --dry-run.
+
+    `where`: results, device, workers, lanes, storage, the fields of execute.Options.
+    """
     from hptransfer import display
     from hptransfer.execute import Finished, Options, Session
 
-    options = Options(results, device, workers, lanes, storage)
-    session = Session(suite, options, _only(suite, optimizer))
+    session = Session(suite, Options(*where), _only(suite, optimizer))
     for other in session.store.others():
         err.print(f"note: {other} also runs {suite.name}; its records are shared")
     expected = session.expected(start=not dry_run)
@@ -189,18 +186,8 @@ def tune(
 
     chosen = _load(suite, steps=steps, trials=trials, data=data, seeds=seeds)
     chosen = chosen.narrowed(proxy=width or chosen.proxy)
-    session = _do(
-        chosen.narrowed(targets=[]),
-        optimizer=optimizer,
-        device=device,
-        workers=workers,
-        lanes=lanes,
-        results=results,
-        storage=storage,
-        yes=yes,
-        quiet=quiet,
-        dry_run=dry_run,
-    )
+    where = (results, device, workers, lanes, storage)
+    session = _do(chosen.narrowed(targets=[]), optimizer, where, yes, quiet, dry_run)
     if session is None:
         return
     if as_json:
@@ -246,18 +233,8 @@ def transfer(
     chosen = _load(suite, steps=steps, trials=trials, data=data, fresh_seeds=seeds, verify=verify)
     chosen = chosen.narrowed(proxy=source or chosen.proxy, targets=to or chosen.targets)
     _say_proxy(chosen, results, quiet)
-    session = _do(
-        chosen,
-        optimizer=optimizer,
-        device=device,
-        workers=workers,
-        lanes=lanes,
-        results=results,
-        storage=storage,
-        yes=yes,
-        quiet=quiet,
-        dry_run=dry_run,
-    )
+    where = (results, device, workers, lanes, storage)
+    session = _do(chosen, optimizer, where, yes, quiet, dry_run)
     if session is not None:
         _verdicts(session, as_json)
 
@@ -307,18 +284,8 @@ def run(
 ) -> None:
     """Everything the suite claims, then the report."""
     chosen = _load(suite, steps=steps, trials=trials, data=data)
-    session = _do(
-        chosen,
-        optimizer=optimizer,
-        device=device,
-        workers=workers,
-        lanes=lanes,
-        results=results,
-        storage=storage,
-        yes=yes,
-        quiet=quiet,
-        dry_run=dry_run,
-    )
+    where = (results, device, workers, lanes, storage)
+    session = _do(chosen, optimizer, where, yes, quiet, dry_run)
     if session is None:
         return
     from hptransfer.report.write import write_report

@@ -256,12 +256,9 @@ def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) 
     Raises InputError: a storage that cannot be opened, or that belongs to something else.
     """
     studies = _studies(suite, rows)
-    if not studies:
-        if storage is not None:  # nothing to add yet: but is it ours to add to?
-            with _quiet():
-                _sync_database(suite, studies, storage)
-        return
-    with store.exclusive(store.study_url().name), _quiet():
+    if not studies and storage is None:
+        return  # with a storage, go on: it may belong to another suite
+    with store.exclusive(store.study_url().name) if studies else _quiet(), _quiet():
         if storage is not None:
             _sync_database(suite, studies, storage)
             return

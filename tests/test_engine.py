@@ -285,11 +285,14 @@ def test_speed_is_measured_and_the_fastest_number_of_lanes_is_chosen(
 def test_a_run_too_heavy_to_time_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "SLOW_STEP_FLOPS", 1.0)
     monkeypatch.setattr(estimate, "matmul_rate", lambda device: 1e6)
-    run, data = spec("adamw", "mlp"), data_for("mlp")
+    monkeypatch.setattr(estimate, "MODEL_EFFICIENCY", 0.5)
+    monkeypatch.setattr(estimate, "OPTIMIZER_EFFICIENCY", 4.0)
+    run, data = spec("scion", "mlp"), data_for("mlp")
     cost = estimate.estimate(run, data)
+    assert cost.optimizer_flops > 0
     speed = estimate.calibrate(run, data, CPU)
     assert speed.lanes == 1
-    assert speed.step == pytest.approx(cost.model_flops / 0.4e6)
+    assert speed.step == pytest.approx(cost.model_flops / 0.5e6 + cost.optimizer_flops / 4e6)
 
 
 # Devices
