@@ -232,7 +232,7 @@ def transfer(
     """Train wide models at the lr tuned on the proxy; --verify measures the regret."""
     chosen = _load(suite, steps=steps, trials=trials, data=data, fresh_seeds=seeds, verify=verify)
     chosen = chosen.narrowed(proxy=source or chosen.proxy, targets=to or chosen.targets)
-    _say_proxy(chosen, results, quiet)
+    _say_proxy(chosen.only(_only(chosen, optimizer)), results, quiet)
     where = (results, device, workers, lanes, storage)
     session = _do(chosen, optimizer, where, yes, quiet, dry_run)
     if session is not None:
@@ -261,8 +261,9 @@ def _verdicts(session: Any, as_json: bool) -> None:
     table = verdicts.pairs(session.suite, rows)
     for sentence in table[table.n.isin(session.suite.targets)]["sentence"]:
         out.print(sentence, markup=False, soft_wrap=True)
-    _, control = verdicts.negative_control(session.suite, table)
-    out.print(control, markup=False, soft_wrap=True)
+    if session.suite.verify:  # else nothing was judged, the control neither
+        _, control = verdicts.negative_control(session.suite, table)
+        out.print(control, markup=False, soft_wrap=True)
 
 
 @app.command()
