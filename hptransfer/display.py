@@ -1,9 +1,12 @@
 """What the command line shows: tables, progress bars, plain lines. Returns text; cli prints it."""
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
@@ -13,6 +16,7 @@ from hptransfer.suite import Suite, load_suite, suite_names
 if TYPE_CHECKING:
     from hptransfer.execute import Event, Expected, Session
     from hptransfer.spec import RunSpec
+    from hptransfer.testing import Check
 
 SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -82,6 +86,39 @@ def parts_table(kind: str) -> Table:
         table.add_row(*row)
     table.title, table.title_justify = f"{kind}s", "left"
     return table
+
+
+def checks_head(target: str, kind: str) -> str:
+    return f"[bold]{target}[/bold] as {'an' if kind == 'optimizer' else 'a'} {kind}"
+
+
+def check_line(check: "Check") -> str:
+    """One clause of a contract: its mark, its text, what was seen."""
+    mark = "[green]holds[/green]" if check.passed else "[red]fails[/red]"
+    return f"  {mark}  {check.name}" + (
+        f"  [dim]{escape(check.detail)}[/dim]" if check.detail else ""
+    )
+
+
+def bibtex(suite: Suite) -> str:
+    """Entries of references.bib that the suite's parts name as their source, and Optuna's.
+
+    A part cites an entry by its arXiv id, or by the author and year of its key.
+    """
+    parts = [registry.describe("optimizer", t.use or k) for k, t in suite.optimizers.items()]
+    parts.append(registry.describe("model", suite.model["name"]))
+    doc = " ".join([part.doc for part in parts] + ["Akiba 2019"])
+    text = (Path(__file__).parent / "references.bib").read_text(encoding="utf-8")
+    entries = [entry.strip() for entry in re.split(r"\n(?=@)", text)]
+    return "\n\n".join(entry for entry in entries if _cites(doc, entry))
+
+
+def _cites(doc: str, entry: str) -> bool:
+    key = re.match(r"@\w+\{([a-z]+)(\d{4})", entry)
+    assert key is not None
+    arxiv = re.findall(r"\b\d{4}\.\d{5}\b", entry)
+    named = re.search(rf"\b{key[1]}\b[^.;]{{0,60}}?(et al\. )?{key[2]}", doc, re.IGNORECASE)
+    return any(number in doc for number in arxiv) or named is not None
 
 
 def curve_table(suite: Suite, n: int, rows: Any) -> tuple[Table, list[str]]:

@@ -1,5 +1,6 @@
 """train(unit) -> Progress, Snapshot, RunRecord: the training loop. No files, no printing."""
 
+import math
 import os
 import platform
 import resource
@@ -18,7 +19,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from hptransfer import __version__, registry
-from hptransfer.lanes import Data, Lanes
+from hptransfer.build import Data
+from hptransfer.lanes import Lanes
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord, RunSpec, digest
 
@@ -54,7 +56,13 @@ def unit_key(unit: list[RunSpec]) -> str:
 def load_data(data: dict[str, Any]) -> Data:
     """The data set of a spec or suite: its name and fields."""
     fields = {k: v for k, v in data.items() if k not in ("name", "revision", "sha256")}
-    return registry.load("dataset", data["name"])(**fields)
+    loaded = registry.load("dataset", data["name"])(**fields)
+    if not isinstance(loaded, Data):
+        raise InputError(
+            f"data {data['name']!r}: gave a {type(loaded).__name__}",
+            "a data set is a function that returns hptransfer.datasets.Tokens or Examples",
+        )
+    return loaded
 
 
 def configure(threads: int) -> None:
@@ -155,9 +163,10 @@ def _train(
     yield from _records(lanes, final, seconds, flops, device)
 
 
-def _attention_flops() -> dict[Any, Any]:
-    """Products of attention, the same on every device: torch's counter skips its CPU kernel, and
-    counts the recomputation of the CUDA ones."""
+def _flop_formulas() -> dict[Any, Any]:
+    """Where torch's counter is wrong: it skips the CPU kernel of attention, counts the
+    recomputation of the CUDA ones, and forgets the groups (so the lanes) in a convolution's
+    backward pass."""
     aten = torch.ops.aten
 
     def forward(*shapes: Any, **_: Any) -> int:
@@ -166,7 +175,12 @@ def _attention_flops() -> dict[Any, Any]:
     def backward(*shapes: Any, **_: Any) -> int:
         return 2 * sdpa_flop_count(*shapes[1:4])
 
+    def convolution(out: list[int], x: list[int], w: list[int], *rest: Any, **_: Any) -> int:
+        products = sum(rest[-1][:2])  # the output mask: gradients of x, of w, of the bias
+        return products * 2 * math.prod(out) * math.prod(w[1:])
+
     return {
+        aten.convolution_backward: convolution,
         aten._scaled_dot_product_flash_attention_for_cpu: forward,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
         aten._scaled_dot_product_flash_attention_backward: backward,
@@ -177,7 +191,7 @@ def _attention_flops() -> dict[Any, Any]:
 
 def _counted_step(lanes: Lanes, t: int) -> dict[str, float]:
     """One step under torch's FLOP counter; FLOPs a lane and step of the model and the optimizer."""
-    with FlopCounterMode(display=False, custom_mapping=_attention_flops()) as model:
+    with FlopCounterMode(display=False, custom_mapping=_flop_formulas()) as model:
         lanes.gradients(t)
     with FlopCounterMode(display=False) as optimizer:
         lanes.update(t)
@@ -192,16 +206,7 @@ def _writer(
     lanes: Lanes, step: int, seconds: float, keys: tuple[str, ...]
 ) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        torch.save(
-            {
-                "keys": keys,
-                "step": step,
-                "seconds": seconds,
-                "losses": lanes.losses,
-                "groups": [{"w": group.w, "state": group.state} for group in lanes.groups],
-            },
-            path,
-        )
+        torch.save({"keys": keys, "step": step, "seconds": seconds, **lanes.snapshot()}, path)
 
     return write
 
@@ -211,10 +216,7 @@ def _resume(lanes: Lanes, path: Path) -> tuple[int, float] | None:
     saved = torch.load(path, map_location=lanes.device, weights_only=True)
     if tuple(saved["keys"]) != tuple(spec.key for spec in lanes.specs):
         return None
-    lanes.losses.copy_(saved["losses"])
-    for group, loaded in zip(lanes.groups, saved["groups"], strict=True):
-        group.w.copy_(loaded["w"])
-        group.state = loaded["state"]
+    lanes.restore(saved)
     return saved["step"], saved["seconds"]
 
 

@@ -12,8 +12,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
 from hptransfer import registry
+from hptransfer.build import Data, build, context_of, describe_params
 from hptransfer.datasets import Tokens
-from hptransfer.lanes import Data, Lanes, build, describe_params
+from hptransfer.lanes import Lanes, vectorises
+from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Step
 from hptransfer.spec import RunSpec
 
@@ -51,7 +53,7 @@ class Speed:
 def estimate(spec: RunSpec, data: Data) -> Estimate:
     """Count without allocating. Raises InputError where the model cannot be built."""
     params = describe_params(spec, data)
-    optimizer = registry.load("optimizer", spec.optimizer["name"])
+    optimizer = registry.load_spec("optimizer", spec.optimizer)
     with torch.device("meta"):
         model = build(spec, data, spec.width)
         x, y = _batch(spec, data)
@@ -71,13 +73,15 @@ def estimate(spec: RunSpec, data: Data) -> Estimate:
         lr = torch.tensor(1.0)
         state_bytes = 0
         with FlopCounterMode(display=False) as optimizer_flops, torch.no_grad():
-            for p in params:
+            for p in params if vectorises(spec) else ():
                 rule = optimizer(p, **spec.hp)
                 w = torch.empty(1, *p.shape)
-                state = rule.init_state(w)
+                state = rules.init_state(rule, w)
                 state_bytes += sum(s.numel() * 4 for s in state.values())
-                rule.update(w, state, w, Step(0, lr, lr, lr))
+                rules.update(rule, w, state, w, Step(0, lr, lr, lr))
     count = sum(math.prod(p.shape) for p in params)
+    if not vectorises(spec):
+        state_bytes = 8 * count  # a torch optimizer does not say; Adam's two buffers
     largest = max(math.prod(p.shape) for p in params)
     activations = sum(saved.values()) / (2 if spec.precision == "bfloat16" else 1)
     memory = 8 * count + state_bytes + activations + 4 * 4 * largest
@@ -88,7 +92,7 @@ def estimate(spec: RunSpec, data: Data) -> Estimate:
 
 def _batch(spec: RunSpec, data: Data) -> tuple[Tensor, Tensor]:
     if isinstance(data, Tokens):
-        x = torch.zeros(spec.batch, spec.model["context"], dtype=torch.long)
+        x = torch.zeros(spec.batch, context_of(spec), dtype=torch.long)
         return x, x
     return torch.zeros(spec.batch, *data.dims["in_shape"]), torch.zeros(
         spec.batch, dtype=torch.long
@@ -135,6 +139,7 @@ def calibrate(spec: RunSpec, data: Data, device: torch.device) -> Speed:
     best = measure(spec, data, device, 1)
     budget = 0.6 * memory_of(device)
     slow = device.type == "cpu" and best.step > 0.05
+    slow = slow or not vectorises(spec)
     lanes = 4
     while not slow and lanes <= 64 and lanes * cost.memory < budget:
         found = measure(spec, data, device, lanes)

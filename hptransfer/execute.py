@@ -14,6 +14,7 @@ import torch
 from hptransfer import engine, tune
 from hptransfer.engine import Progress
 from hptransfer.estimate import Estimate, Speed, calibrate, estimate, memory_of
+from hptransfer.lanes import vectorises
 from hptransfer.metrics import optimum, select
 from hptransfer.plan import clip_lr, forecast, pack, plan, unit_kind
 from hptransfer.registry import InputError
@@ -145,6 +146,8 @@ class Session:
         return digest(json.dumps([where, kind], sort_keys=True))
 
     def lanes(self, spec: RunSpec) -> int:
+        if not vectorises(spec):
+            return 1
         return self.options.lanes or self.speed(spec).lanes
 
     def expected(self, start: bool = False) -> list[Expected]:

@@ -3,31 +3,39 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, vmap
 
-from hptransfer import registry
-from hptransfer.datasets import HELDOUT_SEED, Examples, Tokens, offsets
+from hptransfer import adaptor, registry
+from hptransfer.adaptor import is_torch_optimizer
+from hptransfer.build import Data, build, context_of, describe_params
+from hptransfer.datasets import HELDOUT_SEED, Tokens, offsets
+from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, State, Step, generator_for
 from hptransfer.registry import InputError
 from hptransfer.spec import Param, RunSpec
 
-Data = Tokens | Examples
 GROUP_ELEMENTS = 2**24  # parameters stacked for one batched update; bounds its temporaries
 
 
 def lr_factor(spec: RunSpec, t: int) -> float:
+    """lr_t / lr of a run."""
+    return schedule_factor(spec.schedule, spec.warmup, spec.steps, t)
+
+
+def schedule_factor(schedule: str, warmup: float, steps: int, t: int) -> float:
     """lr_t / lr: linear warm-up, then the schedule down to 0 at t = steps (or constant)."""
-    rising = round(spec.warmup * spec.steps)
+    rising = round(warmup * steps)
     if t < rising:
         return (t + 1) / rising
-    done = (t - rising) / (spec.steps - rising) if spec.steps > rising else 1.0
-    match spec.schedule:
+    done = min(1.0, (t - rising) / (steps - rising)) if steps > rising else 1.0
+    match schedule:
         case "linear":
             return 1.0 - done
         case "cosine":
@@ -36,61 +44,31 @@ def lr_factor(spec: RunSpec, t: int) -> float:
             return 1.0
 
 
-def build(spec: RunSpec, data: Data, width: int) -> nn.Module:
-    """The model of a spec at a width, on the current default device."""
-    fields = {k: v for k, v in spec.model.items() if k not in ("name", "revision")}
-    return registry.load("model", spec.model["name"])(width=width, **{**fields, **data.dims})
-
-
-def describe_params(spec: RunSpec, data: Data) -> list[Param]:
-    """Every parameter with its role and its shapes at `width` and at the base width."""
-    with torch.device("meta"):
-        model = build(spec, data, spec.width)
-        base = build(spec, data, spec.base.get("width", spec.width))
-    if not hasattr(model, "roles"):
-        raise InputError(
-            f"model {spec.model['name']!r}: it has no roles()",
-            "define roles() -> {parameter name: 'input' | 'hidden' | 'output' | 'vector'}",
-        )
-    roles = model.roles()  # type: ignore[operator]
-    base_shapes = {name: tuple(p.shape) for name, p in base.named_parameters()}
-    owners = dict(model.named_modules())
-    params = []
-    for name, p in model.named_parameters():
-        if name not in roles:
-            raise InputError(
-                f"model {spec.model['name']!r}: roles() does not name {name}",
-                "give every parameter one of input, hidden, output, vector",
-            )
-        owner = owners[name.rpartition(".")[0]]
-        params.append(
-            Param(
-                name,
-                roles[name],
-                tuple(p.shape),
-                base_shapes[name],
-                embedding=isinstance(owner, nn.Embedding),
-                conv=isinstance(owner, nn.Conv1d | nn.Conv2d) and p.ndim > 1,
-            )
-        )
-    return params
+def vectorises(spec: RunSpec) -> bool:
+    """Whether runs of this spec can share a unit: not under a torch.optim.Optimizer."""
+    return not is_torch_optimizer(registry.load_spec("optimizer", spec.optimizer))
 
 
 @dataclass
 class Group:
-    """Same-shaped parameters of a role; `w`, `g`, every state tensor: (k, [lanes,] *shape)."""
+    """Same-shaped parameters of a role; `w`, `g`, every state tensor: (k, [lanes,] *shape).
+
+    `carried`: the gradient buffer is the optimizer's (ScionLight), so gradients are added to it.
+    """
 
     p: Param
     names: list[str]
     w: Tensor
     g: Tensor
     state: State
+    carried: bool = False
 
 
-def _grouped(params: list[Param], lanes: int) -> list[list[Param]]:
-    kinds: dict[Any, list[Param]] = {}
+def grouped(params: list[Param], lanes: int) -> list[list[Param]]:
+    """Same-shaped parameters of a role, in lists of at most GROUP_ELEMENTS numbers."""
+    kinds: dict[Param, list[Param]] = {}
     for p in params:
-        kinds.setdefault((p.role, p.shape, p.base_shape, p.embedding, p.conv), []).append(p)
+        kinds.setdefault(replace(p, name=""), []).append(p)
     groups = []
     for alike in kinds.values():
         size = max(1, GROUP_ELEMENTS // (lanes * math.prod(alike[0].shape)))
@@ -120,9 +98,7 @@ class Lanes:
         self.data = data
         self.single = len(specs) == 1
         self.micro_batch = min(micro_batch or self.spec.batch, self.spec.batch)
-        self.optimizer: Callable[..., Rule] = registry.load(
-            "optimizer", self.spec.optimizer["name"]
-        )
+        self.optimizer: Callable[..., Rule] = registry.load_spec("optimizer", self.spec.optimizer)
         self.static = {k: v for k, v in self.spec.hp.items() if not isinstance(v, float)}
         self.hp = {
             k: self._per_lane([spec.hp[k] for spec in specs])
@@ -132,8 +108,20 @@ class Lanes:
         self.lr = self._per_lane([spec.lr for spec in specs])
         with device:
             self.model = build(self.spec, data, self.spec.width).to(dtype)
-        self.groups = [self._group(alike) for alike in _grouped(self._params(), len(specs))]
+        foreign = not vectorises(self.spec)
+        if foreign and not self.single:
+            raise InputError(
+                f"{self.spec.optimizer['name']!r} is a torch.optim.Optimizer, which trains one run",
+                "--lanes 1",
+            )
+        draw = self._own_init() if foreign else self._group
+        self.groups = [draw(alike) for alike in grouped(self._params(), len(specs))]
         self.leaves = self._leaves()
+        self.foreign = (
+            adaptor.construct(self.optimizer, self.spec, self.leaves.values())  # type: ignore[arg-type]
+            if foreign
+            else None
+        )
         self.losses = torch.zeros(len(specs), self.spec.steps, device=device)
         self._batches = _Batches(specs, data, device, dtype)
 
@@ -161,8 +149,22 @@ class Lanes:
             lanes.append(drawn[key])
         w = (lanes[0] if self.single else torch.stack(lanes, dim=1)).to(self.device).contiguous()
         rule = self.optimizer(alike[0], **self.spec.hp)
-        state = rule.init_state(w) if self.single else vmap(rule.init_state, 1, 1)(w)
+
+        def start(w: Tensor) -> State:
+            return rules.init_state(rule, w)
+
+        state = start(w) if self.single else vmap(start, 1, 1)(w)
         return Group(alike[0], [p.name for p in alike], w, torch.zeros_like(w), state)
+
+    def _own_init(self) -> Callable[[list[Param]], Group]:
+        """Groups that start where the model's constructor puts them."""
+        drawn = adaptor.own_init(self.spec, self.data)
+
+        def group(alike: list[Param]) -> Group:
+            w = torch.stack([drawn[p.name] for p in alike]).to(self.device, self.dtype)
+            return Group(alike[0], [p.name for p in alike], w, torch.zeros_like(w), {})
+
+        return group
 
     def _leaves(self) -> dict[str, Tensor]:
         """Views of the groups, one a parameter, whose gradients accumulate into `Group.g`."""
@@ -196,7 +198,8 @@ class Lanes:
     def gradients(self, t: int) -> None:
         """Mean gradient of step t into `Group.g`, micro-batch by micro-batch; losses kept."""
         for group in self.groups:
-            group.g.zero_()
+            if not group.carried:
+                group.g.zero_()
         x, y, shared = self._batches.train(t)
         axis = 0 if shared else 1
         total = torch.zeros(len(self.specs), device=self.device, dtype=self.dtype)
@@ -215,20 +218,31 @@ class Lanes:
             self._clip(self.spec.clip)
         now, then = lr_factor(self.spec, t), lr_factor(self.spec, t + 1)
 
-        def rule_update(
-            p: Param, hp: dict[str, Tensor], lr: Tensor, g: Tensor, state: State, w: Tensor
+        if self.foreign is not None:
+            adaptor.step(self.foreign, self.spec.lr * now)
+            return
+
+        def one(
+            hp: dict[str, Tensor], lr: Tensor, g: Tensor, state: State, w: Tensor, p: Param
         ) -> tuple[Tensor, State]:
             rule = self.optimizer(p, **hp, **self.static)
-            return rule.update(g, state, w, Step(t, lr * now, lr * then, lr))
+            return rules.update(rule, g, state, w, Step(t, lr * now, lr * then, lr))
 
         for group in self.groups:
-
-            def one(*args: Any, p: Param = group.p) -> tuple[Tensor, State]:
-                return rule_update(p, *args)
-
-            run = one if self.single else vmap(one, in_dims=(0, 0, 1, 1, 1), out_dims=1)
+            move = partial(one, p=group.p)
+            run = move if self.single else vmap(move, in_dims=(0, 0, 1, 1, 1), out_dims=1)
             w, group.state = run(self.hp, self.lr, group.g, group.state, group.w)
             group.w.copy_(w)
+            kept = group.state.pop("gradient", None)
+            if kept is not None:
+                if self.spec.clip > 0:
+                    raise InputError(
+                        f"{self.spec.optimizer['name']!r} keeps its momentum in the gradient, "
+                        "which clipping would scale",
+                        "clip = 0",
+                    )
+                group.g.copy_(kept)
+                group.carried = True
 
     def _clip(self, limit: float) -> None:
         """g <- g min(1, limit / ||g||), the norm over all parameters of a lane."""
@@ -251,13 +265,40 @@ class Lanes:
     @torch.no_grad()
     def read_out(self) -> None:
         """Move the weights to the point that is evaluated: X, where they held a transported Y."""
+        if self.foreign is not None:
+            adaptor.read_out(self.foreign)
+            return
+
+        def one(hp: dict[str, Tensor], w: Tensor, state: State, p: Param) -> Tensor:
+            return rules.readout(self.optimizer(p, **hp, **self.static), w, state)
+
         for group in self.groups:
-
-            def one(hp: dict[str, Tensor], w: Tensor, state: State, p: Param = group.p) -> Tensor:
-                return self.optimizer(p, **hp, **self.static).readout(w, state)
-
-            run = one if self.single else vmap(one, in_dims=(0, 1, 1), out_dims=1)
+            read = partial(one, p=group.p)
+            run = read if self.single else vmap(read, in_dims=(0, 1, 1), out_dims=1)
             group.w.copy_(run(self.hp, group.w, group.state))
+
+    def snapshot(self) -> dict[str, Any]:
+        """What training goes on from: weights as they are (Y if transported), every state."""
+        return {
+            "losses": self.losses,
+            "groups": [
+                {"w": group.w, "state": group.state, "g": group.g if group.carried else None}
+                for group in self.groups
+            ],
+            "foreign": self.foreign.state_dict() if self.foreign is not None else None,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from `snapshot`, in place."""
+        self.losses.copy_(saved["losses"])
+        for group, loaded in zip(self.groups, saved["groups"], strict=True):
+            group.w.copy_(loaded["w"])
+            group.state = loaded["state"]
+            if loaded["g"] is not None:
+                group.g.copy_(loaded["g"])
+                group.carried = True
+        if self.foreign is not None:
+            self.foreign.load_state_dict(saved["foreign"])
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
@@ -284,7 +325,7 @@ class _Batches:
         self.device = device
         self.text = isinstance(data, Tokens)
         if isinstance(data, Tokens):
-            context = specs[0].model["context"]
+            context = context_of(specs[0])
             self.window = torch.arange(context + 1, device=device)
             parts = {"train": data.train, "heldout": data.heldout}
             self.tokens = {k: torch.from_numpy(v).to(device) for k, v in parts.items()}

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
@@ -17,7 +18,10 @@ Axis = Literal["width", "depth", "batch_size", "steps"]
 class Param:
     """A parameter as optimizers see it: role and shapes, never a model.
 
-    `shape` and `base_shape` are the tensor's own; an embedding's is (vocab, d), so its d_out is d.
+    `shape` and `base_shape` are the tensor's own; an embedding's is (..., vocab, d), so its d_out
+    is d. `gain`: the factor of a normalisation layer, starts at 1. `tied`: an embedding that is the
+    output layer too (role output). `parts`: matrices fused along the first dimension (3 for qkv);
+    d_out is that of one. `depth_m`: depth over base depth, where the model scales with depth.
     """
 
     name: str
@@ -26,34 +30,48 @@ class Param:
     base_shape: tuple[int, ...]
     embedding: bool = False
     conv: bool = False
+    gain: bool = False
+    tied: bool = False
+    parts: int = 1
+    depth_m: float = 1.0
 
-    @staticmethod
-    def _fans(shape: tuple[int, ...], embedding: bool) -> tuple[int, int]:
+    def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
         if len(shape) == 1:
             return shape[0], 1
-        if embedding:
-            return shape[1], shape[0]
-        fan_in = 1
-        for size in shape[1:]:
-            fan_in *= size
-        return shape[0], fan_in
+        if self.embedding:
+            return shape[-1], math.prod(shape[:-1])
+        return shape[0] // self.parts, math.prod(shape[1:])
 
     @property
     def d_out(self) -> int:
-        return self._fans(self.shape, self.embedding)[0]
+        return self._fans(self.shape)[0]
 
     @property
     def d_in(self) -> int:
-        return self._fans(self.shape, self.embedding)[1]
+        return self._fans(self.shape)[1]
+
+    @property
+    def base_d_out(self) -> int:
+        return self._fans(self.base_shape)[0]
 
     @property
     def base_d_in(self) -> int:
-        return self._fans(self.base_shape, self.embedding)[1]
+        return self._fans(self.base_shape)[1]
 
     @property
     def m(self) -> float:
         """Width multiplier d_in / base d_in."""
         return self.d_in / self.base_d_in
+
+    @property
+    def m_out(self) -> float:
+        """Width multiplier of the output side, d_out / base d_out."""
+        return self.d_out / self.base_d_out
+
+    @property
+    def taps(self) -> int:
+        """Spatial size of a convolution's kernel (k^2 in two dimensions), else 1."""
+        return math.prod(self.shape[2:]) if self.conv else 1
 
 
 def canonical(data: Any) -> str:

@@ -1,7 +1,6 @@
 """Suite: one falsifiable claim as data, read from TOML and checked at the edge."""
 
 import json
-import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -9,11 +8,11 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hptransfer import registry
+from hptransfer.ranges import LR_OCTAVES, octave_range, search_range
 from hptransfer.registry import InputError, suggest
 from hptransfer.spec import Axis, RunSpec, canonical, cell_of
 
 FRESH_SEED = 1000  # verification seeds start here, so the seeds that chose the lr never judge it
-LR_OCTAVES = (-30.0, 6.0)  # the one fixed distribution of every study
 GROWTH = 4  # octaves by which a start grid may grow at each side
 
 
@@ -83,7 +82,9 @@ class Suite(_Table):
     verify: bool = True
     thresholds: Thresholds = Thresholds()
     negative_control: str | None = None
+    controls: list[str] = []
     templates: dict[str, dict[str, Any]] = {}
+    bounds: dict[str, list[float]] = {}
 
     @field_validator("model", "data", mode="before")
     @classmethod
@@ -97,11 +98,13 @@ class Suite(_Table):
                 raise InputError(f"{what}: no name", f'for instance {what} = {{ name = "gpt" }}')
         if self.axis != "width" and self.width is None:
             raise InputError(f"width: missing on the axis {self.axis!r}", "for instance width = 64")
-        if self.negative_control and self.negative_control not in self.optimizers:
-            raise InputError(
-                f"negative_control: no optimizer is labelled {self.negative_control!r}",
-                f"labels: {', '.join(self.optimizers)}",
-            )
+        for label in [*filter(None, [self.negative_control]), *self.controls]:
+            if label not in self.optimizers:
+                key = "controls" if label in self.controls else "negative_control"
+                raise InputError(
+                    f"{key}: no optimizer is labelled {label!r}",
+                    f"labels: {', '.join(self.optimizers)}",
+                )
         if self.proxy in self.targets:
             raise InputError(f"targets: {self.proxy} is the proxy itself", "name other axis values")
         return self
@@ -114,6 +117,7 @@ class Suite(_Table):
                 "optimizers": {k: v for k, v in self.optimizers.items() if k in labels},
                 "templates": {k: v for k, v in self.templates.items() if k in labels},
                 "negative_control": control,
+                "controls": [label for label in self.controls if label in labels],
             }
         )
 
@@ -139,9 +143,13 @@ class Suite(_Table):
     def lr_limits(self, label: str) -> tuple[float, float]:
         """How far the grid may grow: 4 octaves a side, within what the method admits."""
         low, high = self.start_grid(label)
-        part = registry.describe("optimizer", self.optimizers[label].use or label)
-        floor, ceiling = part.limits.get("log2_lr", LR_OCTAVES)
+        floor, ceiling = self.bounds[label] if label in self.bounds else self._bounds(label)
         return max(low - GROWTH, floor), min(high + GROWTH, ceiling)
+
+    def _bounds(self, label: str) -> list[float]:
+        part = registry.describe("optimizer", self.optimizers[label].use or label)
+        hp = {**part.defaults, **self.optimizers[label].hp}
+        return list(part.lr_limits(hp) or LR_OCTAVES)
 
     def resolve(self, data_sha256: str) -> Self:
         """Check every part against its source and fix the run template of each optimizer.
@@ -149,6 +157,11 @@ class Suite(_Table):
         Raises InputError for an unknown part, an unknown field, or a value that is not allowed.
         """
         model = self._part("model", self.model)
+        if self.axis == "depth" and "n_layer" not in model:
+            raise InputError(
+                f"axis: 'depth', but the model {model['name']!r} has no field n_layer",
+                "the models gpt and vit have one",
+            )
         data = {**self._part("dataset", self.data), "sha256": data_sha256}
         data.pop("path", None)  # the bytes count, not where they lie
         templates = {}
@@ -181,7 +194,10 @@ class Suite(_Table):
                 eval_batches=self.eval_batches,
                 seed=0,
             ).to_json()
-        return self.model_copy(update={"templates": json.loads(canonical(templates))})
+        bounds = {label: self._bounds(label) for label in self.optimizers}
+        return self.model_copy(
+            update={"templates": json.loads(canonical(templates)), "bounds": bounds}
+        )
 
     def _part(self, kind: str, table: dict[str, Any]) -> dict[str, Any]:
         where = "data" if kind == "dataset" else kind
@@ -201,7 +217,7 @@ class Suite(_Table):
                 f"optimizers.{label}.search: the bracket sampler searches the learning rate alone",
                 'name another sampler, for instance sampler = "tpe"',
             )
-        floor, ceiling = part.limits.get("log2_lr", LR_OCTAVES)
+        floor, ceiling = self._bounds(label)
         low, high = self.start_grid(label)
         if low < floor or high > ceiling:
             raise InputError(
@@ -272,41 +288,6 @@ class _at:
             raise InputError(f"{self.where}: {error}", error.hint) from None
 
 
-def octave_range(text: str) -> tuple[int, int]:
-    """`2^-13..2^-5` -> (-13, -5). Raises InputError."""
-    match = re.fullmatch(r"\s*2\^(-?\d+)\s*\.\.\s*2\^(-?\d+)\s*", text)
-    if match is None:
-        raise InputError(
-            f"got {text!r}, needs powers of two such as '2^-13..2^-5'",
-            "learning rates are positive and lie on an octave grid",
-        )
-    low, high = int(match[1]), int(match[2])
-    if not LR_OCTAVES[0] <= low < high <= LR_OCTAVES[1]:
-        raise InputError(
-            f"got {text!r}, allowed: a rising range within "
-            f"2^{LR_OCTAVES[0]:.0f}..2^{LR_OCTAVES[1]:.0f}",
-            "write the smaller learning rate first" if low >= high else "shrink the range",
-        )
-    return low, high
-
-
-def search_range(text: str) -> tuple[float, float, bool]:
-    """`0.8..0.95` -> (0.8, 0.95, False); `2^-6..2^0` -> (2**-6, 1.0, True), searched in log."""
-    if "^" in text:
-        low, high = octave_range(text)
-        return 2.0**low, 2.0**high, True
-    try:
-        low_text, high_text = text.split("..")
-        low_value, high_value = float(low_text), float(high_text)
-    except ValueError:
-        raise InputError(
-            f"got {text!r}, needs a range such as '0.8..0.95' or '2^-6..2^0'", ""
-        ) from None
-    if not low_value < high_value:
-        raise InputError(f"got {text!r}, needs a rising range", "write the smaller value first")
-    return low_value, high_value, False
-
-
 def suites_folder() -> Path:
     """Where the built-in suites lie: in the package, or beside it in a checkout."""
     packaged = Path(__file__).parent / "suites"
@@ -330,18 +311,39 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None) -> Suite:
             )
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
+        _beside(path.parent, table)
     except FileNotFoundError:
         raise InputError(f"no suite file {name}", f"suites: {', '.join(suite_names())}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{name}: {error}", "a suite is a TOML file") from None
     shown = name if Path(name).suffix == ".toml" else f"suites/{path.name}"
     with _at(shown):
-        for key in ("name", "templates"):
+        for key in ("name", "templates", "bounds"):
             if key in table:
                 raise InputError(f"{key}: not a field of a suite file", "take the line out")
         suite = parse_suite({"name": path.stem, **table}, overrides or {})
         suite.resolve("")  # every part and field exists; the data are not read for that
         return suite
+
+
+def _beside(folder: Path, table: dict[str, Any]) -> None:
+    """A plug-in file that lies beside the suite is found from anywhere."""
+
+    def found(text: Any) -> Any:
+        file, colon, attribute = str(text).rpartition(":")
+        if file.endswith(".py") and not Path(file).exists() and (folder / file).is_file():
+            return f"{(folder / file).resolve()}{colon}{attribute}"
+        return text
+
+    for key in ("model", "data"):
+        if isinstance(table.get(key), str):
+            table[key] = found(table[key])
+        elif isinstance(table.get(key), dict) and "name" in table[key]:
+            table[key]["name"] = found(table[key]["name"])
+    optimizers = table.get("optimizers")
+    for own in optimizers.values() if isinstance(optimizers, dict) else ():
+        if isinstance(own, dict) and "use" in own:
+            own["use"] = found(own["use"])
 
 
 def parse_suite(table: dict[str, Any], overrides: dict[str, Any]) -> Suite:
@@ -363,7 +365,7 @@ def _readable(first: Any, place: str) -> InputError:
         model: type[BaseModel] = Suite
         if len(first["loc"]) > 1:
             model = Thresholds if first["loc"][0] == "thresholds" else OptimizerTable
-        known = [key for key in model.model_fields if key not in ("name", "templates")]
+        known = [key for key in model.model_fields if key not in ("name", "templates", "bounds")]
         hint = suggest(first["loc"][-1], known) or f"keys: {', '.join(known)}"
         return InputError(f"{place}: unknown key {first['loc'][-1]!r}", hint)
     if first["type"] == "missing":

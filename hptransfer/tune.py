@@ -29,10 +29,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hptransfer import bracket
 from hptransfer.bracket import Point
+from hptransfer.ranges import LR_OCTAVES, search_range
 from hptransfer.registry import InputError, suggest
 from hptransfer.spec import LR_STEP, canonical, cell_of
 from hptransfer.store import Store
-from hptransfer.suite import LR_OCTAVES, Suite, search_range
+from hptransfer.suite import Suite
 
 if TYPE_CHECKING:
     import pandas as pd

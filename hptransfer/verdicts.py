@@ -9,8 +9,9 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from hptransfer.metrics import Groups, Optimum, clipped, groups, optimum
+from hptransfer.ranges import LR_OCTAVES, octave_range
 from hptransfer.spec import canonical, round_lr
-from hptransfer.suite import LR_OCTAVES, Suite, Thresholds, octave_range
+from hptransfer.suite import Suite, Thresholds
 
 NAN = float("nan")
 ENOUGH_SEEDS = 3  # with fewer fresh seeds a verdict is called indicative

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from hptransfer import engine
+from hptransfer import engine, registry
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord, RunSpec
 from hptransfer.store import Store
@@ -40,8 +40,15 @@ class Ended:
 Message = engine.Progress | RunRecord | Ended
 
 
-def _work(pipe: Connection, results: Path, suite: str, snapshot_seconds: float) -> None:
+def _work(
+    pipe: Connection,
+    plugins: dict[tuple[str, str, str], str],
+    results: Path,
+    suite: str,
+    snapshot_seconds: float,
+) -> None:
     """Child process: jobs in, messages out, until the parent closes the pipe or dies."""
+    registry.admit(plugins)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     store = Store(results, suite)
     loaded: dict[str, Any] = {}
@@ -134,7 +141,8 @@ class Pool:
 
     def _start(self) -> Connection:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+        arguments = (theirs, registry.plugins(), *self._arguments)
+        process = self._context.Process(target=_work, args=arguments, daemon=True)
         process.start()
         theirs.close()
         self._processes[ours] = process

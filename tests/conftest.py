@@ -19,7 +19,11 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 # Tests see the shapes in the annotations; a user pays nothing for them. It has to be installed
 # before the first import of these modules, so it stays for the whole session. Optimizers are left
 # out: their floats arrive as 0-d tensors under vmap, which `float` does not admit.
-CHECKED = [name for name in ("hptransfer.norms",) if importlib.util.find_spec(name) is not None]
+CHECKED = [
+    name
+    for name in ("hptransfer.norms", "hptransfer.polar")
+    if importlib.util.find_spec(name) is not None
+]
 install_import_hook(CHECKED, "beartype.beartype")
 
 

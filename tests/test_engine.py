@@ -19,8 +19,8 @@ from hptransfer.spec import RunRecord, RunSpec
 from units import (
     CONTEXT,
     CPU,
-    MODELS,
     OPTIMIZERS,
+    PAIRS,
     VOCAB,
     data_for,
     lanes,
@@ -44,8 +44,7 @@ def numbers(record: RunRecord) -> tuple[Any, ...]:
 # Records
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "model"), PAIRS)
 def test_the_same_unit_gives_the_same_bytes_twice(optimizer: str, model: str) -> None:
     unit = ladder(spec(optimizer, model, clip=1.0), 3)
     assert [numbers(r) for r in records(unit)] == [numbers(r) for r in records(unit)]
@@ -129,8 +128,7 @@ def test_a_unit_whose_lanes_all_diverge_stops_early_and_gives_records(n: int) ->
 
 
 @pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "model"), PAIRS)
 def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     optimizer: str, model: str, n: int, tmp_path: Path
 ) -> None:
@@ -250,8 +248,7 @@ def test_flops_of_an_mlp_are_those_of_its_three_products() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "model"), PAIRS)
 def test_the_estimate_on_the_meta_device_agrees_with_the_counters(
     optimizer: str, model: str, n: int
 ) -> None:
@@ -323,8 +320,7 @@ def cuda_records(unit: list[RunSpec], model: str) -> Iterator[RunRecord]:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "model"), PAIRS)
 def test_every_optimizer_trains_on_a_gpu(optimizer: str, model: str, precision: str) -> None:
     run = spec(optimizer, model, steps=40, batch=16, precision=precision)
     for record in cuda_records(ladder(run, 2), model):

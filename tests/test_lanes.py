@@ -16,6 +16,7 @@ from units import (
     CONTEXT,
     MODELS,
     OPTIMIZERS,
+    PAIRS,
     VOCAB,
     digits,
     lanes,
@@ -94,8 +95,7 @@ def test_a_real_hyperparameter_may_differ_by_lane(
 
 
 @pytest.mark.parametrize("seeds", [(0, 0, 0), (0, 7, 9)], ids=["one seed", "mixed seeds"])
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "model"), PAIRS)
 def test_a_diverging_lane_leaves_the_others_untouched_bit_for_bit(
     optimizer: str, model: str, seeds: tuple[int, ...]
 ) -> None:
@@ -126,8 +126,7 @@ def test_a_lane_that_overflows_mid_run_leaves_the_others_untouched_bit_for_bit()
             assert torch.equal(weights(sick, lane)[name], w)
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "model"), PAIRS)
 def test_no_operation_falls_back_to_a_loop_over_lanes(optimizer: str, model: str) -> None:
     switch = torch._C._functorch._set_vmap_fallback_warning_enabled
     switch(True)  # and warnings are errors

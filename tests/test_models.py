@@ -3,6 +3,7 @@
 import json
 import math
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from hptransfer import registry
-from hptransfer.lanes import build
+from hptransfer.build import build
+from hptransfer.lanes import lr_factor
+from hptransfer.models.cnn import activated, cnn
 from hptransfer.models.gpt import GPT, causal_attention, gpt, rms_norm, rotate
 from hptransfer.models.mlp import mlp
+from hptransfer.models.vit import attention, cut, positions, vit
 from hptransfer.registry import InputError
-from units import MODELS, OPTIMIZERS, data_for, lanes, records, spec, tokens
+from units import MODELS, OPTIMIZERS, data_for, lanes, records, spec, stepped, tokens, weights
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -55,7 +59,7 @@ def test_roles_name_every_parameter_of_every_model() -> None:
 def test_no_model_has_a_bias_or_a_gain() -> None:
     for model in MODELS:
         assert all(
-            p.ndim == 2 for p in build(spec("adamw", model), data_for(model), 16).parameters()
+            p.ndim in (2, 4) for p in build(spec("adamw", model), data_for(model), 16).parameters()
         )
 
 
@@ -83,17 +87,19 @@ def test_gpt_knows_the_order_of_tokens() -> None:
     assert (model(torch.tensor([[1, 2, 3, 4]]))[0, -1] - swapped).abs().max() > 1e-3
 
 
-def test_attention_is_the_masked_softmax_of_its_formula() -> None:
+def test_attention_is_the_softmax_of_its_formula_masked_in_the_gpt_alone() -> None:
     q, k, v = (noise(2, 3, 5, 4, seed=s) for s in range(3))
     scores = q @ k.mT / math.sqrt(4)
     mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
     expected = scores.masked_fill(mask, -math.inf).softmax(-1) @ v
     torch.testing.assert_close(causal_attention(q, k, v), expected)
+    torch.testing.assert_close(attention(q, k, v), scores.softmax(-1) @ v)
 
 
+@pytest.mark.parametrize("attend", [causal_attention, attention])
 @pytest.mark.parametrize("in_dims", [(0, 0, 0), (1, 0, 2), (0, None, 0), (0, 0, None)])
 def test_attention_under_vmap_equals_a_loop_in_value_and_gradient(
-    in_dims: tuple[int | None, ...],
+    in_dims: tuple[int | None, ...], attend: Callable[..., Tensor]
 ) -> None:
     lanes_, shape = 3, (2, 3, 5, 4)
     leaves = []
@@ -106,8 +112,8 @@ def test_attention_under_vmap_equals_a_loop_in_value_and_gradient(
     def lane(i: int) -> list[Tensor]:
         return [t if d is None else t.select(d, i) for t, d in zip(leaves, in_dims, strict=True)]
 
-    together = vmap(causal_attention, in_dims=in_dims)(*leaves)
-    loop = torch.stack([causal_attention(*lane(i)) for i in range(lanes_)])
+    together = vmap(attend, in_dims=in_dims)(*leaves)
+    loop = torch.stack([attend(*lane(i)) for i in range(lanes_)])
     torch.testing.assert_close(together, loop)
     pull = noise(*together.shape, seed=9)
     for a, b in zip(
@@ -172,20 +178,123 @@ def test_a_model_under_vmap_equals_a_loop_in_bfloat16_too() -> None:
     torch.testing.assert_close(together[1], second, rtol=0.02, atol=0.02)
 
 
-def test_heads_grow_with_the_width_at_a_fixed_size() -> None:
+@pytest.mark.parametrize("per_lane", [False, True], ids=["shared images", "images a lane"])
+@pytest.mark.parametrize("model", ["vit", "cnn"])
+def test_an_image_model_under_vmap_equals_a_loop_in_value_and_gradient(
+    model: str, per_lane: bool
+) -> None:
+    net = build(spec("adamw", model, model_fields={"sqrt2": True}), data_for(model), 16).double()
+    side = 8 if model == "cnn" else 4
+    x = noise(3, 5, 1, side, side) if per_lane else noise(5, 1, side, side)
+    stacked = {
+        name: noise(3, *p.shape, seed=i).requires_grad_()
+        for i, (name, p) in enumerate(net.named_parameters())
+    }
+    together = vmap(lambda w, x: functional_call(net, w, (x,)), (0, 0 if per_lane else None))(
+        stacked, x
+    )
+    loop = torch.stack(
+        [
+            functional_call(net, {n: w[i] for n, w in stacked.items()}, (x[i] if per_lane else x,))
+            for i in range(3)
+        ]
+    )
+    torch.testing.assert_close(together, loop)
+    pull = noise(*together.shape, seed=9)
+    for a, b in zip(
+        torch.autograd.grad((together * pull).sum(), list(stacked.values())),
+        torch.autograd.grad((loop * pull).sum(), list(stacked.values())),
+        strict=True,
+    ):
+        assert b.abs().max() > 0
+        torch.testing.assert_close(a, b)
+
+
+def test_a_tied_weight_is_one_parameter_with_the_output_role() -> None:
+    tied, untied = (gpt(width=16, vocab=20, head_size=8, tied=t) for t in (True, False))
+    assert tied.head.weight is tied.embedding.weight
+    names = {name for name, _ in tied.named_parameters()}
+    assert names == {name for name, _ in untied.named_parameters()} - {"head.weight"}
+    assert set(tied.roles()) == names
+    assert tied.roles()["embedding.weight"] == "output"
+    assert untied.roles()["embedding.weight"] == "input"
+
+
+@pytest.mark.parametrize("lanes_", [1, 2])
+def test_a_tied_weight_moves_once_by_the_gradient_of_both_its_uses(lanes_: int) -> None:
+    run = spec("adamw", "gpt", steps=5, batch=16, model_fields={"tied": True})
+    unit = [run.point(run.log2_lr - i, 0) for i in range(lanes_)]
+    ours = stepped(unit, dtype=torch.float64)
+    begun = lanes(unit, dtype=torch.float64)
+    for lane, one in enumerate(unit):
+        other = gpt(width=16, vocab=61, n_layer=1, head_size=8, context=8, tied=True).double()
+        other.load_state_dict(weights(begun, lane), strict=False)
+        optimizer = torch.optim.AdamW(
+            other.parameters(), lr=1.0, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+        )
+        for t in range(one.steps):
+            x, y, _ = begun._batches.train(t)
+            optimizer.zero_grad()
+            F.cross_entropy(other(x).flatten(0, 1), y.flatten()).backward()
+            optimizer.param_groups[0]["lr"] = one.lr * lr_factor(one, t)
+            optimizer.step()
+        end = weights(ours, lane)
+        for name, w in other.named_parameters():
+            torch.testing.assert_close(end[name], w.detach(), rtol=0, atol=1e-10)
+        assert (end["embedding.weight"] - weights(begun, lane)["embedding.weight"]).abs().min() > 0
+
+
+@pytest.mark.parametrize("factory", [gpt, vit])
+def test_a_residual_branch_is_scaled_by_the_base_depth_over_the_depth(
+    factory: Callable[..., torch.nn.Module],
+) -> None:
+    x = noise(2, 4, 8)
+    turn = (torch.ones(4, 4, dtype=torch.complex128),) if factory is gpt else ()
+
+    def branches(**fields: int) -> tuple[Tensor, Tensor]:
+        """What attention and the MLP add to x."""
+        torch.manual_seed(0)
+        block = factory(8, head_size=8, **fields).double().blocks[0]  # type: ignore[index, union-attr]
+        added = []
+        for off in ("down", "o"):
+            kept = getattr(block, off).weight.data.clone()
+            getattr(block, off).weight.data.zero_()
+            added.append((block(x, *turn) - x).detach())
+            getattr(block, off).weight.data.copy_(kept)
+        return added[0], added[1]
+
+    plain, same = branches(n_layer=3), branches(n_layer=3, residual_base=3)
+    scaled = branches(n_layer=8, residual_base=2)
+    for a, b, c in zip(plain, same, scaled, strict=True):
+        assert a.abs().max() > 0.01
+        assert torch.equal(a, b)
+        torch.testing.assert_close(c, a * 2 / 8)
+
+
+@pytest.mark.parametrize("factory", [gpt, vit])
+def test_heads_grow_with_the_width_at_a_fixed_size(
+    factory: Callable[..., torch.nn.Module],
+) -> None:
     for width in (16, 64):
-        block = gpt(width=width, vocab=4, head_size=16, context=4).blocks[0]
-        assert block.head_size == 16
+        assert factory(width, head_size=16).blocks[0].head_size == 16  # type: ignore[index, union-attr]
 
 
-def test_a_width_that_the_head_size_does_not_divide_is_an_input_error() -> None:
+@pytest.mark.parametrize(
+    ("factory", "field"), [(gpt, "head_size"), (vit, "head_size"), (cnn, "group")]
+)
+def test_a_width_that_its_heads_or_groups_do_not_divide_is_an_input_error(
+    factory: Callable[..., torch.nn.Module], field: str
+) -> None:
     with pytest.raises(InputError) as caught:
-        gpt(width=40, head_size=32)
-    assert str(caught.value) == "width 40 is not a multiple of head_size 32"
+        factory(40, **{field: 32})
+    assert str(caught.value) == f"width 40 is not a multiple of {field} 32"
     assert caught.value.hint == "the nearest widths are 32 and 64"
     with pytest.raises(InputError) as caught:
-        gpt(width=8, head_size=32)
+        factory(8, **{field: 32})
     assert caught.value.hint == "the nearest width is 32"
+
+
+def test_a_run_of_a_wrong_width_is_an_input_error() -> None:
     with pytest.raises(InputError, match="width 20 is not a multiple of head_size 8"):
         lanes([spec("adamw", "gpt", width=20)])
 
@@ -193,6 +302,87 @@ def test_a_width_that_the_head_size_does_not_divide_is_an_input_error() -> None:
 def test_an_odd_head_size_is_an_input_error() -> None:
     with pytest.raises(InputError, match=r"^model.head_size: got 3, needs an even number$"):
         gpt(width=9, head_size=3)
+    with pytest.raises(InputError, match=r"^model.head_size: got 6, needs a multiple of 4$"):
+        vit(width=12, head_size=6)
+
+
+@pytest.mark.parametrize(
+    ("in_shape", "patch", "size", "fitting"),
+    [((1, 28, 28), 5, "28 x 28", "1, 2, 4, 7, 14, 28"), ((3, 12, 18), 4, "12 x 18", "1, 2, 3, 6")],
+)
+def test_a_patch_that_does_not_divide_the_image_is_an_input_error_that_names_those_that_do(
+    in_shape: tuple[int, ...], patch: int, size: str, fitting: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        vit(32, in_shape=in_shape, patch=patch)
+    assert str(caught.value) == f"model.patch: {patch} does not divide images of {size}"
+    assert caught.value.hint == f"patches that do: {fitting}"
+
+
+def test_an_image_is_cut_into_its_patches_row_by_row() -> None:
+    x = noise(2, 3, 4, 6)
+    patches = cut(x, 2)
+    assert patches.shape == (2, 6, 12)
+    for row in range(2):
+        for column in range(3):
+            piece = x[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            assert torch.equal(patches[:, 3 * row + column], piece.flatten(1))
+
+
+def test_positions_are_the_published_sines_and_cosines() -> None:
+    """`posemb_sincos_2d` of the paper's code (big_vision), element by element."""
+    width, rows, columns = 16, 3, 2
+    found = positions(rows, columns, width)
+    assert found.shape == (6, width)
+    for row in range(rows):
+        for column in range(columns):
+            angles = [10_000 ** (-i / (width // 4 - 1)) for i in range(width // 4)]
+            expected = [f(a * n) for n in (column, row) for f in (math.sin, math.cos)
+                        for a in angles]  # fmt: skip
+            assert found[columns * row + column].tolist() == pytest.approx(expected, abs=1e-6)
+    assert positions(7, 7, 4).isfinite().all()
+
+
+def test_a_vit_tells_the_order_of_patches_by_its_positions_alone() -> None:
+    torch.manual_seed(0)
+    net = vit(16, in_shape=(1, 4, 4), patch=2, head_size=8).double()
+    x = noise(3, 1, 4, 4)
+    swapped = torch.cat([x[:, :, 2:], x[:, :, :2]], dim=2)
+    assert (net(x) - net(swapped)).abs().max() > 1e-3
+    net.positions.zero_()
+    torch.testing.assert_close(net(x), net(swapped))
+
+
+def test_group_norm_shares_statistics_within_groups_of_the_same_size_at_every_width() -> None:
+    for width in (8, 24):
+        x = 3 * noise(2, width, 4, 5) + 1
+        grouped = x.view(2, width // 8, 8 * 20)
+        normal = (grouped - grouped.mean(-1, keepdim=True)) / grouped.std(
+            -1, correction=0, keepdim=True
+        )
+        expected = math.sqrt(2) * normal.view_as(x).clamp(min=0)
+        found = activated(x, 8, math.sqrt(2))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    louder = x.clone()
+    louder[:, 8:] = noise(2, 16, 4, 5, seed=1)
+    assert torch.equal(activated(louder, 8, 1.0)[:, :8], activated(x, 8, 1.0)[:, :8])
+
+
+def test_a_cnn_is_the_residual_network_of_its_description() -> None:
+    torch.manual_seed(0)
+    net = cnn(16, in_shape=(3, 9, 6), n_classes=4, n_block=3).double()
+    x = noise(2, 3, 9, 6)
+    h = activated(F.conv2d(x, net.stem.weight, stride=2, padding=1), 8, math.sqrt(2))
+    for block, size in zip(net.blocks, [(3, 2), (2, 1), (1, 1)], strict=True):
+        h = F.avg_pool2d(h, 2, ceil_mode=True)
+        assert h.shape[2:] == size
+        inner = activated(h, 8, math.sqrt(2))
+        inner = F.conv2d(inner, block.first.weight, padding=1)  # type: ignore[union-attr]
+        inner = activated(inner, 8, math.sqrt(2))
+        h = h + F.conv2d(inner, block.second.weight, padding=1)  # type: ignore[union-attr]
+    pooled = activated(h, 8, math.sqrt(2)).mean(dim=(2, 3))
+    torch.testing.assert_close(net(x), pooled @ net.head.weight.mT)
+    assert sum(p.numel() for p in net.parameters()) == 9 * 16 * (3 + 6 * 16) + 4 * 16
 
 
 def test_a_model_can_be_built_without_memory() -> None:
@@ -204,7 +394,7 @@ def test_a_model_can_be_built_without_memory() -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_registry_knows_every_field_of_a_model(model: str) -> None:
-    assert registry.load("model", model) in (gpt, mlp)
+    assert registry.load("model", model) in (gpt, mlp, vit, cnn)
     assert "sqrt2" in registry.describe("model", model).defaults
 
 

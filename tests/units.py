@@ -14,10 +14,28 @@ from hptransfer.spec import Param, RunRecord, RunSpec
 
 CPU = torch.device("cpu")
 OPTIMIZERS = tuple(registry.BUILTINS["optimizer"])
-MODELS = ("gpt", "mlp")
+MODELS = ("gpt", "mlp", "vit", "cnn")
+PAIRS = [  # every optimizer on one model, and two on every model
+    *((optimizer, "gpt") for optimizer in OPTIMIZERS),
+    *((optimizer, m) for optimizer in ("adamw", "transported_scion") for m in MODELS if m != "gpt"),
+]
+KEEPS_GRADIENT = ("scion_light",)  # its momentum lies in the gradient, which clipping would scale
 VOCAB = 61
 CONTEXT = 8
-LOG2_LR = {"adamw": -8.0, "adamw_mup": -7.0}  # the others move by a norm, and take 2^-4
+FIELDS: dict[str, dict[str, Any]] = {  # of the small models, where the defaults are too large
+    "gpt": {"n_layer": 1, "head_size": 8, "context": CONTEXT},
+    "mlp": {},
+    "vit": {"patch": 2, "n_layer": 1, "head_size": 8},
+    "cnn": {"n_block": 1},
+}
+LOG2_LR = {  # the others move by a norm, and take 2^-4
+    "adamw": -8.0,
+    "adamw_emb": -7.0,
+    "adamw_mup": -7.0,
+    "lion": -7.0,
+    "sgd": -5.0,
+    "signsgd": -7.0,
+}
 
 
 EMBEDDING = Param("e", "input", (7, 8), (7, 2), embedding=True)
@@ -43,29 +61,27 @@ def tokens(n: int = 3000, seed: int = 0) -> Tokens:
     return Tokens("made_up", stream[:cut], stream[cut:], VOCAB, "0" * 64)
 
 
-def digits(n: int = 400, seed: int = 0) -> Examples:
-    """Five classes of 1 x 4 x 4 images, a fixed pattern each, in noise."""
+def digits(n: int = 400, seed: int = 0, side: int = 4) -> Examples:
+    """Five classes of 1 x side x side images, a fixed pattern each, in noise."""
     rng = np.random.Generator(np.random.Philox(key=seed + 100))
-    patterns = rng.standard_normal((5, 1, 4, 4))
+    patterns = rng.standard_normal((5, 1, side, side))
     y = rng.integers(0, 5, n).astype(np.int64)
-    x = (patterns[y] + 0.5 * rng.standard_normal((n, 1, 4, 4))).astype(np.float32)
+    x = (patterns[y] + 0.5 * rng.standard_normal((n, 1, side, side))).astype(np.float32)
     cut = n * 4 // 5
     return Examples("made_up", x[:cut], y[:cut], x[cut:], y[cut:], 5, "0" * 64)
 
 
 def data_for(model: str) -> Data:
-    return tokens() if model == "gpt" else digits()
+    # a side of 8 leaves the convolutions 2 x 2 positions, so that every tap is used
+    return tokens() if model == "gpt" else digits(side=8 if model == "cnn" else 4)
 
 
 def spec(optimizer: str = "adamw", model: str = "gpt", **changes: Any) -> RunSpec:
     """A run of width 16 over base 8; `hp` is merged into the defaults, everything else replaces."""
     part = registry.describe("optimizer", optimizer)
-    fields = registry.describe("model", model).defaults
-    if model == "gpt":
-        fields = {**fields, "n_layer": 1, "head_size": 8, "context": CONTEXT}
-        fields.pop("vocab")
-    else:
-        fields = {"sqrt2": True}
+    fields = {**registry.describe("model", model).defaults, **FIELDS[model]}
+    for known in ("vocab", "in_shape", "n_classes"):  # comes from the data
+        fields.pop(known, None)
     given: dict[str, Any] = {
         "model": {"name": model, "revision": 1, **fields, **changes.pop("model_fields", {})},
         "data": {"name": "made_up", "revision": 1, "sha256": "0" * 64},
@@ -83,6 +99,8 @@ def spec(optimizer: str = "adamw", model: str = "gpt", **changes: Any) -> RunSpe
         "eval_batches": 2,
         "seed": 0,
     }
+    if optimizer in KEEPS_GRADIENT:
+        changes["clip"] = 0.0
     return RunSpec(**{**given, **changes})
 
 

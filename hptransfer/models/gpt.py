@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from hptransfer.registry import InputError
 
 REVISION = {"gpt": 1}
-LIMITS = {"n_layer": (1, 1000), "head_size": (2, 1024), "context": (2, 1_000_000)}
+LIMITS = {
+    "n_layer": (1, 1000),
+    "head_size": (2, 1024),
+    "context": (2, 1_000_000),
+    "residual_base": (0, 1000),
+}
 
 
 class _LaneAttention(torch.autograd.Function):
@@ -60,12 +65,13 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + c attention(norm(x)), then x + c mlp(norm(x)), with c = `branch`."""
 
-    def __init__(self, width: int, head_size: int, gain: float) -> None:
+    def __init__(self, width: int, head_size: int, gain: float, branch: float) -> None:
         super().__init__()
         self.head_size = head_size
         self.gain = gain
+        self.branch = branch
         self.q = nn.Linear(width, width, bias=False)
         self.k = nn.Linear(width, width, bias=False)
         self.v = nn.Linear(width, width, bias=False)
@@ -74,9 +80,9 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x: Tensor, turn: Tensor) -> Tensor:
-        x = x + self.attention(rms_norm(x), turn)
+        x = torch.add(x, self.attention(rms_norm(x), turn), alpha=self.branch)
         # gain * down(gelu) = down(gain * gelu), on a tensor a quarter the size
-        return x + self.gain * self.down(F.gelu(self.up(rms_norm(x))))
+        return x + self.branch * self.gain * self.down(F.gelu(self.up(rms_norm(x))))
 
     def attention(self, x: Tensor, turn: Tensor) -> Tensor:
         B, T, C = x.shape
@@ -110,22 +116,25 @@ class GPT(nn.Module):
         head_size: int,
         context: int,
         gain: float,
+        tied: bool,
+        branch: float,
     ) -> None:
         super().__init__()
+        self.tied = tied
         self.embedding = nn.Embedding(vocab, width)
-        self.blocks = nn.ModuleList(Block(width, head_size, gain) for _ in range(n_layer))
+        self.blocks = nn.ModuleList(Block(width, head_size, gain, branch) for _ in range(n_layer))
         self.head = nn.Linear(width, vocab, bias=False)
+        if tied:
+            self.head.weight = self.embedding.weight
         frequency = 10000.0 ** (-torch.arange(0, head_size, 2) / head_size)
         angle = torch.outer(torch.arange(context).float(), frequency)
         self.register_buffer("cos", angle.cos(), persistent=False)
         self.register_buffer("sin", angle.sin(), persistent=False)
 
     def roles(self) -> dict[str, str]:
-        return {
-            "embedding.weight": "input",
-            "head.weight": "output",
-            **{n: "hidden" for n, _ in self.named_parameters() if n.startswith("blocks.")},
-        }
+        # a tied weight counts once, under its first name
+        ends = {"embedding.weight": "output" if self.tied else "input", "head.weight": "output"}
+        return {n: ends.get(n, "hidden") for n, _ in self.named_parameters()}
 
     def forward(self, x: Tensor) -> Tensor:
         T = x.shape[1]
@@ -144,12 +153,16 @@ def gpt(
     head_size: int = 32,
     context: int = 64,
     sqrt2: bool = True,
+    tied: bool = False,
+    residual_base: int = 0,
 ) -> GPT:
-    """Pre-norm GPT: RMSNorm without gain, rotary positions, QK-norm, GELU, untied head.
+    """Pre-norm GPT: RMSNorm without gain, rotary positions, QK-norm, GELU, no biases.
 
-    No biases; the head size is fixed, so heads grow with `width`. `sqrt2` multiplies the activation
-    by sqrt(2) (Pethick et al. 2025, arXiv:2502.07529), for every optimizer of a suite alike.
-    Raises InputError where the head size does not divide the width.
+    The head size is fixed, so heads grow with `width`. `sqrt2` multiplies the activation by sqrt(2)
+    (Pethick et al. 2025, arXiv:2502.07529), for every optimizer of a suite alike. `tied`: one
+    weight is the embedding and the head. `residual_base`: every residual branch times
+    residual_base / n_layer (Dey et al. 2025, CompleteP, arXiv:2505.01618); 0 leaves them as they
+    are. Raises InputError where the head size does not divide the width.
     """
     if width % head_size:
         below = width // head_size * head_size
@@ -163,4 +176,6 @@ def gpt(
         raise InputError(
             f"model.head_size: got {head_size}, needs an even number", "rotary positions turn pairs"
         )
-    return GPT(width, vocab, n_layer, head_size, context, math.sqrt(2.0) if sqrt2 else 1.0)
+    gain = math.sqrt(2.0) if sqrt2 else 1.0
+    branch = residual_base / n_layer if residual_base else 1.0
+    return GPT(width, vocab, n_layer, head_size, context, gain, tied, branch)

@@ -1,7 +1,7 @@
-"""AdamW in the standard parametrization and in muP."""
+"""AdamW in the standard parametrization, with a scaled embedding lr, and in muP."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from hptransfer.optimizers.rules import State, Step, gaussian
 from hptransfer.spec import Param
 
-REVISION = {"adamw": 1, "adamw_mup": 1}
+REVISION = {"adamw": 1, "adamw_emb": 1, "adamw_mup": 2}
 LIMITS = {
     "beta1": (0.0, 0.9999),
     "beta2": (0.0, 0.99999),
@@ -28,6 +28,7 @@ class Adam:
     Source: Loshchilov & Hutter 2019, arXiv:1711.05101, Alg. 2.
     """
 
+    batched: ClassVar[bool] = True
     p: Param
     beta1: float
     beta2: float
@@ -55,6 +56,41 @@ class Adam:
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w
 
+    def settings(self, lr: float) -> dict[str, float | str]:
+        """What another framework is told, at the peak lr; `decay` is the shrinkage of a step."""
+        peak = lr if self.lr_fixed is None else self.lr_fixed
+        return {
+            "direction": "adam",
+            "lr": peak * self.lr_multiplier,
+            "beta1": self.beta1,
+            "beta2": self.beta2,
+            "eps": self.eps,
+            "decay": peak * self.decay,
+            "init": start_text(self.p, self.init_std),
+        }
+
+
+def start_text(p: Param, std: float) -> str:
+    """What `gaussian(p, std, ...)` draws, in words."""
+    if p.role == "vector":
+        return "ones" if p.gain else "zeros"
+    return f"normal {std:.6g}" if std else "zeros"
+
+
+def mup_std(p: Param, output_init: Literal["zero", "small"]) -> float:
+    """Deviation of muP's init: 1 for a one-hot input, else 1/sqrt(fan_in); output: see `adamw_mup`.
+
+    A tied weight is the output layer's and starts small, for zero tokens would all be alike.
+    """
+    match p.role:
+        case "output":
+            zero = output_init == "zero" and not p.tied
+            return 0.0 if zero else p.base_d_in**0.5 / p.d_in
+        case "input" if p.embedding:
+            return 1.0
+        case _:
+            return p.d_in**-0.5
+
 
 def adamw(
     p: Param,
@@ -67,10 +103,29 @@ def adamw(
 ) -> Adam:
     """AdamW in the standard parametrization (SP): one lr, every weight N(0, 0.02^2).
 
-    lr: change per element and step. Betas and decay as in GPT practice.
+    lr: change per element and step. Betas and decay as in GPT practice. Gains start at 1.
     Source: Loshchilov & Hutter 2019, arXiv:1711.05101; Radford et al. 2019 (init).
     """
     return Adam(p, beta1, beta2, eps, weight_decay, init_std)
+
+
+def adamw_emb(
+    p: Param,
+    *,
+    beta1: float = 0.9,
+    beta2: float = 0.95,
+    eps: float = 1e-8,
+    weight_decay: float = 0.1,
+    init_std: float = 0.02,
+) -> Adam:
+    """AdamW (SP) with the embedding's lr times the width multiplier d / base d.
+
+    lr: change per element and step, of embeddings at the base width. lr * decay of an embedding
+    stays as in `adamw`, which is ours. A tied embedding is an output layer and keeps one lr.
+    Source: arXiv:2605.21486 (most of muP's gain over SP lies in the embedding's lr).
+    """
+    lr_multiplier = p.m_out if p.embedding else 1.0
+    return Adam(p, beta1, beta2, eps, weight_decay, init_std, lr_multiplier)
 
 
 def adamw_mup(
@@ -85,17 +140,18 @@ def adamw_mup(
     """AdamW in muP: hidden and output lr/m, m = fan_in / base fan_in, decay times m.
 
     lr: change per element and step at the base width. `output_init`: zero, or variance
-    base_fan_in / fan_in^2. eps is small because it does not shrink with the gradients.
-    Source: Yang et al. 2022, arXiv:2203.03466, Table 8.
+    base_fan_in / fan_in^2; a tied weight starts small in any case (ours). eps is small because it
+    does not shrink with the gradients; that of hidden weights is divided by m and by the depth
+    over the base depth.
+    Source: Yang et al. 2022, arXiv:2203.03466, Table 8; eps: Dey et al. 2025, arXiv:2505.01618.
     """
-    fan_in, m = p.d_in, p.m
     match p.role:
         case "input" | "vector":
-            std, lr_multiplier, decay_multiplier = (1.0 if p.embedding else fan_in**-0.5), 1.0, 1.0
+            lr_multiplier, decay_multiplier = 1.0, 1.0
         case "hidden":
-            std, lr_multiplier, decay_multiplier = fan_in**-0.5, 1 / m, m
+            lr_multiplier, decay_multiplier = 1 / p.m, p.m
+            eps = eps / (p.m * p.depth_m)
         case "output":
-            std = 0.0 if output_init == "zero" else p.base_d_in**0.5 / fan_in
-            lr_multiplier, decay_multiplier = 1 / m, m
+            lr_multiplier, decay_multiplier = 1 / p.m, p.m
     decay = lr_multiplier * decay_multiplier * weight_decay
-    return Adam(p, beta1, beta2, eps, decay, std, lr_multiplier)
+    return Adam(p, beta1, beta2, eps, decay, mup_std(p, output_init), lr_multiplier)

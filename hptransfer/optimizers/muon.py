@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
 
 from hptransfer.norms import polar
-from hptransfer.optimizers.adamw import adamw, adamw_mup
+from hptransfer.optimizers.adamw import adamw, adamw_mup, start_text
 from hptransfer.optimizers.rules import Rule, State, Step, as_matrix, from_matrix, gaussian
 from hptransfer.spec import Param
 
@@ -16,6 +16,7 @@ REVISION = {"muon": 1, "muon_sp": 1}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "weight_decay": (0.0, 100.0),
+    "polar_steps": (0, 50),
     "aux_lr": (1e-9, 64.0),
     "aux_beta1": (0.0, 0.9999),
     "aux_beta2": (0.0, 0.99999),
@@ -27,9 +28,11 @@ LIMITS = {
 class Orthogonal:
     """W <- (1 - lr decay) W - lr * scale * polar(Nesterov momentum).
 
+    Convolutions are flattened to (C_out, C_in k k), fused matrices taken one by one.
     Source: Jordan 2024 (Muon): `buf.lerp_(g, 1 - beta)`, `g.lerp(buf, beta)`.
     """
 
+    batched: ClassVar[bool] = True
     p: Param
     beta: float
     weight_decay: float
@@ -38,6 +41,7 @@ class Orthogonal:
     nesterov: bool
     method: Literal["polar_express", "jordan", "svd"]
     dtype: Literal["float32", "mixed"]
+    steps: int
 
     def init_weight(self, generator: Generator) -> Tensor:
         return gaussian(self.p, self.init_std, generator)
@@ -48,11 +52,23 @@ class Orthogonal:
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         m = self.beta * state["m"] + (1 - self.beta) * g
         ahead = self.beta * m + (1 - self.beta) * g if self.nesterov else m
-        d = from_matrix(self.p, polar(as_matrix(self.p, ahead), self.method, self.dtype))
+        matrix = polar(as_matrix(self.p, ahead), self.method, self.dtype, self.steps)
+        d = from_matrix(self.p, matrix)
         return w * (1 - step.lr * self.weight_decay) - step.lr * self.scale * d, {"m": m}
 
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w
+
+    def settings(self, lr: float) -> dict[str, float | str]:
+        """What another framework is told, at the peak lr; `decay` is the shrinkage of a step."""
+        return {
+            "direction": "polar",
+            "lr": lr * self.scale,
+            "beta": self.beta,
+            "nesterov": float(self.nesterov),
+            "decay": lr * self.weight_decay,
+            "init": start_text(self.p, self.init_std),
+        }
 
 
 def muon(
@@ -64,6 +80,7 @@ def muon(
     scaling: Literal["original", "spectral", "match_rms_adamw"] = "original",
     polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
     polar_dtype: Literal["float32", "mixed"] = "mixed",
+    polar_steps: int = 0,
     aux_lr: float = 0.0078125,
     aux_beta1: float = 0.9,
     aux_beta2: float = 0.95,
@@ -71,15 +88,16 @@ def muon(
     """Muon on hidden matrices (their lr is tuned); muP-AdamW at a fixed lr elsewhere.
 
     lr: operator norm of an update of a square matrix. `scaling`: sqrt(max(1, d_out/d_in)),
-    sqrt(d_out/d_in), or 0.2 sqrt(max(d_out, d_in)). `polar`: the published 5 steps are "jordan".
+    sqrt(d_out/d_in), or 0.2 sqrt(max(d_out, d_in)). `polar`: the published 5 steps are "jordan";
+    `polar_steps`: 0 for the method's own number. Biases and gains are AdamW's, without decay.
     The auxiliary lr follows the schedule; its value and the hidden init (1/fan_in) are ours.
     Source: Jordan 2024 (Muon); Liu et al. 2025, arXiv:2502.16982 (match_rms_adamw).
     """
     if p.role != "hidden":
         aux = adamw_mup(p, beta1=aux_beta1, beta2=aux_beta2, weight_decay=0.0)
         return replace(aux, lr_fixed=aux_lr)
-    scale = _scale(p, scaling)
-    return Orthogonal(p, beta, weight_decay, scale, p.d_in**-0.5, nesterov, polar, polar_dtype)
+    scale, std = _scale(p, scaling), p.d_in**-0.5
+    return Orthogonal(p, beta, weight_decay, scale, std, nesterov, polar, polar_dtype, polar_steps)
 
 
 def muon_sp(
@@ -91,6 +109,7 @@ def muon_sp(
     scaling: Literal["original", "spectral", "match_rms_adamw"] = "original",
     polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
     polar_dtype: Literal["float32", "mixed"] = "mixed",
+    polar_steps: int = 0,
     aux_lr: float = 0.00390625,
     aux_beta1: float = 0.9,
     aux_beta2: float = 0.95,
@@ -104,8 +123,9 @@ def muon_sp(
     if p.role != "hidden":
         aux = adamw(p, beta1=aux_beta1, beta2=aux_beta2, weight_decay=0.0, init_std=init_std)
         return replace(aux, lr_fixed=aux_lr)
+    scale = _scale(p, scaling)
     return Orthogonal(
-        p, beta, weight_decay, _scale(p, scaling), init_std, nesterov, polar, polar_dtype
+        p, beta, weight_decay, scale, init_std, nesterov, polar, polar_dtype, polar_steps
     )
 
 

@@ -22,7 +22,13 @@ class Step(NamedTuple):
 
 @runtime_checkable
 class Rule(Protocol):
-    """How the parameters of one role and shape begin and move; tensors are (k, *shape)."""
+    """How a parameter begins and moves, written for one tensor of `Param.shape`.
+
+    The engine maps `update` and `readout` over same-shaped parameters and over lanes. A rule with a
+    true attribute `batched` is given same-shaped parameters together, as (k, *shape), which is
+    faster. A state entry named `gradient` replaces the gradient buffer: the next gradient is added
+    to it (ScionLight).
+    """
 
     def init_weight(self, generator: Generator) -> Tensor: ...
 
@@ -35,37 +41,67 @@ class Rule(Protocol):
         ...
 
 
+def _batched(rule: Rule) -> bool:
+    return getattr(rule, "batched", False)
+
+
+def init_state(rule: Rule, w: Tensor) -> State:
+    """States of same-shaped parameters, w: (k, *shape)."""
+    return rule.init_state(w) if _batched(rule) else torch.vmap(rule.init_state)(w)
+
+
+def update(rule: Rule, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
+    """One step of same-shaped parameters; tensors are (k, *shape)."""
+    if _batched(rule):
+        return rule.update(g, state, w, step)
+    return torch.vmap(rule.update, in_dims=(0, 0, 0, None))(g, state, w, step)
+
+
+def readout(rule: Rule, w: Tensor, state: State) -> Tensor:
+    """Where same-shaped parameters are evaluated; tensors are (k, *shape)."""
+    return rule.readout(w, state) if _batched(rule) else torch.vmap(rule.readout)(w, state)
+
+
 def as_matrix(p: Param, tensor: Tensor) -> Tensor:
-    """(*batch, *shape) -> (*batch, d_out, d_in): embedding transposed, taps flattened, (d, 1)."""
-    match len(p.shape):
-        case 1:
-            return tensor.unsqueeze(-1)
-        case 2:
-            return tensor.mT if p.embedding else tensor
-        case _:
-            return tensor.flatten(1 - len(p.shape))
+    """(*batch, *shape) -> (*batch, d_out, d_in).
+
+    Embedding transposed, taps flattened, a vector (d, 1); fused matrices: (*batch, parts, d_out,
+    d_in).
+    """
+    n = len(p.shape)
+    if n == 1:
+        return tensor.unsqueeze(-1)
+    if p.embedding:
+        return tensor.flatten(-n, -2).mT
+    matrix = tensor.flatten(1 - n)
+    return matrix.unflatten(-2, (p.parts, p.d_out)) if p.parts > 1 else matrix
 
 
 def from_matrix(p: Param, matrix: Tensor) -> Tensor:
     """Inverse of `as_matrix`."""
-    match len(p.shape):
-        case 1:
-            return matrix.squeeze(-1)
-        case 2:
-            return matrix.mT if p.embedding else matrix
-        case _:
-            return matrix.unflatten(-1, p.shape[1:])
+    if len(p.shape) == 1:
+        return matrix.squeeze(-1)
+    if p.embedding:
+        return matrix.mT.unflatten(-2, p.shape[:-1])
+    matrix = matrix.flatten(-3, -2) if p.parts > 1 else matrix
+    return matrix.unflatten(-1, p.shape[1:])
 
 
-def matrix_shape(p: Param) -> tuple[int, int]:
-    return p.d_out, p.d_in
+def matrix_shape(p: Param) -> tuple[int, ...]:
+    """(d_out, d_in), led by the number of fused matrices where there are several."""
+    return (p.parts, p.d_out, p.d_in) if p.parts > 1 else (p.d_out, p.d_in)
 
 
 def gaussian(p: Param, std: float, generator: Generator) -> Tensor:
-    """N(0, std^2), float64; zeros for a vector (a bias)."""
+    """N(0, std^2), float64; of the vectors a bias is 0 and a gain 1."""
     if p.role == "vector":
-        return torch.zeros(p.shape, dtype=torch.float64)
+        return vector_start(p)
     return std * torch.randn(p.shape, generator=generator, dtype=torch.float64)
+
+
+def vector_start(p: Param) -> Tensor:
+    """Zeros for a bias, ones for a gain; float64."""
+    return torch.full(p.shape, float(p.gain), dtype=torch.float64)
 
 
 def generator_for(seed: int, name: str) -> Generator:

@@ -1,35 +1,94 @@
-"""Scion (constrained and not) and transported Scion: a table of norms by role."""
+"""Scion, constrained or not, and its variant without a momentum buffer: a norm for every role."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from hptransfer.norms import Euclidean, Norm, Spectral, colnorm, rownorm, sign
+from hptransfer.norms import Euclidean, MeanNorm, Norm, Spectral, colnorm, rownorm, sign
 from hptransfer.optimizers.rules import (
-    Rule,
     State,
     Step,
     as_matrix,
     from_matrix,
     matrix_shape,
+    vector_start,
 )
 from hptransfer.spec import Param
 
-REVISION = {"scion": 1, "scion_unconstrained": 1, "transported_scion": 1}
+REVISION = {"scion": 1, "scion_unconstrained": 1, "scion_light": 1}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "radius_input": (1e-6, 1e6),
     "radius_hidden": (1e-6, 1e6),
     "radius_output": (1e-6, 1e6),
-    "transport": (0.0, 1.0),
+    "guard": (0.0, 1.0),
+    "polar_steps": (0, 50),
     "scion.log2_lr": (-30.0, 0.0),
+    "scion_light.constrained.log2_lr": (-30.0, 0.0),
 }
 
 NormName = Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"]
-PolarName = Literal["polar_express", "jordan", "svd"]
-PolarDtype = Literal["float32", "mixed"]
+VectorName = Literal["bias_rms", "sign"]
+Start = Literal["zero", "first"]
+
+
+class Polar(NamedTuple):
+    """How polar factors are computed; 0 steps is the method's own number."""
+
+    method: Literal["polar_express", "jordan", "svd"]
+    dtype: Literal["float32", "mixed"]
+    steps: int
+
+
+class Ball(NamedTuple):
+    """The norm of a role and the radius of its ball."""
+
+    norm: NormName
+    radius: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """The balls by role; a vector has the hidden radius. `guard`: of embeddings."""
+
+    input: Ball
+    hidden: Ball
+    output: Ball
+    vector: VectorName
+    guard: float
+    polar: Polar
+
+    def radius(self, p: Param) -> float:
+        return (self.hidden if p.role == "vector" else self._ball(p)).radius
+
+    def norm(self, p: Param) -> Norm:
+        if p.role == "vector":
+            return colnorm(one_hot=True) if self.vector == "bias_rms" else sign(one_hot=True)
+        guard = self.guard if p.embedding else 0.0
+        match self._ball(p).norm:
+            case "euclidean":
+                return Euclidean()
+            case "rownorm":
+                return rownorm(p.embedding, guard)
+            case "sign":
+                return sign(p.embedding, guard)
+            case "colnorm":
+                return colnorm(p.embedding, guard)
+            case "auto" if p.embedding:
+                return colnorm(one_hot=True, guard=guard)
+            case _:
+                return self._spectral(p)
+
+    def _ball(self, p: Param) -> Ball:
+        return {"input": self.input, "hidden": self.hidden, "output": self.output}[p.role]
+
+    def _spectral(self, p: Param) -> Spectral:
+        # max(1, .) is the published first layer of an MLP; a first convolution has none
+        dense_input = p.role == "input" and not p.embedding and not p.conv
+        method, dtype, steps = self.polar
+        return Spectral(p.embedding, dense_input, method, dtype, taps=p.taps, steps=steps)
 
 
 @dataclass(frozen=True)
@@ -39,17 +98,18 @@ class LMO:
     Source: Pethick et al. 2025, arXiv:2502.07529, Alg. 1 (unconstrained) and Alg. 2.
     """
 
+    batched: ClassVar[bool] = True
     p: Param
     norm: Norm
     radius: float
     beta: float
     constrained: bool
-    start: Literal["zero", "first"]
+    start: Start
 
     def init_weight(self, generator: Generator) -> Tensor:
-        """On the norm ball, times the radius; a vector starts at 0."""
+        """On the norm ball, times the radius; a bias starts at 0, a gain at 1."""
         if self.p.role == "vector":
-            return torch.zeros(self.p.shape, dtype=torch.float64)
+            return vector_start(self.p)
         matrix = self.norm.init(matrix_shape(self.p), generator)
         return self.radius * from_matrix(self.p, matrix)
 
@@ -70,86 +130,87 @@ class LMO:
 
     def displacement(self, m: Tensor, x: Tensor, step: Step) -> Tensor:
         """X_{t+1} - X_t = lr rho lmo(m), minus lr X_t in the constrained form."""
-        d = from_matrix(self.p, self.norm.lmo(as_matrix(self.p, m)))
-        move = step.lr * self.radius * d
+        move = self.free(m, step.lr)
         return move - step.lr * x if self.constrained else move
+
+    def free(self, m: Tensor, lr: Tensor) -> Tensor:
+        """lr rho lmo(m)."""
+        return lr * self.radius * from_matrix(self.p, self.norm.lmo(as_matrix(self.p, m)))
+
+    def settings(self, lr: float) -> dict[str, float | str]:
+        """What another framework is told, at the peak lr.
+
+        `lr` multiplies the direction without its width factor; `decay` is the shrinkage of a step.
+        """
+        direction, factor = self._direction()
+        return {
+            "direction": direction,
+            "lr": lr * self.radius * factor,
+            "beta": self.beta,
+            "decay": lr if self.constrained else 0.0,
+            "init": self._start_text(direction, self.radius * factor),
+        }
+
+    def _direction(self) -> tuple[str, float]:
+        """Name of the direction whose entries, rows, columns or singular values are units."""
+        if isinstance(self.norm, Euclidean):
+            return "frobenius", 1.0
+        assert isinstance(self.norm, Spectral | MeanNorm)
+        factor = self.norm.factor(matrix_shape(self.p))
+        if isinstance(self.norm, Spectral):
+            return "polar", factor
+        if self.norm.exponent == 1:
+            return "sign", factor
+        if self.p.role == "vector":
+            return "rms", 1.0
+        return ("rownorm" if self.norm.along == "row" else "colnorm"), factor
+
+    def _start_text(self, direction: str, size: float) -> str:
+        if self.p.role == "vector":
+            return "ones" if self.p.gain else "zeros"
+        kinds = {
+            "polar": "semi-orthogonal taps" if self.p.conv else "semi-orthogonal",
+            "sign": "random signs",
+            "colnorm": "normal with columns of norm",
+            "rownorm": "normal with rows of norm",
+            "frobenius": "normal with norm",
+        }
+        return f"{kinds[direction]} {size:.6g}"
 
 
 @dataclass(frozen=True)
-class Transported:
-    """Scion whose gradients are taken at Y = X + s kappa (X - X_prev); the weights hold Y.
+class Light:
+    """Scion with the unnormalised average in the gradient buffer, and no other state.
 
-    kappa = beta/(1-beta) after a first-gradient start, beta(1-beta^t)/(1-beta) after a zero start
-    with t gradients in the buffer. `decay`: s = transport (1 - lr_next/lr_peak), 0 in a warm-up.
-    Source: Zhang & Lin 2026, arXiv:2605.18528 (iteration, s = 1); the start factors, the strength
-    s and its schedule are ours.
+    G <- G + g by backpropagation, X <- X + lr rho lmo(G) (or the constrained form), G <- beta G.
+    With a scale-invariant lmo that is Scion after a zero start.
+    Source: Pethick et al. 2025, arXiv:2502.07529 (ScionLight); code LIONS-EPFL/scion.
     """
 
+    batched: ClassVar[bool] = True
     scion: LMO
-    transport: float
-    transport_schedule: Literal["constant", "decay"]
 
     def init_weight(self, generator: Generator) -> Tensor:
         return self.scion.init_weight(generator)
 
     def init_state(self, w: Tensor) -> State:
-        """m: momentum; u: last displacement of X; ahead: s kappa, so Y = X + ahead u."""
-        ahead = torch.zeros_like(w.sum(dim=tuple(range(1, w.ndim)), keepdim=True))
-        return {"m": torch.zeros_like(w), "u": torch.zeros_like(w), "ahead": ahead}
+        return {}
 
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
-        m = self.scion.momentum(g, state, step)
-        u = self.scion.displacement(m, self.readout(w, state), step)
-        ahead = torch.zeros_like(state["ahead"]) + self.strength(step) * self.kappa(step)
-        y = w + u + (ahead * u - state["ahead"] * state["u"])
-        return y, {"m": m, "u": u, "ahead": ahead}
+        """`g` is the buffer, to which this step's gradient was added."""
+        return w + self.scion.displacement(g, w, step), {"gradient": self.scion.beta * g}
 
     def readout(self, w: Tensor, state: State) -> Tensor:
-        return w - state["ahead"] * state["u"]
+        return w
 
-    def kappa(self, step: Step) -> Tensor | float:
-        beta = self.scion.beta
-        constant = beta / (1 - beta)
-        return constant if self.scion.start == "first" else constant * (1 - beta ** (step.t + 1))
-
-    def strength(self, step: Step) -> Tensor | float:
-        if self.transport_schedule == "constant":
-            return self.transport
-        decayed = self.transport * (1 - step.lr_next / step.lr_peak)
-        return torch.where(step.lr_next > step.lr, torch.zeros_like(decayed), decayed)
+    def settings(self, lr: float) -> dict[str, float | str]:
+        """As for Scion."""
+        return self.scion.settings(lr)
 
 
-def _norm(p: Param, name: NormName, polar: PolarName, dtype: PolarDtype) -> Norm:
-    one_hot = p.embedding or p.role == "vector"
-    dense_input = p.role == "input" and not p.embedding
-    match name:
-        case "colnorm":
-            return colnorm(one_hot)
-        case "rownorm":
-            return rownorm(one_hot)
-        case "sign":
-            return sign(one_hot)
-        case "spectral":
-            return Spectral(p.embedding, dense_input, polar, dtype)
-        case "euclidean":
-            return Euclidean()
-        case "auto":
-            if p.embedding:
-                return colnorm(one_hot=True)
-            return Spectral(False, dense_input, polar, dtype)
-
-
-def _lmo(
-    p: Param,
-    by_role: dict[str, tuple[NormName, float]],
-    beta: float,
-    constrained: bool,
-    start: Literal["zero", "first"],
-    polar: PolarName,
-    dtype: PolarDtype,
-) -> LMO:
-    name, radius = by_role[p.role]
-    return LMO(p, _norm(p, name, polar, dtype), radius, beta, constrained, start)
+def lmo_rule(p: Param, table: Table, beta: float, constrained: bool, start: Start) -> LMO:
+    """A gain takes the unconstrained step in either form, for the ball would draw it to 0."""
+    return LMO(p, table.norm(p), table.radius(p), beta, constrained and not p.gain, start)
 
 
 def scion(
@@ -162,19 +223,25 @@ def scion(
     input: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "auto",
     hidden: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "spectral",
     output: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "sign",
+    vector: Literal["bias_rms", "sign"] = "bias_rms",
+    guard: float = 0.0,
     start: Literal["zero", "first"] = "zero",
     polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
     polar_dtype: Literal["float32", "mixed"] = "mixed",
-) -> Rule:
+    polar_steps: int = 0,
+) -> LMO:
     """Constrained Scion: every layer stays in a norm ball, lr is the step of the combination.
 
     lr: fraction of the way to the ball's boundary, at most 1. Norms and radii (1, 3, 10) as for the
     paper's shallow GPT; `auto` is ColNorm for an embedding, Spectral with max(1, .) for a dense
-    input. Vectors move in the RMS norm with the hidden radius.
+    input, Spectral elsewhere. Vectors move in the RMS norm, or by signs, with the hidden radius; a
+    gain is not drawn to 0 (ours). `guard`: tokens whose momentum is below this fraction of the
+    largest token's stay put (ours; 0: only exact zeros). The published polar factor is "jordan".
     Source: Pethick et al. 2025, arXiv:2502.07529, Alg. 2, Rec. 3.1; code LIONS-EPFL/scion.
     """
-    by_role = _roles((input, radius_input), (hidden, radius_hidden), (output, radius_output))
-    return _lmo(p, by_role, beta, True, start, polar, polar_dtype)
+    balls = Ball(input, radius_input), Ball(hidden, radius_hidden), Ball(output, radius_output)
+    table = Table(*balls, vector, guard, Polar(polar, polar_dtype, polar_steps))
+    return lmo_rule(p, table, beta, True, start)
 
 
 def scion_unconstrained(
@@ -187,53 +254,46 @@ def scion_unconstrained(
     input: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "auto",
     hidden: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "spectral",
     output: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "sign",
+    vector: Literal["bias_rms", "sign"] = "bias_rms",
+    guard: float = 0.0,
     start: Literal["zero", "first"] = "zero",
     polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
     polar_dtype: Literal["float32", "mixed"] = "mixed",
-) -> Rule:
+    polar_steps: int = 0,
+) -> LMO:
     """Unconstrained Scion: W <- W + lr rho lmo(momentum), a norm for every role.
 
-    lr: operator norm (RMS -> RMS on hidden matrices) per update at radius 1.
+    lr: operator norm (RMS -> RMS on hidden matrices) per update at radius 1. Fields as in `scion`.
     Source: Pethick et al. 2025, arXiv:2502.07529, Alg. 1, Rec. 3.1; code LIONS-EPFL/scion.
     """
-    by_role = _roles((input, radius_input), (hidden, radius_hidden), (output, radius_output))
-    return _lmo(p, by_role, beta, False, start, polar, polar_dtype)
+    balls = Ball(input, radius_input), Ball(hidden, radius_hidden), Ball(output, radius_output)
+    table = Table(*balls, vector, guard, Polar(polar, polar_dtype, polar_steps))
+    return lmo_rule(p, table, beta, False, start)
 
 
-def transported_scion(
+def scion_light(
     p: Param,
     *,
     beta: float = 0.9,
-    transport: float = 0.5,
-    transport_schedule: Literal["constant", "decay"] = "decay",
+    constrained: bool = False,
     radius_input: float = 1.0,
     radius_hidden: float = 3.0,
     radius_output: float = 10.0,
     input: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "auto",
     hidden: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "spectral",
     output: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "sign",
-    start: Literal["zero", "first"] = "first",
+    vector: Literal["bias_rms", "sign"] = "bias_rms",
+    guard: float = 0.0,
     polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
     polar_dtype: Literal["float32", "mixed"] = "mixed",
-) -> Rule:
-    """Transported Scion, unconstrained: gradients at a point ahead of X, evaluated at X.
+    polar_steps: int = 0,
+) -> Light:
+    """ScionLight: Scion that keeps its momentum in the gradient buffer; no other state.
 
-    lr as in `scion_unconstrained`. The paper's iteration is transport = 1 with the constant
-    schedule; the default strength, 0.5 growing as the lr decays, is ours.
-    Source: Zhang & Lin 2026, arXiv:2605.18528 (iteration); strength and schedule: ours.
+    lr and fields as in `scion_unconstrained`, or as in `scion` with `constrained`. Gradients must
+    be neither zeroed nor clipped between steps.
+    Source: Pethick et al. 2025, arXiv:2502.07529; code LIONS-EPFL/scion (ScionLight).
     """
-    by_role = _roles((input, radius_input), (hidden, radius_hidden), (output, radius_output))
-    rule = _lmo(p, by_role, beta, False, start, polar, polar_dtype)
-    return Transported(rule, transport, transport_schedule)
-
-
-def _roles(
-    input: tuple[NormName, float], hidden: tuple[NormName, float], output: tuple[NormName, float]
-) -> dict[str, tuple[NormName, float]]:
-    """The table by role; a vector's RMS ball is ColNorm of a (d, 1) matrix."""
-    return {
-        "input": input,
-        "hidden": hidden,
-        "output": output,
-        "vector": ("colnorm", hidden[1]),
-    }
+    balls = Ball(input, radius_input), Ball(hidden, radius_hidden), Ball(output, radius_output)
+    table = Table(*balls, vector, guard, Polar(polar, polar_dtype, polar_steps))
+    return Light(lmo_rule(p, table, beta, constrained, "zero"))

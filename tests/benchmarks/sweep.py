@@ -1,9 +1,12 @@
-"""Trials per minute of a proxy sweep: ours, the same trials in a loop, and a process a trial.
+"""Trials per hour of `tune` against today's practice, at the narrow widths of a proxy sweep.
 
-Ours is what `tune` runs: worker processes, with the lanes that the engine's calibration picks.
-Prints a Markdown table of medians; asserts nothing about time.
+Ours is the command itself, start-up, calibrated lanes and processes, records and study included.
+Today's practice is `baseline.py`: a fresh process a trial, one at a time with torch's default
+threads, and two at once with one thread each. Same model, data, steps, batch and evaluation.
+Prints a Markdown table of medians and, with --plot, draws trials per hour against width; asserts
+nothing about time.
 
-    python tests/benchmarks/sweep.py [--widths 64 128 256] [--trials 8] [--steps 20] [--repeats 5]
+    python tests/benchmarks/sweep.py [--widths 64 128 256] [--trials 8] [--steps 150] [--repeats 5]
 """
 
 import argparse
@@ -14,110 +17,136 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from hptransfer import engine
-from hptransfer.estimate import calibrate
-from hptransfer.plan import pack
-from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.datasets import Tokens
 from hptransfer.suite import load_suite
-from hptransfer.workers import Ended, Job, Pool
+
+HERE = Path(__file__).parent
+SUITE = """
+claim = "a sweep to be timed"
+model = {{ name = "gpt", n_layer = 2, head_size = 32, context = 64 }}
+data = "python_source"
+base = {{ width = 64 }}
+proxy = {width}
+steps = {steps}
+batch = 16
+sampler = "random"
+trials = {trials}
+
+[optimizers.{optimizer}]
+lr = "2^-10..2^-5"
+{more}
+"""
 
 
-def specs_at(width: int, trials: int, steps: int, optimizer: str) -> list[RunSpec]:
-    suite = load_suite("gpt_width", {"steps": steps, "eval_batches": 4})
-    resolved = suite.resolve(engine.load_data(suite.data).sha256)
-    template = resolved.template(optimizer, width)
-    return [template.point(-8 + i / 2, 0) for i in range(trials)]
+def ours(folder: Path, width: int, options: argparse.Namespace) -> float:
+    """Seconds of `hptransfer tune` for `trials` runs."""
+    more = "warmup = 0.0\nclip = 1.0" if options.optimizer == "adamw" else 'hp = {polar = "jordan"}'
+    place = folder / "timed.toml"
+    fields = {"steps": options.steps, "trials": options.trials, "optimizer": options.optimizer}
+    place.write_text(SUITE.format(width=width, more=more, **fields))
+    with tempfile.TemporaryDirectory(dir=folder) as results:
+        lanes = ["--lanes", str(options.lanes)] if options.lanes else []
+        arguments = ["tune", str(place), "--results", results, "--quiet", "--yes", *lanes]
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "hptransfer", *arguments], check=True, stdout=subprocess.DEVNULL
+        )
+        spent = time.perf_counter() - began
+        [records] = Path(results).glob("timed/records-*.jsonl")
+        done = len(records.read_text().splitlines())
+    return spent * options.trials / done
 
 
-def in_units(specs: list[RunSpec], lanes: int) -> list[list[RunSpec]]:
-    return pack(specs, lambda _: lanes)
-
-
-def pooled(pool: Pool, units: list[list[RunSpec]], data: dict[str, object], threads: int) -> float:
-    """Seconds that a pool with warm workers takes for the units."""
-    began, waiting = time.perf_counter(), list(units)
-    while waiting or pool.in_flight:
-        while waiting and pool.free:
-            pool.submit(Job(waiting.pop(0), data, "cpu", threads, None))
-        for message in pool.messages(timeout=1.0):
-            if isinstance(message, Ended) and message.error:
-                raise RuntimeError(message.traceback or message.error)
-    return time.perf_counter() - began
-
-
-def in_a_loop(specs: list[RunSpec], data: engine.Data, threads: int) -> float:
-    """One trial after another in this process, all threads."""
-    engine.configure(threads)
+def practice(
+    data: Path, width: int, options: argparse.Namespace, at_once: int, threads: int
+) -> float:
+    """Seconds of `trials` runs of baseline.py, `at_once` of them side by side."""
+    arguments = [str(data), "--width", str(width), "--steps", str(options.steps)]
+    arguments += ["--optimizer", options.optimizer, "--threads", str(threads)]
     began = time.perf_counter()
-    for spec in specs:
-        for message in engine.train([spec], data, torch.device("cpu")):
-            assert not isinstance(message, RunRecord) or message.status == "done"
+    for first in range(0, options.trials, at_once):
+        running = [
+            subprocess.Popen(
+                [sys.executable, str(HERE / "baseline.py"), *arguments, "--seed", str(first + i)],
+                stdout=subprocess.DEVNULL,
+            )
+            for i in range(at_once)
+        ]
+        for each in running:
+            if each.wait() != 0:
+                raise RuntimeError("baseline.py failed")
     return time.perf_counter() - began
 
 
-def a_process_each(width: int, trials: int, steps: int, optimizer: str) -> float:
-    """A fresh interpreter a trial, one after another, default threads, start-up included."""
-    began = time.perf_counter()
-    for i in range(trials):
-        arguments = [str(width), str(trials), str(steps), optimizer, str(i)]
-        subprocess.run([sys.executable, __file__, "--one", *arguments], check=True)
-    return time.perf_counter() - began
+def plot(rates: dict[int, dict[str, float]], place: Path) -> None:
+    """Trials per hour against width, one line a method."""
+    from matplotlib.figure import Figure
 
-
-def one(width: str, trials: str, steps: str, optimizer: str, index: str) -> None:
-    spec = specs_at(int(width), int(trials), int(steps), optimizer)[int(index)]
-    data = engine.load_data(load_suite("gpt_width").data)
-    for _ in engine.train([spec], data, torch.device("cpu")):
-        pass
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name in next(iter(rates.values())):
+        axes.plot(list(rates), [rate[name] for rate in rates.values()], marker="o", label=name)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(list(rates), [str(width) for width in rates])
+    axes.set(xlabel="width", ylabel="trials per hour")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(place, metadata={"Date": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--optimizer", default="scion_unconstrained")
-    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--lanes", type=int, help="Instead of the calibrated number.")
+    parser.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
+    parser.add_argument("--plot", type=Path, help="Write an SVG here.")
     options = parser.parse_args()
-    if options.one:
-        one(*options.one)
-        return
     cores = len(os.sched_getaffinity(0))
-    suite = load_suite("gpt_width")
-    data = engine.load_data(suite.data)
-    print(f"{engine.device_name(torch.device('cpu'))}, {cores} cores, torch {torch.__version__}, ")
-    print(f"Python {platform.python_version()}; {options.optimizer}, {options.trials} trials of ")
-    print(f"{options.steps} steps; medians of {options.repeats}, trials per minute.\n")
-    print("| width | lanes x workers | ours | loop | process a trial | ours/loop | ours/process |")
-    print("|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as scratch, Pool(cores, Path(scratch), "b", 1e9) as pool:
+    tokens = engine.load_data(load_suite("gpt_width").data)
+    assert isinstance(tokens, Tokens)
+    print(
+        f"{engine.device_name(torch.device('cpu'))}, {cores} cores, torch {torch.__version__}, "
+        f"Python {platform.python_version()}; {options.optimizer}, {options.trials} trials of "
+        f"{options.steps} steps, medians of {options.repeats}; trials per hour.\n"
+    )
+    names = ("hptransfer tune", "one process a trial", f"{cores} one-thread processes")
+    print(f"| width | {' | '.join(names)} | ours / one | ours / {cores} |")
+    print("|---|---|---|---|---|---|")
+    rates = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        data = folder / "data.bin"
+        data.write_bytes(tokens.train.tobytes() + tokens.heldout.tobytes())
         for width in options.widths:
-            specs = specs_at(width, options.trials, options.steps, options.optimizer)
-            engine.configure(1)
-            lanes = calibrate(specs[0], data, torch.device("cpu")).lanes
-            share = -(-len(specs) // cores)
-            units = in_units(specs, min(lanes, share))
-            warm = [[s] for s in specs_at(width, cores, 1, options.optimizer)]
-            pooled(pool, warm, suite.data, 1)
-            seconds: dict[str, list[float]] = {"ours": [], "loop": [], "process": []}
+            ways: list[Callable[[], float]] = [
+                lambda width=width: ours(folder, width, options),
+                lambda width=width: practice(data, width, options, 1, 0),
+                lambda width=width: practice(data, width, options, cores, 1),
+            ]
+            ways[0]()  # calibrate once, as a first command of a user would
+            seconds: list[list[float]] = [[], [], []]
             for _ in range(options.repeats):
-                seconds["ours"].append(pooled(pool, units, suite.data, 1))
-                seconds["loop"].append(in_a_loop(specs, data, cores))
-                seconds["process"].append(
-                    a_process_each(width, options.trials, options.steps, options.optimizer)
-                )
-            rate = {k: 60 * options.trials / statistics.median(v) for k, v in seconds.items()}
+                for spent, way in zip(seconds, ways, strict=True):
+                    spent.append(way())
+            rate = [3600 * options.trials / statistics.median(spent) for spent in seconds]
+            rates[width] = dict(zip(names, rate, strict=True))
+            shown = " | ".join(f"{each:.0f}" for each in rate)
             print(
-                f"| {width} | {len(units[0])} x {cores} | {rate['ours']:.1f} | {rate['loop']:.1f} "
-                f"| {rate['process']:.1f} | {rate['ours'] / rate['loop']:.2f} "
-                f"| {rate['ours'] / rate['process']:.2f} |",
+                f"| {width} | {shown} | {rate[0] / rate[1]:.2f} | {rate[0] / rate[2]:.2f} |",
                 flush=True,
             )
+    if options.plot:
+        plot(rates, options.plot)
 
 
 if __name__ == "__main__":

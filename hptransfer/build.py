@@ -1,0 +1,100 @@
+"""From a run's spec to its model, and to the parameters as optimizers see them."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from hptransfer import registry
+from hptransfer.datasets import Examples, Tokens
+from hptransfer.registry import InputError
+from hptransfer.roles import kinds
+from hptransfer.spec import Param, RunSpec
+
+Data = Tokens | Examples
+
+
+def build(spec: RunSpec, data: Data, width: int) -> nn.Module:
+    """The model of a spec at a width, on the current default device.
+
+    What the data say of themselves (vocab; in_shape, n_classes) goes to a factory that asks for it.
+    Raises InputError where the factory gives no module.
+    """
+    fields = {k: v for k, v in spec.model.items() if k not in ("name", "revision")}
+    factory = registry.load_spec("model", spec.model)
+    asked = inspect.signature(factory).parameters
+    dims = {k: v for k, v in data.dims.items() if k in asked}
+    model = factory(width, **{**fields, **dims})
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"model {spec.model['name']!r}: gave a {type(model).__name__}",
+            "a model is a function of the width that returns a torch.nn.Module",
+        )
+    return model
+
+
+def context_of(spec: RunSpec) -> int:
+    """Tokens a sequence. Raises InputError for a model of images on text."""
+    if "context" not in spec.model:
+        raise InputError(
+            f"model {spec.model['name']!r}: text data need its field `context`",
+            "give the model's function an argument such as context: int = 64",
+        )
+    return spec.model["context"]
+
+
+def describe_params(spec: RunSpec, data: Data) -> list[Param]:
+    """Every parameter with its role and its shapes at `width` and at the base width.
+
+    Raises InputError where a role is neither said nor to be seen.
+    """
+    with torch.device("meta"):
+        model = build(spec, data, spec.width)
+        wider = build(spec, data, 2 * spec.width)
+        base = build(spec, data, spec.base.get("width", spec.width))
+    try:
+        return params(model, wider, base, depth_m=_depth_m(spec))
+    except InputError as error:
+        raise InputError(f"model {spec.model['name']!r}: {error}", error.hint) from None
+
+
+def params(
+    model: nn.Module,
+    wider: nn.Module,
+    base: nn.Module,
+    said: Mapping[str, str] | None = None,
+    depth_m: float = 1.0,
+) -> list[Param]:
+    """The parameters of a module; `wider` is it at another width, `base` at the base width.
+
+    `said`: roles that need not be inferred, by default the module's own `roles()`.
+    """
+    roles: Callable[[], Mapping[str, str]] | None = getattr(model, "roles", None)
+    own = roles() if roles is not None else {}
+    found = kinds(model, wider, own if said is None else said)
+    base_shapes = {name: tuple(p.shape) for name, p in base.named_parameters()}
+    described = []
+    for name, p in model.named_parameters():
+        if name not in base_shapes:
+            raise InputError(
+                f"{name}: not in the model at the base width",
+                "widths must share their parameters' names",
+            )
+        kind = vars(found[name])
+        described.append(Param(name, shape=tuple(p.shape), base_shape=base_shapes[name], **kind))
+    if depth_m != 1.0:
+        return [_deeper(p, depth_m) for p in described]
+    return described
+
+
+def _deeper(p: Param, depth_m: float) -> Param:
+    values: dict[str, Any] = {**vars(p), "depth_m": depth_m}
+    return Param(**values)
+
+
+def _depth_m(spec: RunSpec) -> float:
+    """Depth over the base depth of CompleteP, where the model scales its residual branches."""
+    base = spec.model.get("residual_base", 0)
+    return spec.model["n_layer"] / base if base else 1.0

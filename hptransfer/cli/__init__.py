@@ -1,0 +1,60 @@
+"""The command line. The only modules that print or exit."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from hptransfer import __version__
+from hptransfer.cli import checking, reading, training
+from hptransfer.cli.options import FailedError, app, err, out
+from hptransfer.registry import InputError
+
+for _command in (
+    training.tune,
+    training.transfer,
+    training.run,
+    training.plan,
+    reading.report,
+    reading.export,
+    reading.cite,
+    checking.validate,
+):
+    app.command()(_command)
+app.command("list")(reading.list_)
+
+
+def _version(value: bool) -> None:
+    if value:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command line; wrong input is one line and a hint, exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except InputError as error:
+        _die(error, 2)
+    except FailedError as error:
+        _die(error, 1)
+    except BrokenPipeError:  # the reader of stdout has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _die(error: InputError | FailedError, code: int) -> None:
+    err.print(f"error: {error}", markup=False, soft_wrap=True)
+    if error.hint:
+        err.print(f"\nhint: {error.hint}", markup=False, soft_wrap=True)
+    sys.exit(code)

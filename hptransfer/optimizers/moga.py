@@ -1,0 +1,125 @@
+"""MOGA: steepest descent in mean-normalised norms, row by row or column by column."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from hptransfer.norms import MeanNorm, colnorm, sign
+from hptransfer.norms import moga_col as column_norm
+from hptransfer.norms import moga_row as row_norm
+from hptransfer.optimizers.adamw import mup_std, start_text
+from hptransfer.optimizers.rules import State, Step, as_matrix, from_matrix, gaussian, matrix_shape
+from hptransfer.spec import Param
+
+REVISION = {"moga_row": 1, "moga_col": 1}
+LIMITS = {"beta1": (0.0, 0.9999), "beta2": (0.0, 0.9999), "weight_decay": (0.0, 100.0)}
+
+
+@dataclass(frozen=True)
+class MOGA:
+    """W <- (1 - lr decay) W + lr lmo(beta2 M + (1-beta2) G), then M <- beta1 M + (1-beta1) G.
+
+    The look-ahead uses the old M; beta1 = beta2 is a plain average.
+    Source: Xu, Li, Lu 2026, arXiv:2603.09952 (update).
+    """
+
+    batched: ClassVar[bool] = True
+    p: Param
+    norm: MeanNorm
+    direction: str
+    beta1: float
+    beta2: float
+    weight_decay: float
+
+    def init_weight(self, generator: Generator) -> Tensor:
+        return gaussian(self.p, self._std, generator)
+
+    def init_state(self, w: Tensor) -> State:
+        return {"m": torch.zeros_like(w)}
+
+    def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
+        ahead = self.beta2 * state["m"] + (1 - self.beta2) * g
+        m = self.beta1 * state["m"] + (1 - self.beta1) * g
+        d = from_matrix(self.p, self.norm.lmo(as_matrix(self.p, ahead)))
+        return w * (1 - step.lr * self.weight_decay) + step.lr * d, {"m": m}
+
+    def readout(self, w: Tensor, state: State) -> Tensor:
+        return w
+
+    def settings(self, lr: float) -> dict[str, float | str]:
+        """What another framework is told, at the peak lr.
+
+        `lr` multiplies the direction without its width factor; `decay` is the shrinkage of a step.
+        """
+        return {
+            "direction": self.direction,
+            "lr": lr * self.norm.factor(matrix_shape(self.p)),
+            "beta1": self.beta1,
+            "beta2": self.beta2,
+            "decay": lr * self.weight_decay,
+            "init": start_text(self.p, self._std),
+        }
+
+    @property
+    def _std(self) -> float:
+        return mup_std(self.p, "zero")
+
+
+def _rule(
+    param: Param,
+    matrices: MeanNorm,
+    direction: str,
+    embedding: Literal["colnorm", "sign"],
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+) -> MOGA:
+    """The table by role; decay would draw a gain to 0, so vectors have none."""
+    if param.role == "vector":
+        return MOGA(param, sign(one_hot=True), "sign", beta1, beta2, 0.0)
+    if param.embedding:
+        tokens = colnorm(one_hot=True) if embedding == "colnorm" else sign(one_hot=True)
+        return MOGA(param, tokens, embedding, beta1, beta2, weight_decay)
+    return MOGA(param, matrices, direction, beta1, beta2, weight_decay)
+
+
+def moga_row(
+    param: Param,
+    *,
+    p: Literal["1", "1.5", "2", "3", "inf"] = "2",
+    embedding: Literal["colnorm", "sign"] = "colnorm",
+    beta1: float = 0.95,
+    beta2: float = 0.9,
+    weight_decay: float = 0.1,
+) -> MOGA:
+    """MOGA with row normalisation: (p, mean) -> (inf, mean), an lr that is free of width.
+
+    W <- W - lr d_in^(-1/p) sign(M)|M|^(p-1) / ||row||_p^(p-1); p = 1 is Sign/d_in, p = 2 RowNorm,
+    p = inf the first largest entry of every row. Embeddings: ColNorm or Sign; vectors: sign.
+    lr: (p, mean) -> inf operator norm of an update. beta1, beta2 (near Muon's Nesterov momentum,
+    0.95 and 0.95^2), decay (none on vectors) and init (muP's, zero output) are ours.
+    Source: Xu, Li, Lu 2026, arXiv:2603.09952.
+    """
+    return _rule(param, row_norm(p), f"row p={p}", embedding, beta1, beta2, weight_decay)
+
+
+def moga_col(
+    param: Param,
+    *,
+    q: Literal["2", "3", "inf"] = "2",
+    embedding: Literal["colnorm", "sign"] = "colnorm",
+    beta1: float = 0.95,
+    beta2: float = 0.9,
+    weight_decay: float = 0.1,
+) -> MOGA:
+    """MOGA with column normalisation: (1, mean) -> (q, mean), an lr that is free of width.
+
+    W <- W - lr (d_out^(1/q)/d_in) sign(M)|M|^(q*-1) / ||column||_{q*}^(q*-1), 1/q + 1/q* = 1;
+    q = 2 is ColNorm, q = inf is Sign/d_in. Embeddings: ColNorm or Sign; vectors: sign.
+    lr: (1, mean) -> (q, mean) operator norm of an update. beta1, beta2 (near Muon's Nesterov
+    momentum, 0.95 and 0.95^2), decay (none on vectors) and init (muP's, zero output) are ours.
+    Source: Xu, Li, Lu 2026, arXiv:2603.09952.
+    """
+    return _rule(param, column_norm(q), f"column q={q}", embedding, beta1, beta2, weight_decay)

@@ -1,0 +1,164 @@
+"""Transported Scion: gradients at a point ahead of X, from which the momentum carries no lag."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from hptransfer.optimizers.rules import State, Step
+from hptransfer.optimizers.scion import LMO, Ball, Polar, Table, lmo_rule
+from hptransfer.registry import InputError
+from hptransfer.spec import Param
+
+REVISION = {"transported_scion": 1}
+LIMITS = {
+    "beta": (0.0, 0.9999),
+    "transport": (0.0, 1.0),
+    "kappa_cap": (0.0, 1e6),
+    "radius_input": (1e-6, 1e6),
+    "radius_hidden": (1e-6, 1e6),
+    "radius_output": (1e-6, 1e6),
+    "guard": (0.0, 1.0),
+    "polar_steps": (0, 50),
+    "transported_scion.constrained.log2_lr": (-30.0, 0.0),
+}
+
+
+@dataclass(frozen=True)
+class Transported:
+    """Scion whose gradients are taken at Y = X + s kappa (X - X_prev); the weights hold Y.
+
+    m' = beta m + (1-beta) g(Y) averages gradients as if all were taken at X where
+    (1-beta) kappa = beta W, with W the weight of the gradients in m: 1 after a first-gradient
+    start, 1 - beta^t after t gradients from a zero start. So kappa is beta/(1-beta) or
+    beta(1-beta^t)/(1-beta), at most `kappa_cap`; `kappa_warmup` lets it grow linearly over the
+    first 2/(1-beta) steps. `decay`: s = transport (1 - lr_next/lr_peak), 0 in a warm-up.
+    `store`: keep the last displacement, or rebuild it from the momentum by a second lmo.
+    Source: Zhang & Lin 2026, arXiv:2605.18528 (iteration, s = 1); the start factors, cap and
+    warm-up, the strength s and its schedule, and the constrained form are ours.
+    """
+
+    batched: ClassVar[bool] = True
+    scion: LMO
+    transport: float
+    transport_schedule: Literal["constant", "decay"]
+    kappa_cap: float
+    kappa_warmup: bool
+    store: Literal["displacement", "recompute"]
+
+    def init_weight(self, generator: Generator) -> Tensor:
+        return self.scion.init_weight(generator)
+
+    def init_state(self, w: Tensor) -> State:
+        """m: momentum; ahead: s kappa, so Y = X + ahead u; weight: W, after a zero start.
+
+        u: last displacement of X; or lr: that of the last step, from which u = lr rho lmo(m).
+        """
+        every = tuple(range(-len(self.scion.p.shape), 0))
+        scalar = torch.zeros_like(w.sum(dim=every, keepdim=True))
+        state = {"m": torch.zeros_like(w), "ahead": scalar}
+        if self.store == "displacement":
+            state["u"] = torch.zeros_like(w)
+        else:
+            state["lr"] = scalar.clone()
+        if self.scion.start == "zero":
+            state["weight"] = scalar.clone()
+        return state
+
+    def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
+        return self.advance(g, state, w, step, self.scion.beta)
+
+    def advance(
+        self, g: Tensor, state: State, w: Tensor, step: Step, beta_next: float | Tensor
+    ) -> tuple[Tensor, State]:
+        """`update` where beta changes: Y is placed for the average of the next step."""
+        u_prev = self._displacement(state)
+        x = w - state["ahead"] * u_prev
+        m = self.scion.momentum(g, state, step)
+        u = self.scion.displacement(m, x, step)
+        kept: State = {"m": m}
+        weight: Tensor | float = 1.0
+        if "weight" in state:
+            beta = self.scion.beta
+            weight = kept["weight"] = beta * state["weight"] + (1 - beta)
+        ahead = self.strength(step) * self.kappa(step, beta_next, weight)
+        ahead = kept["ahead"] = torch.zeros_like(state["ahead"]) + ahead
+        if self.store == "displacement":
+            kept["u"] = u
+        else:
+            kept["lr"] = torch.zeros_like(ahead) + step.lr
+        return w + u + (ahead * u - state["ahead"] * u_prev), kept
+
+    def readout(self, w: Tensor, state: State) -> Tensor:
+        return w - state["ahead"] * self._displacement(state)
+
+    def _displacement(self, state: State) -> Tensor:
+        return state["u"] if "u" in state else self.scion.free(state["m"], state["lr"])
+
+    def kappa(self, step: Step, beta_next: float | Tensor, weight: float | Tensor) -> Tensor:
+        """Displacements ahead of X at which the gradient after this step is taken."""
+        exact = torch.zeros_like(step.lr) + beta_next / (1 - beta_next) * weight
+        kappa = torch.clamp(exact, max=self.kappa_cap)
+        if not self.kappa_warmup:
+            return kappa
+        grown = torch.zeros_like(step.lr) + (step.t + 1) * (1 - beta_next) / 2
+        return kappa * torch.clamp(grown, max=1.0)
+
+    def strength(self, step: Step) -> Tensor | float:
+        if self.transport_schedule == "constant":
+            return self.transport
+        decayed = self.transport * (1 - step.lr_next / step.lr_peak)
+        return torch.where(step.lr_next > step.lr, torch.zeros_like(decayed), decayed)
+
+    def settings(self, lr: float) -> dict[str, float | str]:
+        """As for Scion, and the strength of the transport."""
+        return {
+            **self.scion.settings(lr),
+            "transport": self.transport,
+            "transport_schedule": self.transport_schedule,
+        }
+
+
+def transported_scion(
+    p: Param,
+    *,
+    beta: float = 0.9,
+    transport: float = 0.5,
+    transport_schedule: Literal["constant", "decay"] = "decay",
+    kappa_cap: float = 1e6,
+    kappa_warmup: bool = False,
+    constrained: bool = False,
+    radius_input: float = 1.0,
+    radius_hidden: float = 3.0,
+    radius_output: float = 10.0,
+    input: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "auto",
+    hidden: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "spectral",
+    output: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "sign",
+    vector: Literal["bias_rms", "sign"] = "bias_rms",
+    guard: float = 0.0,
+    start: Literal["zero", "first"] = "first",
+    store: Literal["displacement", "recompute"] = "displacement",
+    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
+    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    polar_steps: int = 0,
+) -> Transported:
+    """Transported Scion: gradients at a point ahead of X, evaluated at X.
+
+    lr and other fields as in `scion_unconstrained`, or as in `scion` with `constrained`: then X
+    stays in its ball and Y may leave it. The paper's iteration is transport = 1 with the constant
+    schedule; the default strength, 0.5 growing as the lr decays, is ours, as are the cap and the
+    warm-up of kappa, beta/(1-beta). `store = "recompute"` spends a second lmo instead of a buffer.
+    Raises InputError for "recompute" with `constrained`.
+    Source: Zhang & Lin 2026, arXiv:2605.18528 (iteration); strength and schedule: ours.
+    """
+    if constrained and store == "recompute":
+        raise InputError(
+            "transported_scion: got store 'recompute' with constrained, "
+            "allowed there: 'displacement'",
+            "a constrained displacement holds X too, which the momentum does not give back",
+        )
+    balls = Ball(input, radius_input), Ball(hidden, radius_hidden), Ball(output, radius_output)
+    table = Table(*balls, vector, guard, Polar(polar, polar_dtype, polar_steps))
+    scion = lmo_rule(p, table, beta, constrained, start)
+    return Transported(scion, transport, transport_schedule, kappa_cap, kappa_warmup, store)

@@ -1,0 +1,162 @@
+"""The polar factor U V^T of M = U S V^T: by SVD, Newton-Schulz (Muon) or Polar Express."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hptransfer.registry import InputError
+
+Matrix = Float[Tensor, "*batch d_out d_in"]
+PolarMethod = Literal["polar_express", "jordan", "svd"]
+PolarDtype = Literal["float32", "mixed", "bfloat16"]
+PolarForm = Literal["auto", "plain", "gram"]
+Row = tuple[float, float, float]
+
+BFLOAT16_ROWS = 128  # a smaller side below this is faster in float32 on CPU (1.8 times at 32)
+
+# Jordan 2024 (Muon), one quintic for every step; singular values end in [0.47, 1.20].
+JORDAN: Row = (3.4445, -4.7750, 2.0315)
+JORDAN_STEPS = 5
+
+# Amsel et al. 2025 (Polar Express), arXiv:2505.16932, Alg. 1, first to last step: against rounding
+# above 1 all but the last see X / 1.01. More steps repeat the last.
+_SAFETY = 1.01
+POLAR_EXPRESS: tuple[Row, ...] = (
+    *(
+        (a / _SAFETY, b / _SAFETY**3, c / _SAFETY**5)
+        for a, b, c in (
+            (8.28721201814563, -23.595886519098837, 17.300387312530933),
+            (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+            (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+            (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+            (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+            (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+            (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+        )
+    ),
+    (1.875, -1.25, 0.375),
+)
+
+# Every three steps the Gram form multiplies into X and starts from a fresh Gram matrix: that has
+# the squared condition number, and eight steps on one turn its rounding into an operator norm of
+# 1.12 (float32, k^-1.5, 1024 x 256). Two starts (3 + 5 steps) leave 1e-5, three 7e-7, like the
+# plain form. In bfloat16 three steps already diverge and two lose 5e-3 of <M, D>.
+GRAM_STEPS = 3
+# Long over short side from which the Gram form is faster in float32 on CPU, measured on short sides
+# of 64 to 512: 0.9 to 1.1 times as fast at 2, 1.1 to 1.4 at 3, 1.2 to 1.8 at 4, 2 or more at 16.
+# Against `mixed` it does not pay from 128 on, where bfloat16 is 2 to 3 times as fast as float32.
+GRAM_ASPECT = 3
+
+
+def divide(x: Tensor, size: Tensor) -> Tensor:
+    """x / size, and exactly 0 where size is 0: relative, so no absolute eps."""
+    return x / torch.where(size > 0, size, torch.ones_like(size))
+
+
+def coefficients(method: PolarMethod, steps: int = 0) -> tuple[Row, ...]:
+    """(a, b, c) of every step, first to last; 0 steps is the method's own number (5 or 8)."""
+    if method == "jordan":
+        return (steps or JORDAN_STEPS) * (JORDAN,)
+    steps = steps or len(POLAR_EXPRESS)
+    return POLAR_EXPRESS[:steps] + (steps - len(POLAR_EXPRESS)) * POLAR_EXPRESS[-1:]
+
+
+def polar(
+    m: Matrix,
+    method: PolarMethod = "polar_express",
+    dtype: PolarDtype = "mixed",
+    steps: int = 0,
+    form: PolarForm = "auto",
+) -> Matrix:
+    """Polar factor U V^T of M = U S V^T; zero for M = 0.
+
+    `svd`: float64, the reference. `jordan`: Muon's polynomial, 5 steps unless told otherwise.
+    `polar_express`: 8 quintic steps unless told otherwise; with 8, `||D||_op` is within 1e-3 of 1
+    and `<M, D> >= 0.999 ||M||_*`, unless the spectrum is so steep that small singular values carry
+    the nuclear norm (0.989 for k^-1.5 at width 1024).
+
+    `mixed` takes the middle steps of Polar Express in bfloat16. The first stays in float32, because
+    the rounding of a dominant direction would be amplified up to the size of the small ones, and
+    the last too, which brings the singular values back to 1: `<M, D>` then stays within 5e-4 of the
+    float32 result (measured here, not from the paper). A side below BFLOAT16_ROWS stays in float32.
+    Of `jordan` it takes every step in bfloat16, as published; so does `bfloat16` of both. M is
+    normalised before it is rounded, in float32 at least, and a float64 M stays in float64.
+
+    `gram` iterates on the Gram matrix of the smaller side, which saves work on long matrices; it
+    takes no step in bfloat16. `auto` is gram for `float32` from GRAM_ASPECT on, else plain.
+    Raises InputError for the Gram form in bfloat16.
+    Source: Jordan 2024 (Muon); Amsel et al. 2025, arXiv:2505.16932, Alg. 1.
+    """
+    if form == "gram" and dtype == "bfloat16":
+        raise InputError(
+            "polar: form = 'gram' with dtype = 'bfloat16', allowed are 'float32' and 'mixed'",
+            "the Gram matrix squares the condition number, and its rounding diverges",
+        )
+    if method == "svd":
+        return _svd(m)
+    full = torch.promote_types(m.dtype, torch.float32)
+    x = m.to(full)
+    x = divide(x, x.abs().amax(dim=(-2, -1), keepdim=True))
+    wide = x.shape[-2] <= x.shape[-1]
+    if not wide:
+        x = x.mT
+    safety = _SAFETY if method == "polar_express" else 1.0
+    x = divide(x, safety * torch.linalg.matrix_norm(x, keepdim=True))
+    (d, n), rows = x.shape[-2:], coefficients(method, steps)
+    long = dtype == "float32" and n >= GRAM_ASPECT * d
+    if form == "gram" or (form == "auto" and long):
+        iterate = _quintic_of_gram
+        parts = [(full, rows[t : t + GRAM_STEPS]) for t in range(0, len(rows), GRAM_STEPS)]
+    else:
+        iterate = _quintic
+        parts = _precisions(rows, method, dtype, full, d)
+    result = x.reshape(-1, d, n)
+    for precision, part in parts:
+        result = iterate(result.to(precision), part)
+    x = result.reshape(x.shape)
+    return (x if wide else x.mT).to(m.dtype)
+
+
+def _precisions(
+    rows: tuple[Row, ...], method: PolarMethod, dtype: PolarDtype, full: torch.dtype, d: int
+) -> list[tuple[torch.dtype, tuple[Row, ...]]]:
+    """The steps, split by the precision they are taken in."""
+    half = torch.bfloat16 if full == torch.float32 else full
+    if dtype == "bfloat16" or (dtype == "mixed" and method == "jordan"):
+        return [(half, rows)]
+    if dtype == "mixed" and d >= BFLOAT16_ROWS:
+        return [(full, rows[:1]), (half, rows[1:-1]), (full, rows[1:][-1:])]
+    return [(full, rows)]
+
+
+def _quintic(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
+    """x <- (a + b A + c A^2) x with A = x x^T, the smaller Gram matrix, for every (a, b, c)."""
+    for a, b, c in rows:
+        gram = torch.bmm(x, x.mT)
+        poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, poly, x, beta=a)
+    return x
+
+
+def _quintic_of_gram(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
+    """The same steps as x <- Q x: P = a + b A + c A^2, Q <- P Q, A <- P A P, all (d, d)."""
+    gram = torch.bmm(x, x.mT)
+    total = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device).expand_as(gram)
+    for t, (a, b, c) in enumerate(rows):
+        poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        # a is added outside the products, where it keeps its full precision
+        total = torch.baddbmm(total, poly, total, beta=a)
+        if t + 1 < len(rows):
+            half_way = torch.baddbmm(gram, poly, gram, beta=a)
+            gram = torch.baddbmm(half_way, half_way, poly, beta=a)
+    return torch.bmm(total, x)
+
+
+def _svd(m: Tensor) -> Tensor:
+    # linalg.svd raises for a whole batch if one matrix is not finite: a diverged lane stays alone.
+    finite = m.isfinite().all(dim=-1).all(dim=-1)[..., None, None]
+    u, s, vh = torch.linalg.svd(torch.where(finite, m, 0.0).double(), full_matrices=False)
+    rank = s > s.amax(-1, keepdim=True) * max(m.shape[-2:]) * torch.finfo(m.dtype).eps
+    return torch.where(finite, (u * rank[..., None, :]) @ vh, torch.nan).to(m.dtype)

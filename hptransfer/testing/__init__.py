@@ -1,0 +1,71 @@
+"""Contract tests on an optimizer, a model or a data set: `hptransfer validate TARGET`."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hptransfer import registry
+from hptransfer.adaptor import is_torch_optimizer
+from hptransfer.registry import InputError
+from hptransfer.testing import datasets, models, optimizers
+from hptransfer.testing.common import BrokenError
+
+KINDS = ("optimizer", "model", "dataset")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One clause of a contract and whether it holds; `detail` says what was seen."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+def kind_of(target: str) -> str:
+    """What a target is: a name of ours, else by its first argument (p, width, or none needed).
+
+    Raises InputError where it is none of the three.
+    """
+    for kind in KINDS:
+        if target in registry.names(kind):
+            return kind
+    if ":" not in target:
+        known = [name for kind in KINDS for name in registry.names(kind)]
+        raise InputError(
+            f"validate: unknown name {target!r}",
+            registry.suggest(target, known) or "give file.py:name or package.module:name",
+        )
+    loaded = registry.load("optimizer", target)
+    if is_torch_optimizer(loaded):
+        return "optimizer"
+    if not callable(loaded):
+        raise InputError(f"validate: {target} is a {type(loaded).__name__}", "name a function")
+    arguments = list(inspect.signature(loaded).parameters.values())
+    if not arguments or all(a.default is not a.empty for a in arguments):
+        return "dataset"
+    return "model" if arguments[0].name == "width" else "optimizer"
+
+
+def validate(target: str, kind: str | None = None, width: int = 64) -> Iterator[Check]:
+    """Run the contract of a target, one Check after the other.
+
+    `width`: of the narrower model that a model's contract builds. Raises InputError for a target
+    that cannot be found or read.
+    """
+    kind = kind or kind_of(target)
+    part = registry.describe(kind, target)
+    clauses = {
+        "optimizer": optimizers.clauses,
+        "model": models.clauses,
+        "dataset": datasets.clauses,
+    }[kind]
+    for name, clause in clauses(part, target, width):
+        try:
+            detail = clause()
+        except (BrokenError, InputError) as error:
+            yield Check(name, False, str(error))
+        except Exception as error:  # the target's own bug, which is what is looked for
+            yield Check(name, False, f"{type(error).__name__}: {error}".split("\n")[0])
+        else:
+            yield Check(name, True, detail or "")

@@ -1,0 +1,118 @@
+"""What the contracts share: a small run, tiny data, and how a clause fails."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from hptransfer.build import Data
+from hptransfer.datasets import Examples, Tokens
+from hptransfer.lanes import Lanes, vectorises
+from hptransfer.registry import Part
+from hptransfer.spec import RunSpec
+
+CPU = torch.device("cpu")
+
+Clause = tuple[str, Callable[[], str | None]]
+
+
+class BrokenError(Exception):
+    """A clause that does not hold."""
+
+
+def require(condition: bool, detail: str) -> None:
+    if not condition:
+        raise BrokenError(detail)
+
+
+def summary(part: Part) -> str:
+    require(bool(part.summary), "no docstring")
+    return part.summary
+
+
+def tiny_text(n: int = 3000) -> Tokens:
+    """Text in which the next of 61 tokens is mostly (5 token + 3) mod 61."""
+    rng = np.random.Generator(np.random.Philox(key=0))
+    stream = np.zeros(n, np.uint8)
+    jumps, noise = rng.random(n) < 0.2, rng.integers(0, 61, n)
+    for i in range(1, n):
+        stream[i] = noise[i] if jumps[i] else (int(stream[i - 1]) * 5 + 3) % 61
+    return Tokens("tiny_text", stream[: n * 4 // 5], stream[n * 4 // 5 :], 61, "0" * 64)
+
+
+def tiny_images(n: int = 400) -> Examples:
+    """Five classes of 1 x 28 x 28 images, a fixed pattern each, in noise."""
+    rng = np.random.Generator(np.random.Philox(key=100))
+    patterns = rng.standard_normal((5, 1, 28, 28))
+    y = rng.integers(0, 5, n).astype(np.int64)
+    x = (patterns[y] + 0.5 * rng.standard_normal((n, 1, 28, 28))).astype(np.float32)
+    cut = n * 4 // 5
+    return Examples("tiny_images", x[:cut], y[:cut], x[cut:], y[cut:], 5, "0" * 64)
+
+
+def small_spec(optimizer: Part, model: Part, width: int, **changes: Any) -> RunSpec:
+    fields = {
+        k: v for k, v in model.defaults.items() if k not in ("vocab", "in_shape", "n_classes")
+    }
+    if "context" in fields:
+        fields["context"] = 8
+    spec = RunSpec(
+        model={"name": model.name, "revision": model.revision, **fields},
+        data={"name": "tiny", "revision": 1, "sha256": "0" * 64},
+        optimizer={"name": optimizer.name, "revision": optimizer.revision},
+        hp=dict(optimizer.defaults),
+        width=width,
+        base={"width": width},
+        log2_lr=-4.0,
+        steps=30,
+        batch=16,
+        schedule="linear",
+        warmup=0.0,
+        clip=0.0,
+        precision="float32",
+        eval_batches=2,
+        seed=0,
+    )
+    return replace(spec, **changes)
+
+
+def falls(spec: RunSpec, data: Data) -> str:
+    """The loss falls at one learning rate of a coarse grid at least."""
+    grid = [spec.point(float(e), 0) for e in range(-13, 1, 2)]
+    units = [grid] if vectorises(spec) else [[point] for point in grid]
+    ends: list[float] = []
+    first = 0.0
+    for unit in units:
+        lanes = Lanes(unit, data, CPU)
+        for t in range(spec.steps):
+            lanes.gradients(t)
+            lanes.update(t)
+        first = lanes.losses[0, 0].item()
+        last = lanes.losses[:, -5:].mean(dim=1).nan_to_num(torch.inf, torch.inf, torch.inf)
+        ends.extend(last.tolist())
+    best = min(range(len(ends)), key=ends.__getitem__)
+    require(
+        ends[best] < 0.9 * first,
+        f"best of 2^-13..2^-1 in {spec.steps} steps: {first:.3f} -> {ends[best]:.3f}",
+    )
+    return f"{first:.3f} -> {ends[best]:.3f} at 2^{grid[best].log2_lr:g}"
+
+
+def resumes(spec: RunSpec, data: Data) -> str:
+    """A run that is stopped half-way and restored ends in the same bytes."""
+    straight, halted, resumed = (Lanes([spec], data, CPU) for _ in range(3))
+    for t in range(6):
+        straight.gradients(t)
+        straight.update(t)
+    for t in range(3):
+        halted.gradients(t)
+        halted.update(t)
+    resumed.restore(halted.snapshot())
+    for t in range(3, 6):
+        resumed.gradients(t)
+        resumed.update(t)
+    for a, b in zip(straight.groups, resumed.groups, strict=True):
+        require(torch.equal(a.w, b.w), f"{a.p.role} {a.p.shape}: weights differ after a resume")
+    return "6 steps, stopped at 3"

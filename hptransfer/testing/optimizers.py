@@ -1,0 +1,180 @@
+"""The contract of an optimizer: a function Param, **hp -> Rule, or a torch.optim.Optimizer."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from hptransfer import registry
+from hptransfer.adaptor import is_torch_optimizer
+from hptransfer.build import Data
+from hptransfer.lanes import Lanes
+from hptransfer.optimizers import rules
+from hptransfer.optimizers.rules import Rule, Step, generator_for
+from hptransfer.registry import Part
+from hptransfer.spec import Param, RunSpec
+from hptransfer.testing.common import (
+    CPU,
+    Clause,
+    falls,
+    require,
+    resumes,
+    small_spec,
+    summary,
+    tiny_images,
+    tiny_text,
+)
+
+PARAMS = {  # width 16 over base 8, every kind that a model may hold
+    "embedding": Param("embedding", "input", (11, 16), (11, 8), embedding=True),
+    "dense input": Param("first", "input", (16, 5), (8, 5)),
+    "hidden": Param("hidden", "hidden", (24, 16), (12, 8)),
+    "fused qkv": Param("qkv", "hidden", (48, 16), (24, 8), parts=3),
+    "convolution": Param("conv", "hidden", (16, 16, 3, 3), (8, 8, 3, 3), conv=True),
+    "output": Param("head", "output", (10, 16), (10, 8)),
+    "tied": Param("tied", "output", (11, 16), (11, 8), tied=True),
+    "bias": Param("bias", "vector", (16,), (8,)),
+    "gain": Param("gain", "vector", (16,), (8,), gain=True),
+}
+
+
+def clauses(part: Part, target: str, width: int) -> Iterator[Clause]:
+    del width
+    mlp = registry.describe("model", "mlp")
+    spec, data = small_spec(part, mlp, 32), tiny_images()
+    if is_torch_optimizer(registry.load("optimizer", target)):
+        yield "is built over a model's parameters", lambda: _lanes_of(spec, data)
+    else:
+        yield "says what it is in its first line", lambda: summary(part)
+        factory = registry.load("optimizer", target)
+        contract = _RuleContract(part, factory)
+        yield "gives a rule for every kind of parameter", contract.gives_rules
+        yield "draws finite weights, the same for the same seed", contract.draws
+        yield "keeps shapes and leaves its arguments alone", contract.keeps_shapes
+        yield "stays finite on a zero gradient", contract.zero
+        yield "takes hyperparameters as 0-d tensors", contract.tensors
+        yield "moves same-shaped parameters together as alone", contract.stacked
+        yield "moves lanes together as alone (vmap = loop)", contract.lanes
+        yield "does not read a parameter's name", contract.nameless
+    yield "resumes to the same bytes", lambda: resumes(spec, data)
+    yield "lowers the loss of an MLP", lambda: falls(spec, data)
+    gpt = small_spec(part, registry.describe("model", "gpt"), 32)
+    yield "lowers the loss of a GPT", lambda: falls(gpt, tiny_text())
+
+
+def _lanes_of(spec: RunSpec, data: Data) -> None:
+    Lanes([spec], data, CPU)
+
+
+class _RuleContract:
+    """What the engine asks of a function Param, **hp -> Rule."""
+
+    def __init__(self, part: Part, factory: Callable[..., Rule]) -> None:
+        self.part = part
+        self.factory = factory
+        self.hp = dict(part.defaults)
+
+    def _stacks(self, p: Param, k: int = 2) -> tuple[Tensor, Tensor]:
+        generator = generator_for(0, p.name)
+        g, w = torch.randn(2, k, *p.shape, generator=generator, dtype=torch.float64)
+        return g, w
+
+    def _step(self, t: int = 0, lr: float = 0.25) -> Step:
+        return Step(t, *(torch.tensor(x, dtype=torch.float64) for x in (lr, lr / 2, 0.5)))
+
+    def _two_steps(self, rule: Rule, g: Tensor, w: Tensor, lr: float = 0.25) -> Tensor:
+        state = rules.init_state(rule, w)
+        for t in range(2):
+            w, state = rules.update(rule, (t + 1) * g, state, w, self._step(t, lr))
+        return rules.readout(rule, w, state)
+
+    def _each(self) -> Iterator[tuple[str, Param, Rule]]:
+        for name, p in PARAMS.items():
+            yield name, p, self.factory(p, **self.hp)
+
+    def gives_rules(self) -> str:
+        for name, p in PARAMS.items():
+            rule: Any = self.factory(p, **self.hp)  # whatever a plug-in really gives
+            require(isinstance(rule, Rule), f"{name}: {type(rule).__name__} is no Rule")
+        return ", ".join(PARAMS)
+
+    def draws(self) -> None:
+        for name, p, rule in self._each():
+            w, again = (rule.init_weight(generator_for(0, p.name)) for _ in range(2))
+            require(tuple(w.shape) == p.shape, f"{name}: shape {tuple(w.shape)}, not {p.shape}")
+            require(bool(w.isfinite().all()), f"{name}: not finite")
+            require(torch.equal(w, again), f"{name}: two draws of one seed differ")
+
+    def keeps_shapes(self) -> None:
+        for name, p, rule in self._each():
+            g, w = self._stacks(p)
+            g0, w0 = g.clone(), w.clone()
+            state = rules.init_state(rule, w)
+            before = {key: value.clone() for key, value in state.items()}
+            moved, after = rules.update(rule, g, state, w, self._step())
+            require(moved.shape == w.shape, f"{name}: w became {tuple(moved.shape)}")
+            require(torch.equal(g, g0) and torch.equal(w, w0), f"{name}: g or w changed in place")
+            require(
+                all(torch.equal(state[key], before[key]) for key in before),
+                f"{name}: the state changed in place",
+            )
+            require(
+                all(after[key].shape == before[key].shape for key in before if key in after),
+                f"{name}: a state's shape changed",
+            )
+            x = rules.readout(rule, moved, after)
+            require(x.shape == w.shape, f"{name}: readout gave {tuple(x.shape)}")
+            require(not torch.equal(x, w), f"{name}: a step moved nothing")
+
+    def zero(self) -> None:
+        for name, p, rule in self._each():
+            g, w = self._stacks(p)
+            x = self._two_steps(rule, 0 * g, w)
+            require(bool(x.isfinite().all()), f"{name}: not finite")
+
+    def tensors(self) -> None:
+        hp = {
+            k: torch.tensor(v, dtype=torch.float64) if isinstance(v, float) else v
+            for k, v in self.hp.items()
+        }
+        for name, p, rule in self._each():
+            g, w = self._stacks(p)
+            self._alike(name, self._two_steps(self.factory(p, **hp), g, w), rule, g, w)
+
+    def _alike(self, name: str, got: Tensor, rule: Rule, g: Tensor, w: Tensor) -> None:
+        self._close(name, got, self._two_steps(rule, g, w))
+
+    def _close(self, name: str, got: Tensor, expected: Tensor) -> None:
+        difference = (got - expected).abs().max().item()
+        require(difference < 1e-7, f"{name}: differs by {difference:.1e}")
+
+    def stacked(self) -> None:
+        for name, p, rule in self._each():
+            g, w = self._stacks(p)
+            alone = [self._two_steps(rule, g[i : i + 1], w[i : i + 1]) for i in range(2)]
+            self._close(name, self._two_steps(rule, g, w), torch.cat(alone))
+
+    def lanes(self) -> None:
+        lrs = torch.tensor([0.25, 0.125], dtype=torch.float64)
+        for name, p, rule in self._each():
+            g, w = self._stacks(p)
+            alone = [self._two_steps(rule, g[i][None], w[i][None], lrs[i].item()) for i in range(2)]
+
+            def lane(g: Tensor, w: Tensor, lr: Tensor, rule: Rule = rule) -> Tensor:
+                state = rules.init_state(rule, w[None])
+                moved = w[None]
+                for t in range(2):
+                    step = Step(t, lr, lr / 2, 0 * lr + 0.5)
+                    moved, state = rules.update(rule, (t + 1) * g[None], state, moved, step)
+                return rules.readout(rule, moved, state)[0]
+
+            self._close(name, vmap(lane)(g, w, lrs), torch.cat(alone))
+
+    def nameless(self) -> None:
+        for name, p, rule in self._each():
+            g, w = self._stacks(p)
+            other = self.factory(replace(p, name="another.weight"), **self.hp)
+            self._alike(name, self._two_steps(other, g, w), rule, g, w)

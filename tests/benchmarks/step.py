@@ -1,0 +1,153 @@
+"""Time and memory of one optimizer step on the parameters of a 12-layer GPT.
+
+Against torch.optim.Muon, the Scion of pytorch-optimizer, and the floor: the FLOPs of the matrix
+products over the matrix-product rate measured in the same run, in bfloat16 where the polynomial runs
+in it. Muon and Scion at equal polynomial (5 Jordan steps), then our accurate default. Prints a
+Markdown table of medians; asserts nothing about time.
+
+    python tests/benchmarks/step.py [--widths 64 256 768] [--layers 12] [--repeats 5] [--device cpu]
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import hptransfer.torch
+from hptransfer import engine
+from hptransfer.models.gpt import gpt
+
+
+def timed(step: Callable[[], Any], device: torch.device, repeats: int) -> tuple[float, int]:
+    """Median seconds, and on CUDA the bytes allocated above what was there before."""
+    step()
+    wait(device)
+    peak = 0
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        step()
+        wait(device)
+        seconds.append(time.perf_counter() - began)
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) - before
+    return statistics.median(seconds), peak
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, n: int) -> float:
+    """FLOP/s of an n x n product, the best of 5."""
+    a = torch.randn(n, n, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(6):
+        wait(device)
+        began = time.perf_counter()
+        for _ in range(3):
+            a @ a
+        wait(device)
+        best = min(best, (time.perf_counter() - began) / 3)
+    return 2 * n**3 / best
+
+
+def jordan_flops(model: nn.Module) -> float:
+    """Of 5 steps on every hidden matrix: 2 n^2 (2 m + n) a step, n the smaller side."""
+    total = 0.0
+    for name, p in model.named_parameters():
+        if name.startswith("blocks"):
+            n, m = sorted(p.shape)
+            total += 5 * 2 * n * n * (2 * m + n)
+    return total
+
+
+def with_gradients(model: nn.Module) -> nn.Module:
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    return model
+
+
+def contestants(width: int, layers: int, device: torch.device) -> dict[str, Callable[[], Any]]:
+    """Each on a model of its own, so that none warms another's caches."""
+
+    def model() -> nn.Module:
+        return with_gradients(gpt(width, n_layer=layers).to(device))
+
+    def hidden(own: nn.Module) -> list[Tensor]:
+        return [p for name, p in own.named_parameters() if name.startswith("blocks")]
+
+    def ours(name: str, **hp: Any) -> Callable[[], Any]:
+        own = model()
+        if name == "muon":  # torch's own moves hidden matrices only
+            for key, p in own.named_parameters():
+                if not key.startswith("blocks"):
+                    p.grad = None
+        with torch.device("meta"):
+            base = gpt(64 if width != 64 else 128, n_layer=layers)
+        return hptransfer.torch.optimizer(own, name, lr=1e-3, base=base, **hp).step
+
+    own = model()
+    found = {"torch.optim.Muon": torch.optim.Muon(hidden(own), lr=1e-3).step}
+    try:
+        from pytorch_optimizer import SCION
+
+        own = model()
+        found["pytorch-optimizer SCION"] = SCION(hidden(own), lr=1e-3).step
+    except ImportError:
+        print("pytorch-optimizer is not installed: its Scion is left out\n")
+    jordan = {"polar": "jordan"}
+    found["ours: muon, Jordan"] = ours("muon", **jordan)
+    found["ours: scion, Jordan"] = ours("scion_unconstrained", **jordan)
+    found["ours: transported, Jordan"] = ours("transported_scion", **jordan)
+    found["ours: muon, default"] = ours("muon")
+    found["ours: scion, default"] = ours("scion_unconstrained")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 256, 768])
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    device = engine.pick_device(options.device)
+    print(
+        f"{engine.device_name(device)}, {len(os.sched_getaffinity(0))} cores, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"Python {platform.python_version()}; {options.layers} layers, medians of "
+        f"{options.repeats}, milliseconds.\n"
+    )
+    print("| width | step | ms | over torch.optim.Muon | of the bf16 floor | extra MiB |")
+    print("|---|---|---|---|---|---|")
+    for width in options.widths:
+        rate = matmul_rate(device, torch.bfloat16, min(2048, max(512, 4 * width)))
+        with torch.device("meta"):
+            floor = jordan_flops(gpt(width, n_layer=options.layers)) / rate
+        steps = contestants(width, options.layers, device)
+        reference = None
+        for name, step in steps.items():
+            seconds, peak = timed(step, device, options.repeats)
+            reference = reference or seconds
+            share = f"{floor / seconds:.0%}" if "default" not in name else "-"
+            memory = f"{peak / 2**20:.0f}" if peak else "-"
+            print(
+                f"| {width} | {name} | {1e3 * seconds:.1f} | {seconds / reference:.2f} "
+                f"| {share} | {memory} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""MOGA: its two families of norms by role, the look-ahead on the old average, and the defaults."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hptransfer.optimizers.moga import moga_col, moga_row
+from hptransfer.optimizers.rules import as_matrix, from_matrix
+from hptransfer.optimizers.scion import scion_unconstrained
+from hptransfer.spec import Param
+from units import DENSE, EMBEDDING, HIDDEN, OUTPUT, VECTOR, at, moved, random
+
+CONV = Param("c", "hidden", (6, 4, 3, 3), (3, 2, 3, 3), conv=True)
+QKV = Param("qkv", "hidden", (24, 8), (6, 2), parts=3)
+GAIN = Param("g", "vector", (8,), (2,), gain=True)
+MATRICES = (DENSE, HIDDEN, OUTPUT, CONV, QKV)
+
+
+def line(g: Tensor, exponent: float) -> Tensor:
+    """sign(g)|g|^(e-1) / ||g||_e^(e-1), one vector, as written on the slides."""
+    if exponent == math.inf:
+        d = torch.zeros_like(g)
+        d[g.abs().argmax()] = g[g.abs().argmax()].sign()
+        return d
+    size = g.abs().pow(exponent).sum().pow(1 / exponent)
+    return g.sign() * g.abs().pow(exponent - 1) / size.pow(exponent - 1)
+
+
+def by_row(g: Tensor, p: float) -> Tensor:
+    return g.shape[1] ** (-1 / p) * torch.stack([line(row, p) for row in g])
+
+
+def by_column(g: Tensor, q: float) -> Tensor:
+    conjugate = 1.0 if q == math.inf else q / (q - 1)
+    columns = torch.stack([line(column, conjugate) for column in g.mT], dim=1)
+    return g.shape[0] ** (1 / q) / g.shape[1] * columns
+
+
+def expected(p: Param, g: Tensor, direction: object) -> Tensor:
+    """The direction of every fused matrix in the tensor's own shape."""
+    matrices = as_matrix(p, g)
+    stacked = matrices if p.parts > 1 else matrices[None]
+    units = torch.stack([direction(matrix) for matrix in stacked])  # type: ignore[operator]
+    return from_matrix(p, units if p.parts > 1 else units[0])
+
+
+@pytest.mark.parametrize("p", ["1", "1.5", "2", "3", "inf"])
+@pytest.mark.parametrize("param", MATRICES, ids=lambda p: p.name)
+def test_moga_row_moves_by_the_slides_row_formula(param: Param, p: str) -> None:
+    g, w = random(*param.shape), random(*param.shape, seed=1)
+    step = moved(moga_row(param, p=p, weight_decay=0.0), g, w, at(lr=0.5)) - w  # type: ignore[arg-type]
+    direction = expected(param, g, lambda matrix: by_row(matrix, float(p)))
+    torch.testing.assert_close(step, -0.5 * direction, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("q", ["2", "3", "inf"])
+@pytest.mark.parametrize("param", MATRICES, ids=lambda p: p.name)
+def test_moga_col_moves_by_the_slides_column_formula(param: Param, q: str) -> None:
+    g, w = random(*param.shape), random(*param.shape, seed=1)
+    step = moved(moga_col(param, q=q, weight_decay=0.0), g, w, at(lr=0.5)) - w  # type: ignore[arg-type]
+    direction = expected(param, g, lambda matrix: by_column(matrix, float(q)))
+    torch.testing.assert_close(step, -0.5 * direction, rtol=0, atol=1e-14)
+
+
+def test_the_second_power_is_rownorm_and_colnorm_and_the_ends_are_sign() -> None:
+    g, w = random(*HIDDEN.shape), torch.zeros(HIDDEN.shape, dtype=torch.float64)
+    for rule, name in (
+        (moga_row(HIDDEN, p="2"), "rownorm"),
+        (moga_col(HIDDEN, q="2"), "colnorm"),
+        (moga_row(HIDDEN, p="1"), "sign"),
+        (moga_col(HIDDEN, q="inf"), "sign"),
+    ):
+        scion = scion_unconstrained(HIDDEN, hidden=name, radius_hidden=1.0)  # type: ignore[arg-type]
+        torch.testing.assert_close(moved(rule, g, w, at()), moved(scion, g, w, at()))
+
+
+@pytest.mark.parametrize("factory", [moga_row, moga_col])
+def test_embeddings_move_by_tokens_or_signs_and_vectors_by_signs(factory: object) -> None:
+    g, w = random(*EMBEDDING.shape), torch.zeros(EMBEDDING.shape, dtype=torch.float64)
+    g[2] = 0
+    step = moved(factory(EMBEDDING), g, w, at(lr=0.5))  # type: ignore[operator]
+    rms = step.square().mean(1).sqrt()
+    torch.testing.assert_close(rms, 0.5 * torch.tensor([1.0, 1, 0, 1, 1, 1, 1]).double())
+    step = moved(factory(EMBEDDING, embedding="sign"), g, w, at(lr=0.5))  # type: ignore[operator]
+    assert torch.equal(step, -0.5 * g.sign())
+    for p, start in ((VECTOR, 0.0), (GAIN, 1.0)):
+        rule = factory(p, weight_decay=0.5)  # type: ignore[operator]
+        w = rule.init_weight(torch.Generator())
+        assert torch.equal(w, torch.full((8,), start).double())
+        step = moved(rule, random(8), w, at(lr=0.25)) - w
+        torch.testing.assert_close(step, -0.25 * random(8).sign())  # and no decay
+
+
+def test_the_look_ahead_starts_from_the_old_average() -> None:
+    """M' = b1 M + (1-b1) G moves nothing: the step is taken along b2 M + (1-b2) G."""
+    rule = moga_row(HIDDEN, beta1=0.8, beta2=0.3, weight_decay=0.5)
+    w = random(1, *HIDDEN.shape, seed=9)
+    state = rule.init_state(w)
+    m = torch.zeros_like(w[0])
+    for t in range(6):
+        g = random(1, *HIDDEN.shape, seed=t)
+        ahead = 0.3 * m + 0.7 * g[0]
+        m = 0.8 * m + 0.2 * g[0]
+        target = w[0] * (1 - 0.1 * 0.5) - 0.1 * by_row(ahead, 2.0)
+        w, state = rule.update(g, state, w, at(t, lr=0.1))
+        torch.testing.assert_close(w[0], target, rtol=0, atol=1e-14)
+        torch.testing.assert_close(state["m"][0], m, rtol=0, atol=1e-14)
+
+
+def test_equal_betas_are_a_plain_average() -> None:
+    """Then the iterates are unconstrained Scion's in the same norm."""
+    rule = moga_col(HIDDEN, beta1=0.7, beta2=0.7, weight_decay=0.0)
+    scion = scion_unconstrained(HIDDEN, beta=0.7, hidden="colnorm", radius_hidden=1.0)
+    a = b = random(1, *HIDDEN.shape, seed=9)
+    state_a, state_b = rule.init_state(a), scion.init_state(b)
+    for t in range(6):
+        g = random(1, *HIDDEN.shape, seed=t)
+        a, state_a = rule.update(g, state_a, a, at(t))
+        b, state_b = scion.update(g, state_b, b, at(t))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+
+
+def test_weights_start_as_in_mup_with_a_zero_output() -> None:
+    generator = torch.Generator().manual_seed(0)
+    wide = Param("h", "hidden", (300, 400), (3, 4))
+    tokens = Param("e", "input", (300, 400), (300, 4), embedding=True)
+    assert moga_row(wide).init_weight(generator).std().item() == pytest.approx(0.05, rel=0.02)
+    assert moga_row(tokens).init_weight(generator).std().item() == pytest.approx(1.0, rel=0.02)
+    assert moga_row(OUTPUT).init_weight(generator).abs().max() == 0
+    tied = Param("t", "output", (300, 400), (300, 100), tied=True)
+    assert moga_row(tied).init_weight(generator).std().item() == pytest.approx(1 / 40, rel=0.02)

@@ -1,0 +1,328 @@
+"""The polar factor: the accurate default, published polynomials, types, and the Gram form."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.func import vmap
+
+from hptransfer.polar import PolarDtype, PolarForm, PolarMethod, polar
+from hptransfer.registry import InputError
+
+few = settings(max_examples=12)
+seeds = st.integers(0, 2**31)
+every_iteration = pytest.mark.parametrize("method", ["polar_express", "jordan"])
+every_dtype = pytest.mark.parametrize("dtype", ["float32", "mixed", "bfloat16"])
+# Gram steps in bfloat16 are refused
+every_pair = pytest.mark.parametrize(
+    ("dtype", "form"),
+    [
+        ("float32", "plain"),
+        ("mixed", "plain"),
+        ("bfloat16", "plain"),
+        ("float32", "gram"),
+        ("mixed", "gram"),
+    ],
+)
+every_form = pytest.mark.parametrize("form", ["plain", "gram"])
+
+
+def matrix(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def with_spectrum(d_out: int, d_in: int, spectrum: Tensor, seed: int = 0) -> Tensor:
+    """A float64 matrix of the given singular values in random directions."""
+    k = min(d_out, d_in)
+    u, _ = torch.linalg.qr(matrix(seed, d_out, k))
+    v, _ = torch.linalg.qr(matrix(seed + 1, d_in, k))
+    return (u * spectrum.double()) @ v.mT
+
+
+def assert_accurate(m: Tensor, d: Tensor) -> None:
+    """METHODS section 4: ||D||_op within 1e-3 of 1 and <M, D> >= 0.999 ||M||_*."""
+    assert torch.linalg.matrix_norm(d.double(), ord=2).item() == pytest.approx(1.0, abs=1e-3)
+    nuclear = torch.linalg.matrix_norm(m.double(), ord="nuc")
+    assert (m.double() * d.double()).sum() >= 0.999 * nuclear
+
+
+SPECTRA: dict[str, Callable[[int], Tensor]] = {
+    "flat": lambda k: torch.ones(k),
+    "linear": lambda k: torch.linspace(1, 0.05, k),
+    "power law": lambda k: torch.arange(1, k + 1).double() ** -1.5,
+    "geometric to 1e-3": lambda k: torch.logspace(0, -3, k),
+    "rank one": lambda k: torch.eye(k)[0],
+    "half rank": lambda k: (torch.arange(k) < (k + 1) // 2).double(),
+    "nearly rank deficient": lambda k: torch.where(torch.arange(k) < (k + 1) // 2, 1.0, 1e-9),
+    "one large value": lambda k: torch.where(torch.arange(k) < 1, 1.0, 1e-2),
+}
+every_spectrum = pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA.keys())
+# from 128 on the smaller side, `mixed` takes steps in bfloat16
+SHAPES = [
+    (1, 1),
+    (1, 16),
+    (16, 1),
+    (8, 8),
+    (128, 32),
+    (256, 61),
+    (128, 128),
+    (160, 256),
+    (512, 128),
+]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "form"), [("float32", "plain"), ("mixed", "plain"), ("float32", "gram")]
+)
+@every_spectrum
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_polar_express_is_accurate_at_every_shape_and_spectrum(
+    shape: tuple[int, int],
+    spectrum: Callable[[int], Tensor],
+    dtype: PolarDtype,
+    form: PolarForm,
+) -> None:
+    m = with_spectrum(*shape, spectrum(min(shape))).float()
+    assert_accurate(m, polar(m, "polar_express", dtype, form=form))
+
+
+@pytest.mark.parametrize("width", [16, 64, 128, 256, 512])
+def test_the_default_is_accurate_on_gaussian_matrices_at_every_width(width: int) -> None:
+    m = matrix(width, width, width, dtype=torch.float32)
+    assert_accurate(m, polar(m))
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (4, 9)])
+@every_form
+def test_polar_express_in_float64_agrees_with_the_svd(
+    shape: tuple[int, int], form: PolarForm
+) -> None:
+    m = with_spectrum(*shape, torch.linspace(1, 0.2, min(shape)))
+    torch.testing.assert_close(polar(m, form=form), polar(m, "svd"), rtol=0, atol=1e-9)
+
+
+# Steps and polynomials
+
+
+# as published, before the safety factor
+PUBLISHED = [
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+    (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+    (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+    (1.875, -1.25, 0.375),
+]
+
+
+def on_the_spectrum(s: Tensor, method: str, steps: int) -> Tensor:
+    """The published iteration on the singular values themselves, in float64."""
+    s = s / s.norm() / (1.01 if method == "polar_express" else 1.0)
+    for t in range(steps):
+        a, b, c = (3.4445, -4.7750, 2.0315) if method == "jordan" else PUBLISHED[min(t, 7)]
+        # Polar Express: p(s / 1.01), but for the eighth polynomial
+        x = s / 1.01 if method == "polar_express" and t < 7 else s
+        s = a * x + b * x**3 + c * x**5
+    return s
+
+
+@every_form
+@every_iteration
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 6, 7, 8, 9, 11])
+def test_k_steps_are_the_published_polynomials_of_the_singular_values(
+    method: PolarMethod, steps: int, form: PolarForm
+) -> None:
+    spectrum = torch.logspace(0, -2, 6).double()
+    for shape in ((6, 9), (9, 6)):
+        d = polar(with_spectrum(*shape, spectrum), method, steps=steps, form=form)
+        expected = with_spectrum(*shape, on_the_spectrum(spectrum, method, steps))
+        torch.testing.assert_close(d, expected, rtol=0, atol=1e-9)
+
+
+def test_no_number_of_steps_means_the_methods_own() -> None:
+    m = matrix(0, 5, 7)
+    assert torch.equal(polar(m, "jordan"), polar(m, "jordan", steps=5))
+    assert torch.equal(polar(m), polar(m, steps=8))
+    assert not torch.equal(polar(m), polar(m, steps=7))
+
+
+@every_dtype
+def test_more_steps_come_closer_to_the_polar_factor(dtype: PolarDtype) -> None:
+    m = with_spectrum(160, 160, torch.logspace(0, -2, 160)).float()
+    exact = polar(m, "svd")
+    errors = [(polar(m, "polar_express", dtype, k) - exact).norm().item() for k in (2, 4, 6)]
+    assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_published_five_steps_leave_singular_values_between_047_and_120(
+    dtype: PolarDtype,
+) -> None:
+    spectrum = torch.logspace(0, -3, 64)
+    # polar() divides by the Frobenius norm, so the range is checked on what the steps receive
+    inputs = spectrum / spectrum.norm()
+    m = with_spectrum(64, 64, inputs).float()
+    values = torch.linalg.svdvals(polar(m, "jordan", dtype))
+    assert values.max() <= 1.21
+    assert values[inputs >= 1e-3].min() >= 0.47
+    assert (values.max() - 1).abs() > 0.05  # not the accurate one
+
+
+# Types
+
+
+def test_jordan_is_bfloat16_unless_float32_is_asked_for() -> None:
+    m = matrix(4, 48, 64, dtype=torch.float32)
+    published, exact = polar(m, "jordan"), polar(m.double(), "jordan").float()
+    assert torch.equal(published, published.bfloat16().float())
+    assert torch.equal(published, polar(m, "jordan", "bfloat16"))
+    single = polar(m, "jordan", "float32")
+    torch.testing.assert_close(single, exact, rtol=0, atol=1e-5)
+    assert 1e-3 < (published - exact).norm() / exact.norm() < 0.05
+
+
+def test_steps_in_bfloat16_turn_a_direction_by_less_than_two_percent() -> None:
+    m = matrix(4, 192, 160, dtype=torch.float32)
+    exact, mixed = polar(m, "polar_express", "float32"), polar(m, "polar_express", "mixed")
+    rounded = polar(m, "polar_express", "bfloat16")
+    assert 0 < (mixed - exact).norm() / exact.norm() < 0.02
+    assert (mixed - exact).norm() < (rounded - exact).norm()
+
+
+def test_the_first_and_the_last_mixed_step_are_in_float32() -> None:
+    m = with_spectrum(256, 512, SPECTRA["power law"](256)).float()
+    exact, mixed = polar(m, dtype="float32", form="plain"), polar(m, dtype="mixed")
+    lost = (m.double() * (exact - mixed).double()).sum() / SPECTRA["power law"](256).sum()
+    assert lost < 5e-4  # 8e-4 with the first one in bfloat16
+    for steps in (1, 2):
+        exact = polar(m, dtype="float32", steps=steps, form="plain")
+        assert torch.equal(polar(m, dtype="mixed", steps=steps), exact)
+
+
+@pytest.mark.parametrize("method", ["polar_express", "jordan", "svd"])
+@every_pair
+def test_polar_keeps_the_type_and_the_shape(
+    method: PolarMethod, dtype: PolarDtype, form: PolarForm
+) -> None:
+    for kind in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        d = polar(matrix(1, 2, 5, 3).to(kind), method, dtype, form=form)
+        assert d.dtype == kind
+        assert d.shape == (2, 5, 3)
+
+
+def test_a_bfloat16_matrix_is_normalised_and_iterated_above_its_own_precision() -> None:
+    m = matrix(2, 24, 16).bfloat16()
+    assert torch.equal(polar(m), polar(m.float()).bfloat16())
+
+
+@every_pair
+@every_iteration
+@pytest.mark.parametrize("exponent", [-100, -20, 20, 100])
+def test_scaling_by_a_power_of_two_is_exact(
+    exponent: int, method: PolarMethod, dtype: PolarDtype, form: PolarForm
+) -> None:
+    m = matrix(3, 6, 4, dtype=torch.float32)
+    d = polar(m, method, dtype, form=form)
+    assert torch.equal(polar(m * 2.0**exponent, method, dtype, form=form), d)
+
+
+# The Gram form
+
+
+@every_iteration
+@few
+@given(shape=st.tuples(st.integers(1, 9), st.integers(1, 40)), seed=seeds)
+def test_the_gram_form_equals_the_plain_one(
+    method: PolarMethod, shape: tuple[int, int], seed: int
+) -> None:
+    m = matrix(seed, *shape)
+    for x in (m, m.mT):
+        plain = polar(x, method, form="plain")
+        torch.testing.assert_close(polar(x, method, form="gram"), plain, rtol=0, atol=1e-6)
+
+
+@every_spectrum
+@pytest.mark.parametrize("shape", [(64, 64), (64, 192), (320, 80)])
+def test_in_float32_the_gram_form_stays_near_the_plain_one(
+    shape: tuple[int, int], spectrum: Callable[[int], Tensor]
+) -> None:
+    m = with_spectrum(*shape, spectrum(min(shape))).float()
+    plain = polar(m, dtype="float32", form="plain")
+    gram = polar(m, dtype="float32", form="gram")
+    assert (gram - plain).norm() <= 1e-3 * plain.norm()
+
+
+@every_pair
+@every_iteration
+def test_zero_rows_and_columns_stay_exactly_zero(
+    method: PolarMethod, dtype: PolarDtype, form: PolarForm
+) -> None:
+    m = matrix(0, 2, 160, 130, dtype=torch.float32)
+    m[:, 1] = 0
+    m[:, :, 3] = 0
+    m[1] = 0
+    for x in (m, m.mT):
+        d = polar(x, method, dtype, form=form)
+        assert torch.equal(d[1], torch.zeros_like(d[1]))
+        assert not d[x == 0].any()
+        assert d[0].abs().max() > 1e-3
+
+
+@every_form
+@every_iteration
+@few
+@given(shape=st.tuples(st.integers(1, 9), st.integers(1, 9)), seed=seeds)
+def test_a_batch_equals_a_loop(
+    method: PolarMethod, form: PolarForm, shape: tuple[int, int], seed: int
+) -> None:
+    m = matrix(seed, 2, 3, *shape)
+
+    def of(x: Tensor) -> Tensor:
+        return polar(x, method, form=form)
+
+    loop = torch.stack([torch.stack([of(x) for x in row]) for row in m])
+    torch.testing.assert_close(of(m), loop, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(vmap(of)(m), loop, rtol=1e-9, atol=1e-10)
+
+
+def test_auto_is_gram_for_long_matrices_in_float32_alone() -> None:
+    long, short = matrix(0, 5, 15, dtype=torch.float32), matrix(0, 5, 14, dtype=torch.float32)
+    for m in (long, long.mT):
+        gram, plain = (polar(m, dtype="float32", form=form) for form in ("gram", "plain"))
+        assert not torch.equal(gram, plain)
+        assert torch.equal(polar(m, dtype="float32"), gram)
+        assert torch.equal(polar(m), plain)
+    assert torch.equal(polar(short, dtype="float32"), polar(short, dtype="float32", form="plain"))
+
+
+def test_the_gram_form_in_bfloat16_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="form = 'gram' with dtype = 'bfloat16'"):
+        polar(matrix(0, 4, 4), dtype="bfloat16", form="gram")
+
+
+# The reference
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (7, 3), (3, 7)])
+def test_the_svd_reference_has_singular_values_one_and_commutes_with_the_gram_matrix(
+    shape: tuple[int, int],
+) -> None:
+    m = matrix(9, *shape)
+    d = polar(m, "svd")
+    torch.testing.assert_close(torch.linalg.svdvals(d), torch.ones(min(shape)).double())
+    stretched = d.mT @ m  # the symmetric positive factor of M = D (D^T M)
+    torch.testing.assert_close(stretched, stretched.mT)
+    assert torch.linalg.eigvalsh(stretched).min() > -1e-9
+
+
+def test_the_svd_reference_drops_directions_of_rounding() -> None:
+    m = with_spectrum(8, 6, torch.tensor([1.0, 0.5, 0.0, 0.0, 0.0, 0.0]))
+    values = torch.linalg.svdvals(polar(m, "svd"))
+    torch.testing.assert_close(
+        values, torch.tensor([1.0, 1, 0, 0, 0, 0]).double(), atol=1e-9, rtol=0
+    )

@@ -1,0 +1,211 @@
+"""What every optimizer keeps: roles and shapes alone, batches, lanes, and true settings."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hptransfer import registry
+from hptransfer.optimizers.adamw import adamw, adamw_mup
+from hptransfer.optimizers.muon import muon
+from hptransfer.optimizers.rules import Rule, State, as_matrix, from_matrix
+from hptransfer.optimizers.sgd import sgd
+from hptransfer.optimizers.transported import transported_scion
+from hptransfer.registry import InputError
+from hptransfer.spec import Param
+from units import EMBEDDING, HIDDEN, OPTIMIZERS, OUTPUT, PARAMS, VECTOR, M, at, moved, random
+
+CONV = Param("c", "hidden", (6, 4, 3, 3), (3, 2, 3, 3), conv=True)
+QKV = Param("q", "hidden", (24, 8), (6, 2), parts=3)
+TIED = Param("t", "output", (7, 8), (7, 2), tied=True)
+GAIN = Param("g", "vector", (8,), (2,), gain=True)
+POSITIONS = Param("x", "input", (1, 7, 8), (1, 7, 2), embedding=True)
+EVERY = (*PARAMS.values(), CONV, QKV, TIED, GAIN, POSITIONS)
+
+
+def zeros(p: Param) -> Tensor:
+    return torch.zeros(p.shape, dtype=torch.float64)
+
+
+def unit(m: Tensor) -> Tensor:
+    u, _, vh = torch.linalg.svd(m, full_matrices=False)
+    return u @ vh
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_rule_reads_roles_and_shapes_and_never_names(name: str) -> None:
+    factory = registry.load("optimizer", name)
+    for p in EVERY:
+        renamed = Param(**{**vars(p), "name": "other"})
+        g, w = random(*p.shape), random(*p.shape, seed=1)
+        assert torch.equal(moved(factory(p), g, w, at()), moved(factory(renamed), g, w, at()))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parameters_together_move_as_each_alone(name: str) -> None:
+    for p in EVERY:
+        rule: Rule = registry.load("optimizer", name)(p)
+        assert rule.batched  # type: ignore[attr-defined]
+        g, w = random(3, *p.shape), random(3, *p.shape, seed=1)
+        together, state = rule.update(g, rule.init_state(w), w, at())
+        if "gradient" in state:  # it takes the gradient buffer's place
+            g, state = state.pop("gradient") + g, {}
+        together, state = rule.update(g, state, together, at(1))
+        assert together.shape == w.shape
+        for i in range(3):
+            alone = w[i : i + 1]
+            first = random(3, *p.shape)[i : i + 1]
+            own: dict[str, Tensor]
+            alone, own = rule.update(first, rule.init_state(alone), alone, at())
+            carried = own.pop("gradient", 0 * first)
+            alone, _ = rule.update(first + carried, own, alone, at(1))
+            torch.testing.assert_close(alone[0], together[i], rtol=1e-9, atol=1e-12)
+
+
+def other_value(part: registry.Part, key: str) -> float:
+    """Not the default, and allowed."""
+    default = part.defaults[key]
+    low, high = part.limits[key]
+    return default / 2 if low <= default / 2 < default else (default + min(high, 0.5)) / 2
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_real_hyperparameter_may_differ_by_lane(name: str) -> None:
+    """Under vmap it is a 0-d tensor; three steps, with lr and noise."""
+    part = registry.describe("optimizer", name)
+    factory: Callable[..., Any] = registry.load("optimizer", name)
+    floats = {k: v for k, v in part.defaults.items() if isinstance(v, float)}
+    assert floats.keys() <= part.limits.keys()
+
+    def train(w: Tensor, hp: dict[str, Any], p: Param, targets: list[Tensor]) -> Tensor:
+        rule: Rule = factory(p, **hp)
+        state: State = rule.init_state(w)
+        buffer = torch.zeros_like(w)
+        for t, target in enumerate(targets):
+            g = buffer + torch.tanh(w - target)
+            w, state = rule.update(g, state, w, at(t, 0.2 - 0.05 * t, 0.15 - 0.05 * t, 0.2))
+            buffer = state.pop("gradient", torch.zeros_like(w))
+        return rule.readout(w, state)
+
+    for p in EVERY:
+        w = random(1, *p.shape, seed=9)
+        run = partial(train, p=p, targets=[random(*p.shape, seed=t) for t in range(3)])
+        for key in floats:
+            values = [floats[key], other_value(part, key)]
+            stacked = {
+                k: torch.tensor(values if k == key else [v, v], dtype=torch.float64)
+                for k, v in floats.items()
+            }
+            together = torch.vmap(run, in_dims=(None, 0))(w, stacked)
+            for lane, value in enumerate(values):
+                alone = run(w, {**floats, key: value})
+                torch.testing.assert_close(together[lane], alone, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_gains_start_at_one_and_biases_at_zero(name: str) -> None:
+    factory = registry.load("optimizer", name)
+    assert torch.equal(factory(GAIN).init_weight(torch.Generator()), torch.ones(8).double())
+    assert torch.equal(factory(VECTOR).init_weight(torch.Generator()), torch.zeros(8).double())
+
+
+def rows(p: Param, g: Tensor, unit_row: Callable[[Tensor], Tensor]) -> Tensor:
+    return from_matrix(p, unit_row(as_matrix(p, g)))
+
+
+def named_direction(name: str, p: Param, g: Tensor) -> Tensor:
+    """The first step's direction, as a reader of the exported settings would build it."""
+    match name:
+        case "gradient":
+            return g
+        case "adam" | "sign":
+            return g.sign()
+        case "polar":
+            return rows(p, g, unit)
+        case "rms":
+            return g / g.square().mean().sqrt()
+        case "frobenius":
+            return rows(p, g, lambda m: m / m.flatten(-2).norm(dim=-1)[..., None, None])
+        case "colnorm" | "column q=2":
+            return rows(p, g, lambda m: m / m.norm(dim=-2, keepdim=True))
+        case "row p=2":
+            return rows(p, g, lambda m: m / m.norm(dim=-1, keepdim=True))
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("p", EVERY, ids=lambda p: p.name)
+def test_the_settings_of_a_rule_are_what_it_does(name: str, p: Param) -> None:
+    hp = {"polar": "svd"} if "polar" in registry.describe("optimizer", name).defaults else {}
+    rule = registry.load("optimizer", name)(p, **hp)
+    told = rule.settings(0.25)
+    g, w = random(*p.shape), random(*p.shape, seed=1)
+    step = moved(rule, g, zeros(p), at(lr=0.25, lr_peak=0.25))
+    direction = named_direction(told["direction"], p, g)
+    torch.testing.assert_close(step, -told["lr"] * direction, rtol=1e-4, atol=1e-9)  # Adam's eps
+    shrunk = moved(rule, 0 * g, w, at(lr=0.25, lr_peak=0.25))
+    torch.testing.assert_close(shrunk, (1 - told["decay"]) * w)
+    start = rule.init_weight(torch.Generator().manual_seed(0))
+    kind, _, size = told["init"].rpartition(" ")
+    match kind or size:
+        case "ones" | "zeros":
+            assert torch.equal(start, torch.full_like(start, float(size == "ones")))
+        case "normal":
+            assert start.std().item() == pytest.approx(float(size), rel=0.4)
+        case "random signs":
+            assert torch.allclose(start.abs(), torch.full_like(start, float(size)), rtol=1e-5)
+        case "normal with columns of norm":
+            sizes = as_matrix(p, start).norm(dim=-2)
+            assert torch.allclose(sizes, torch.full_like(sizes, float(size)), rtol=1e-5)
+        case "semi-orthogonal" | "semi-orthogonal taps":
+            matrix = start[:, :, 0, 0] if p.conv else as_matrix(p, start)
+            values = torch.linalg.svdvals(matrix)
+            assert torch.allclose(values, torch.full_like(values, float(size)), rtol=1e-5)
+        case _:
+            raise AssertionError(told["init"])
+
+
+def test_a_coupled_decay_is_told_apart_from_a_decoupled_one() -> None:
+    told = sgd(HIDDEN, weight_decay=0.3).settings(0.5)
+    assert told["l2"] == 0.3 and told["decay"] == 0.0
+    assert adamw_mup(HIDDEN, weight_decay=0.3).settings(0.5)["decay"] == pytest.approx(0.15)
+
+
+def test_settings_tell_the_betas_and_the_eps() -> None:
+    assert adamw(HIDDEN, beta1=0.7, beta2=0.8, eps=1e-5).settings(1.0).items() >= {
+        ("beta1", 0.7),
+        ("beta2", 0.8),
+        ("eps", 1e-5),
+    }
+    assert muon(HIDDEN, beta=0.6).settings(1.0)["beta"] == 0.6
+    assert muon(OUTPUT, aux_lr=0.5).settings(1.0)["lr"] == 0.5 / M
+    assert transported_scion(HIDDEN, transport=0.25).settings(1.0)["transport"] == 0.25
+
+
+def test_recomputing_a_constrained_displacement_is_an_input_error() -> None:
+    with pytest.raises(InputError) as caught:
+        transported_scion(HIDDEN, constrained=True, store="recompute")
+    assert str(caught.value) == (
+        "transported_scion: got store 'recompute' with constrained, allowed there: 'displacement'"
+    )
+    assert "X" in caught.value.hint
+
+
+def test_the_matrix_view_is_d_out_by_d_in_and_returns() -> None:
+    for p, view in (
+        (EMBEDDING, (8, 7)),
+        (POSITIONS, (8, 7)),
+        (HIDDEN, (12, 8)),
+        (TIED, (7, 8)),
+        (VECTOR, (8, 1)),
+        (CONV, (6, 36)),
+        (QKV, (3, 8, 8)),
+    ):
+        w = random(2, 3, *p.shape)
+        matrix = as_matrix(p, w)
+        assert matrix.shape == (2, 3, *view)
+        assert (p.d_out, p.d_in) == view[-2:]
+        assert torch.equal(from_matrix(p, matrix), w)

@@ -1,0 +1,213 @@
+"""Slopes, verdicts, table and figure of the coordinate check, on made-up frames."""
+
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hptransfer import figures, slopes
+from hptransfer.registry import InputError
+
+WIDTHS = (64, 128, 256, 512, 1024)
+
+
+def frame(label="scion", widths=WIDTHS, seeds=(0, 1, 2), wobble=0.0, **layers):
+    """Every layer's change is 0.1 width^slope, three times that late; its RMS at init is 1.
+
+    `wobble` is added to the slope, times -1, 0 and 1 for the seeds 0, 1 and 2.
+    """
+    rows = []
+    for layer, slope in (layers or {"first": 0.0, "logits": 0.05}).items():
+        for width in widths:
+            for seed in seeds:
+                change = 0.1 * width ** (slope + wobble * (seed - 1))
+                for when, step, now in (
+                    ("init", 0, 0.0),
+                    ("gate", 5, change),
+                    ("late", 20, 3 * change),
+                ):
+                    rows.append((label, -7.0, width, seed, layer, when, step, 1.0, now))
+    names = ("optimizer", "log2_lr", "width", "seed", "layer", "when", "step", "rms", "change")
+    return pd.DataFrame(rows, columns=list(names))
+
+
+def diverge(made, width, *times):
+    """The frame with the runs of a width diverged at these times."""
+    lost = (made["width"] == width) & made["when"].isin(times)
+    return made.assign(
+        rms=made["rms"].mask(lost, math.inf), change=made["change"].mask(lost, math.inf)
+    )
+
+
+def verdict(made, **options):
+    [found] = slopes.judge(slopes.fit(made), **options)
+    return found
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.5, -0.25, 1.0])
+def test_the_slope_of_a_power_law_is_its_exponent(slope):
+    row = slopes.fit(frame(second=slope)).iloc[0]
+    assert row["gate"] == pytest.approx(slope, abs=1e-12)
+    assert row["late"] == pytest.approx(slope, abs=1e-12)
+    assert row["init"] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_slope_is_that_of_least_squares_over_all_seeds():
+    rng = np.random.Generator(np.random.Philox(key=3))
+    made = frame(second=0.3)
+    made["change"] *= 2 ** rng.standard_normal(len(made))
+    gate = made[made["when"] == "gate"]
+    wanted = np.polyfit(np.log2(gate["width"]), np.log2(gate["change"]), 1)[0]
+    assert slopes.fit(made).iloc[0]["gate"] == pytest.approx(wanted, abs=1e-12)
+
+
+def test_the_spread_is_the_deviation_of_the_slopes_of_the_seeds():
+    row = slopes.fit(frame(second=0.3, wobble=0.07)).iloc[0]
+    assert row["gate"] == pytest.approx(0.3, abs=1e-12)
+    assert row["gate_spread"] == pytest.approx(0.07, abs=1e-12)
+    assert math.isnan(slopes.fit(frame(second=0.3, seeds=(0,))).iloc[0]["gate_spread"])
+
+
+def test_one_width_gives_no_slope():
+    with pytest.raises(InputError, match="scion has 64 alone, needs at least two"):
+        slopes.fit(frame(widths=(64,)))
+
+
+@pytest.mark.parametrize(
+    ("slope", "wanted"), [(0.099, "passes"), (-0.099, "passes"), (0.101, "fails"), (-0.3, "fails")]
+)
+def test_the_gate_is_a_slope_of_a_tenth_in_every_layer(slope, wanted):
+    found = verdict(frame(first=0.0, second=slope, logits=0.05))
+    assert (found.verdict, found.layer) == (wanted, "second" if abs(slope) > 0.05 else "logits")
+    assert found.slope == pytest.approx(slope, abs=1e-12)
+
+
+def test_late_slopes_and_slopes_at_init_decide_nothing():
+    made = frame(first=0.0)
+    late, init = made["when"] == "late", made["when"] == "init"
+    made.loc[late, "change"] *= made.loc[late, "width"]
+    made.loc[init, "rms"] *= made.loc[init, "width"] ** 0.5
+    row = slopes.fit(made).iloc[0]
+    assert (row["init"], row["late"]) == pytest.approx((0.5, 1.0), abs=1e-12)
+    assert verdict(made).verdict == "passes"
+
+
+@pytest.mark.parametrize(
+    ("times", "slope", "wanted"),
+    [
+        (("gate", "late"), 0.0, "diverged"),
+        (("gate", "late"), 0.5, "diverged"),
+        (("late",), 0.0, "diverged"),
+        (("late",), 0.5, "fails"),
+    ],
+)
+def test_a_diverged_width_is_said_and_never_passes(times, slope, wanted):
+    made = diverge(frame(first=slope), 1024, *times)
+    found = verdict(made)
+    assert found.verdict == wanted
+    assert "width 1024 diverged" in found.sentence
+    _, rows = slopes.text_table(slopes.fit(made))
+    assert [cell == "diverged" for cell in rows[0][3:]] == ["gate" in times, True]
+
+
+def test_a_layer_that_stays_where_it_was_fails():
+    made = frame(first=0.0, second=0.0)
+    made.loc[made["layer"] == "second", "change"] = 0.0
+    found = verdict(made)
+    assert found.verdict == "fails"
+    assert "second does not move in 5 steps" in found.sentence
+
+
+def test_a_verdict_needs_four_octaves_of_width():
+    found = verdict(frame(widths=WIDTHS[:-1], first=0.5), controls=["scion"])
+    assert (found.verdict, found.expected) == ("too few widths", False)
+    assert "width 64 to 512 (3 octaves)" in found.sentence
+
+
+def test_fewer_than_three_seeds_make_a_verdict_indicative():
+    assert not verdict(frame()).indicative
+    found = verdict(frame(seeds=(0, 1)))
+    assert found.indicative
+    assert "(indicative: n = 2 seeds)" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("adamw", "scion", "wanted"),
+    [(0.5, 0.0, True), (0.0, 0.0, False), (0.5, 0.5, False), (0.0, 0.5, False)],
+)
+def test_all_is_well_where_every_control_fails_and_every_other_passes(adamw, scion, wanted):
+    made = pd.concat([frame("adamw", logits=adamw), frame("scion", logits=scion)])
+    found = slopes.judge(slopes.fit(made), controls=["adamw"])
+    assert slopes.as_expected(found) == wanted
+
+
+def test_a_control_that_diverges_has_not_shown_a_slope():
+    made = diverge(frame("adamw", logits=0.5), 1024, "gate", "late")
+    assert not verdict(made, controls=["adamw"]).expected
+
+
+def test_the_sentence_names_the_worst_layer_its_slope_and_the_settings():
+    assert verdict(frame(first=-0.01, logits=0.731, wobble=0.02), controls=["scion"]).sentence == (
+        "scion: fails, as a control must. The steepest change after 5 steps is that of logits, "
+        "width^(0.731 ± 0.020), limit 0.1 (lr 2^-7, width 64 to 1024 (4 octaves), n = 3 seeds)."
+    )
+
+
+def test_the_table_shows_of_a_stack_the_steepest_layer():
+    made = frame(**{"blocks.0.q": 0.01, "blocks.1.q": -0.3, "blocks.0.o": 0.0, "logits": 0.2})
+    columns, rows = slopes.text_table(slopes.fit(made))
+    assert columns == ("optimizer", "layer", "at init", "change, 5 steps", "change, 20 steps")
+    assert [row[1] for row in rows] == ["blocks.*.q", "blocks.*.o", "logits"]
+    assert rows[0][2:] == ("0.00 ± 0.00", "−0.30 ± 0.00", "−0.30 ± 0.00")
+
+
+def test_a_zero_start_is_said_in_the_table():
+    made = frame(logits=0.0)
+    made.loc[made["when"] == "init", "rms"] = 0.0
+    assert slopes.text_table(slopes.fit(made))[1][0][2] == "zero"
+
+
+@pytest.mark.parametrize(
+    ("layer", "wanted"),
+    [("blocks.12.q", "blocks.*.q"), ("net.0", "net.*"), ("first2", "first2"), ("0", "0")],
+)
+def test_the_number_of_a_block_is_left_out_of_a_kind(layer, wanted):
+    assert slopes.kind(layer) == wanted
+
+
+def drawn(made, **options):
+    table = slopes.fit(made)
+    return slopes.figure(made, table, slopes.judge(table, **options))
+
+
+def test_the_figure_has_a_panel_an_optimizer_and_a_line_a_layer_with_its_slope():
+    layers = {"blocks.0.q": 0.5, "blocks.1.q": 0.4, "logits": 0.7}
+    made = pd.concat([frame("adamw", **layers), frame("scion", logits=0.0)])
+    one, two = drawn(made, controls=["adamw"]).axes
+    assert one.get_title(loc="left") == "adamw: fails (control)"
+    assert two.get_title(loc="left") == "scion: passes"
+    lines = [line for line in one.lines if len(line.get_xdata())]
+    ends = [float(line.get_ydata()[-1]) for line in lines]
+    assert ends == pytest.approx([2.0, 1.6, 2.8])
+    shown = [text.get_text() for text in one.get_legend().get_texts()]
+    assert shown == ["blocks.*.q  0.50", "logits  0.70"]
+
+
+def test_the_figure_draws_what_is_left_of_diverged_runs_and_of_layers_at_rest():
+    made = diverge(frame("adamw", first=0.5, second=0.0), 64, "gate", "late")
+    made.loc[made["layer"] == "second", "change"] = 0.0
+    made = diverge(made, 64, "gate", "late")
+    figure = drawn(pd.concat([made, diverge(frame("scion"), 1024, "late")]))
+    ElementTree.fromstring(figures.to_svg(figure, "f"))
+
+
+def test_the_figure_gives_the_same_bytes_twice_and_says_itself_in_words():
+    first, second = (figures.to_svg(drawn(frame()), "f") for _ in range(2))
+    assert first == second
+    root = ElementTree.fromstring(first)
+    assert "scion passes, steepest logits 0.05" in root.attrib["aria-label"]
+    assert root.attrib["aria-label"].endswith(".")
+    assert not re.search(figures.INK, first)
