@@ -61,9 +61,9 @@ def measure(
 
     A seed has the same training batches at every width; the probe batch is one held-out batch, the
     same in all runs. `zero_head`: the output layer starts at 0, whatever the optimizer draws for
-    it. A head that is random at the right scale gives logits of size width^-1/2, which die out with
-    width, and while they last they tilt the change of the logits; they say nothing of the updates
-    (Yang et al. 2022, arXiv:2203.03466, App. D.2, advise a zero head for that reason). Raises InputError where the widths cannot give a slope, or the steps no gate.
+    it. A random head of the right scale gives logits of size width^-1/2; while these last they tilt
+    the change of the logits at narrow widths, whatever the updates do.
+    Raises InputError where the widths cannot give a slope, or the steps no gate.
     """
     if len(set(widths)) < 2:
         shown = ", ".join(map(str, widths)) or "none"

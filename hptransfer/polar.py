@@ -127,7 +127,8 @@ def _precisions(
     if dtype == "bfloat16" or (dtype == "mixed" and method == "jordan"):
         return [(half, rows)]
     if dtype == "mixed" and d >= BFLOAT16_ROWS:
-        return [(full, rows[:1]), (half, rows[1:-1]), (full, rows[1:][-1:])]
+        parts = [(full, rows[:1]), (half, rows[1:-1]), (full, rows[1:][-1:])]
+        return [(precision, part) for precision, part in parts if part]  # one step, or two
     return [(full, rows)]
 
 

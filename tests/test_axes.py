@@ -164,6 +164,20 @@ WRONG = {
         "model.patch: 5 does not divide images of 28 x 28",
         "patches that do: 1, 2, 4, 7, 14, 28",
     ),
+    "an axis value of nothing": (
+        DEPTH.replace("[3]", "[0]"),
+        GPT,
+        "",
+        "targets: got 0, needs values of at least 1",
+        "for instance targets = [4]",
+    ),
+    "images for a model of text": (
+        AXES["width"][0],
+        'gpt", head_size = 8',
+        IMAGES,
+        "model 'gpt': reads tokens, and the data 'mnist5k' are images",
+        "models of images: mlp, vit, cnn",
+    ),
     "text for a model of images": (
         AXES["width"][0],
         'vit", head_size = 8',

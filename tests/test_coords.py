@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,7 +18,38 @@ from hptransfer.registry import InputError
 from hptransfer.spec import RunSpec
 from units import CPU, OPTIMIZERS, data_for, digits, lanes, spec, stepped, weights
 
-WIDTHS = (8, 16, 32, 64, 128)
+WIDTHS = (16, 32, 64, 128, 256)
+
+
+# An optimizer that is evaluated beside the weights it trains, as schedule-free ones are.
+SWAP = """
+import torch
+
+class Swap(torch.optim.Optimizer):
+    def __init__(self, params, lr=0.1, shift: float = 0.3):
+        super().__init__(params, {"lr": lr, "shift": shift})
+        self.training = True
+
+    @torch.no_grad()
+    def move(self, sign, key, of):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p += sign * group[key] * of(p)
+
+    def step(self):
+        assert self.training
+        self.move(-1, "lr", lambda p: p.grad)
+
+    def eval(self):
+        if self.training:
+            self.move(-1, "shift", torch.ones_like)
+        self.training = False
+
+    def train(self):
+        if not self.training:
+            self.move(1, "shift", torch.ones_like)
+        self.training = True
+"""
 
 
 def measured(
@@ -41,7 +73,7 @@ def test_plain_adamw_fails_the_gate_and_scion_passes_it() -> None:
         found
         for label, log2_lr in (("adamw", -8.0), ("scion", -6.0))
         for found in measured(
-            label, spec(label, "mlp", steps=8, batch=16, log2_lr=log2_lr), seeds=(0, 1, 2)
+            label, spec(label, "mlp", steps=5, batch=16, log2_lr=log2_lr), seeds=(0, 1, 2)
         )
     ]
     found = slopes.judge(slopes.fit(frame(*runs)), controls=["adamw"])
@@ -80,6 +112,20 @@ def test_a_transported_run_is_watched_at_x() -> None:
     assert probe(ahead)[1] != ahead.evaluate().item()
 
 
+def test_a_torch_optimizer_that_swaps_its_weights_trains_on_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "swap.py"
+    path.write_text(SWAP)
+    run = spec(f"{path}:Swap", "mlp", eval_batches=1)
+    alone, watched = stepped([run], 3), stepped([run], 2)
+    at_training, (_, at_evaluation) = watched.evaluate().item(), probe(watched)
+    assert at_evaluation != at_training
+    assert watched.evaluate().item() == at_training
+    watched.gradients(2)
+    watched.update(2)
+    for name, w in weights(alone).items():
+        assert torch.equal(weights(watched)[name], w), name
+
+
 @pytest.mark.parametrize(
     ("model", "wanted"),
     [
@@ -101,7 +147,7 @@ def test_what_is_measured_is_the_rms_of_the_output_and_of_its_change() -> None:
     at = offsets(HELDOUT_SEED, 0, run.batch, len(data.y_heldout))
     x = torch.from_numpy(data.x_heldout[at]).flatten(1)
     h = [x @ weights(stepped([run], t))["first.weight"].mT for t in (0, 5, 6)]
-    [_, found] = measured("adamw", run, widths=(8, 16))
+    [_, found] = measured("adamw", run, widths=(8, 16), zero_head=False)
     first = [row for row in found.rows if row.layer == "first"]
     assert [(row.when, row.step) for row in first] == [("init", 0), ("gate", 5), ("late", 6)]
     for row, now in zip(first, h, strict=True):
@@ -116,6 +162,16 @@ def test_every_width_has_the_batches_of_its_seed_and_all_runs_one_probe_batch() 
     assert [(one.width, one.seed) for one in found] == [(8, 0), (8, 3), (16, 0), (16, 3)]
     again = measured("scion", run, widths=(8, 32), seeds=(3,))
     assert again[0] == found[1]
+
+
+@pytest.mark.parametrize("model", ["gpt", "mlp"])
+def test_every_head_starts_at_zero_unless_the_optimizers_own_start_is_asked_for(model: str) -> None:
+    run = spec("scion", model, steps=5)
+    for zero_head in (True, False):
+        [found, _] = measured("scion", run, widths=(16, 32), zero_head=zero_head)
+        start = {row.layer: row.rms for row in found.rows if row.when == "init"}
+        assert (start.pop("logits") == 0) == zero_head
+        assert all(start.values())
 
 
 def test_an_output_that_no_layer_gives_is_watched_beside_the_layers() -> None:

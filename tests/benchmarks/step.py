@@ -1,9 +1,9 @@
 """Time and memory of one optimizer step on the parameters of a 12-layer GPT.
 
 Against torch.optim.Muon, the Scion of pytorch-optimizer, and the floor: the FLOPs of the matrix
-products over the matrix-product rate measured in the same run, in bfloat16 where the polynomial runs
-in it. Muon and Scion at equal polynomial (5 Jordan steps), then our accurate default. Prints a
-Markdown table of medians; asserts nothing about time.
+products over the bfloat16 matrix-product rate measured in the same run. Muon and Scion at equal
+polynomial (5 Jordan steps), then our accurate default. Prints a Markdown table of medians; asserts
+nothing about time.
 
     python tests/benchmarks/step.py [--widths 64 256 768] [--layers 12] [--repeats 5] [--device cpu]
 """
