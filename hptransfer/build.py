@@ -23,6 +23,11 @@ def build(spec: RunSpec, data: Data, width: int) -> nn.Module:
     Raises InputError where the factory gives no module.
     """
     fields = {k: v for k, v in spec.model.items() if k not in ("name", "revision")}
+    if "context" in fields and isinstance(data, Examples):
+        raise InputError(
+            f"model {spec.model['name']!r}: reads tokens, and the data {data.name!r} are images",
+            f"models of images: {', '.join(registry.with_field('model', 'in_shape'))}",
+        )
     factory = registry.load_spec("model", spec.model)
     asked = inspect.signature(factory).parameters
     dims = {k: v for k, v in data.dims.items() if k in asked}
@@ -33,6 +38,14 @@ def build(spec: RunSpec, data: Data, width: int) -> nn.Module:
             "a model is a function of the width that returns a torch.nn.Module",
         )
     return model
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated parts of a model: the members of its outermost nn.ModuleLists."""
+    found: list[nn.Module] = []
+    for child in model.children():
+        found += list(child) if isinstance(child, nn.ModuleList) else blocks(child)
+    return found
 
 
 def context_of(spec: RunSpec) -> int:

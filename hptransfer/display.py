@@ -1,13 +1,14 @@
 """What the command line shows: tables, progress bars, plain lines. Returns text; cli prints it."""
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from hptransfer import registry
@@ -32,11 +33,13 @@ def power(log2_lr: float) -> str:
     return f"2^{log2_lr:g}"
 
 
-def plain_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """A table whose first column is text and whose other columns are numbers."""
+def plain_table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, text: int = 1
+) -> Table:
+    """A table whose first columns are text and whose others are numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left", no_wrap=i == 0)
+        table.add_column(column, justify="left" if i < text else "right", no_wrap=i < text)
     for row in rows:
         table.add_row(*row)
     return table
@@ -86,6 +89,26 @@ def parts_table(kind: str) -> Table:
         table.add_row(*row)
     table.title, table.title_justify = f"{kind}s", "left"
     return table
+
+
+@contextlib.contextmanager
+def bar(console: Console, total: int, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A progress bar with the time left on a terminal, else a line each; the caller advances it."""
+    if quiet or not console.is_terminal:
+        done = 0
+
+        def line(text: str) -> None:
+            nonlocal done
+            done += 1
+            if not quiet:
+                console.print(f"[{done}/{total}] {text}", markup=False)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda text: progress.update(task, advance=1, description=text)
 
 
 def checks_head(target: str, kind: str) -> str:

@@ -95,6 +95,7 @@ def train(
     *,
     resume: Path | None = None,
     micro_batch: int | None = None,
+    recompute: bool = False,
     snapshot_seconds: float = SNAPSHOT_SECONDS,
 ) -> Iterator[Progress | Snapshot | RunRecord]:
     """Train runs that differ only in scalar hyperparameters or seed as lanes of one run.
@@ -104,20 +105,25 @@ def train(
     InputError.
     """
     try:
-        yield from _train(unit, data, device, resume, micro_batch, snapshot_seconds)
+        yield from _train(unit, data, device, resume, micro_batch, recompute, snapshot_seconds)
         return
     except torch.OutOfMemoryError:
         if len(unit) == 1:
             raise InputError(
                 f"width {unit[0].width}: one run does not fit in the memory of {device}",
-                "a smaller width or batch fits; so does precision = 'bfloat16'",
+                "a smaller width fits, or micro_batch = 1, recompute = true in the suite",
             ) from None
     # Outside the except clause, for the exception holds the frames and so the unit's tensors.
     torch.cuda.empty_cache()
     half = len(unit) // 2
     for part in (unit[:half], unit[half:]):
         yield from train(
-            part, data, device, micro_batch=micro_batch, snapshot_seconds=snapshot_seconds
+            part,
+            data,
+            device,
+            micro_batch=micro_batch,
+            recompute=recompute,
+            snapshot_seconds=snapshot_seconds,
         )
 
 
@@ -127,13 +133,14 @@ def _train(
     device: torch.device,
     resume: Path | None,
     micro_batch: int | None,
+    recompute: bool,
     snapshot_seconds: float,
 ) -> Iterator[Progress | Snapshot | RunRecord]:
     spec = unit[0]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     began = time.perf_counter()
-    lanes = Lanes(unit, data, device, micro_batch=micro_batch)
+    lanes = Lanes(unit, data, device, micro_batch=micro_batch, recompute=recompute)
     first, spent = (_resume(lanes, resume) if resume else (0, 0.0)) or (0, 0.0)
     keys = tuple(s.key for s in unit)
     flops = {"model_flops_per_step": 0.0, "optimizer_flops_per_step": 0.0}
@@ -175,9 +182,9 @@ def _flop_formulas() -> dict[Any, Any]:
     def backward(*shapes: Any, **_: Any) -> int:
         return 2 * sdpa_flop_count(*shapes[1:4])
 
-    def convolution(out: list[int], x: list[int], w: list[int], *rest: Any, **_: Any) -> int:
-        products = sum(rest[-1][:2])  # the output mask: gradients of x, of w, of the bias
-        return products * 2 * math.prod(out) * math.prod(w[1:])
+    def convolution(*shapes: Any, **_: Any) -> int:
+        out, _x, w, *_, wanted = shapes  # wanted: gradients of x, of w, of the bias
+        return sum(wanted[:2]) * 2 * math.prod(out) * math.prod(w[1:])
 
     return {
         aten.convolution_backward: convolution,
@@ -224,7 +231,7 @@ def _records(
     lanes: Lanes, final: list[float], seconds: float, flops: dict[str, float], device: torch.device
 ) -> Iterator[RunRecord]:
     n = len(lanes.specs)
-    env = environment(device, n, lanes.micro_batch)
+    env = {**environment(device, n, lanes.micro_batch), "recompute": lanes.recompute}
     evaluations = lanes.spec.eval_batches / 3  # a forward pass is a third of a step's FLOPs
     total = lanes.spec.steps * sum(flops.values()) + evaluations * flops["model_flops_per_step"]
     for spec, loss, history in zip(lanes.specs, final, lanes.losses.cpu(), strict=True):

@@ -12,7 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
 from hptransfer import registry
-from hptransfer.build import Data, build, context_of, describe_params
+from hptransfer.build import Data, blocks, build, context_of, describe_params
 from hptransfer.datasets import Tokens
 from hptransfer.lanes import Lanes, vectorises
 from hptransfer.optimizers import rules
@@ -29,12 +29,52 @@ OPTIMIZER_EFFICIENCY = 2.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one lane: parameters; FLOPs a step (model, optimizer); bytes at the peak."""
+    """Of one lane: parameters; FLOPs a step (model, optimizer); bytes at the peak.
+
+    `fixed`: weights (and their bfloat16 casts), gradients, optimizer state, temporaries of the
+    largest update. `activations`: of the whole batch at once; `recomputed`: where every block
+    keeps its input alone.
+    """
 
     parameters: int
     model_flops: float
     optimizer_flops: float
+    fixed: int
+    activations: int
+    recomputed: int
+
+    @property
+    def memory(self) -> int:
+        """Of the whole batch at once."""
+        return self.fixed + self.activations
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a run fits a device: examples a backward pass, whether blocks are recomputed; bytes."""
+
+    micro_batch: int
+    recompute: bool
     memory: int
+
+
+def fit(
+    cost: Estimate, batch: int, room: float, micro_batch: int | None, recompute: bool | None
+) -> Fit | None:
+    """The fewest micro-batches that fit into `room` bytes; recomputing only where all else fails.
+
+    `micro_batch`, `recompute`: what the suite fixes. None where nothing fits.
+    """
+    sizes = [batch]
+    while sizes[-1] > 1:
+        sizes.append(-(-sizes[-1] // 2))
+    for again in (False, True) if recompute is None else (recompute,):
+        kept = cost.recomputed if again else cost.activations
+        for size in sizes if micro_batch is None else [min(micro_batch, batch)]:
+            memory = cost.fixed + kept * size // batch
+            if memory <= room:
+                return Fit(size, again, memory)
+    return None
 
 
 @dataclass(frozen=True)
@@ -60,10 +100,13 @@ def estimate(spec: RunSpec, data: Data) -> Estimate:
         saved: dict[StorageWeakRef, int] = {}
         own = {StorageWeakRef(p.untyped_storage()) for p in model.parameters()}
 
+        entered = _Blocks(model)
+
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
             if (reference := StorageWeakRef(storage)) not in own:
                 saved[reference] = storage.nbytes()
+                entered.see(reference)
             return tensor
 
         with FlopCounterMode(display=False) as model_flops:
@@ -83,11 +126,44 @@ def estimate(spec: RunSpec, data: Data) -> Estimate:
     if not vectorises(spec):
         state_bytes = 8 * count  # a torch optimizer does not say; Adam's two buffers
     largest = max(math.prod(p.shape) for p in params)
-    activations = sum(saved.values()) / (2 if spec.precision == "bfloat16" else 1)
-    memory = 8 * count + state_bytes + activations + 4 * 4 * largest
+    shrink = 2 if spec.precision == "bfloat16" else 1
+    inside = sum(saved[reference] for reference in entered.inside)
+    outside = sum(saved.values()) - inside
+    recomputed = outside + entered.inputs + inside / max(1, entered.count)
     return Estimate(
-        count, model_flops.get_total_flops(), optimizer_flops.get_total_flops(), int(memory)
+        count,
+        model_flops.get_total_flops(),
+        optimizer_flops.get_total_flops(),
+        fixed=(8 if shrink == 1 else 10) * count + state_bytes + 4 * 4 * largest,
+        activations=int(sum(saved.values()) / shrink),
+        recomputed=int((recomputed if entered.count else outside) / shrink),
     )
+
+
+class _Blocks:
+    """Which tensors are saved inside a model's blocks, and the bytes of the blocks' inputs."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.inside: set[StorageWeakRef] = set()
+        self.inputs = 0
+        self.count = 0
+        self._open = False
+        for block in blocks(model):
+            block.register_forward_pre_hook(self._enter)
+            block.register_forward_hook(self._leave)
+
+    def _enter(self, block: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+        del block
+        self._open = True
+        self.count += 1
+        self.inputs += args[0].untyped_storage().nbytes()
+
+    def _leave(self, *_: object) -> None:
+        self._open = False
+
+    def see(self, reference: StorageWeakRef) -> None:
+        if self._open:
+            self.inside.add(reference)
 
 
 def _batch(spec: RunSpec, data: Data) -> tuple[Tensor, Tensor]:
@@ -106,10 +182,23 @@ def memory_of(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def measure(spec: RunSpec, data: Data, device: torch.device, lanes: int, steps: int = 2) -> Speed:
+def measure(
+    spec: RunSpec,
+    data: Data,
+    device: torch.device,
+    lanes: int,
+    steps: int = 2,
+    how: Fit | None = None,
+) -> Speed:
     """Time `steps` training steps and two evaluation batches, after one warm-up step."""
     unit = [spec.point(spec.log2_lr - i / 8, spec.seed) for i in range(lanes)]
-    running = Lanes([replace(s, eval_batches=2) for s in unit], data, device)
+    running = Lanes(
+        [replace(s, eval_batches=2) for s in unit],
+        data,
+        device,
+        micro_batch=how.micro_batch if how else None,
+        recompute=how.recompute if how else False,
+    )
     running.gradients(0)
     running.update(0)
     _synchronise(device)
@@ -125,7 +214,7 @@ def measure(spec: RunSpec, data: Data, device: torch.device, lanes: int, steps: 
     return Speed(lanes, step, (time.perf_counter() - began) / 2 / lanes)
 
 
-def calibrate(spec: RunSpec, data: Data, device: torch.device) -> Speed:
+def calibrate(spec: RunSpec, data: Data, device: torch.device, how: Fit | None = None) -> Speed:
     """The fastest number of lanes for this unit, found by doubling until it stops paying.
 
     A step too heavy to time on CPU is extrapolated from FLOPs and the matrix-product rate.
@@ -136,10 +225,10 @@ def calibrate(spec: RunSpec, data: Data, device: torch.device) -> Speed:
         rate = matmul_rate(device)
         model = cost.model_flops / (MODEL_EFFICIENCY * rate)
         return Speed(1, model + cost.optimizer_flops / (OPTIMIZER_EFFICIENCY * rate), model / 3)
-    best = measure(spec, data, device, 1)
+    best = measure(spec, data, device, 1, how=how)
     budget = 0.6 * memory_of(device)
     slow = device.type == "cpu" and best.step > 0.05
-    slow = slow or not vectorises(spec)
+    slow = slow or not vectorises(spec) or (how is not None and how.micro_batch < spec.batch)
     lanes = 4
     while not slow and lanes <= 64 and lanes * cost.memory < budget:
         found = measure(spec, data, device, lanes)

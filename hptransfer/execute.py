@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 import torch
 
 from hptransfer import engine, tune
 from hptransfer.engine import Progress
-from hptransfer.estimate import Estimate, Speed, calibrate, estimate, memory_of
+from hptransfer.estimate import Estimate, Fit, Speed, calibrate, estimate, fit, memory_of
 from hptransfer.lanes import vectorises
 from hptransfer.metrics import optimum, select
 from hptransfer.plan import clip_lr, forecast, pack, plan, unit_kind
@@ -121,7 +122,19 @@ class Session:
 
     def memory(self, cell: Expected) -> int:
         """Bytes that one process needs for this cell."""
-        return self.cost(cell.specs[0]).memory * self.lanes(cell.specs[0])
+        return self.how(cell.specs[0]).memory * self.lanes(cell.specs[0])
+
+    def how(self, spec: RunSpec) -> Fit:
+        """Micro-batch and recomputation with which a run fits. Raises InputError if none does."""
+        room = 0.9 * memory_of(self.device) / (1 if self.device.type == "cuda" else self.workers)
+        found = self._fit(spec, room)
+        if found is None:
+            self._refuse(spec, room)
+        return found
+
+    def _fit(self, spec: RunSpec, room: float) -> Fit | None:
+        cost = self.cost(spec)
+        return fit(cost, spec.batch, room, self.suite.micro_batch, self.suite.recompute)
 
     def cost(self, spec: RunSpec) -> Estimate:
         if spec.cell not in self._costs:
@@ -133,7 +146,7 @@ class Session:
         found = self._speeds.get(kind)
         if found is None:
             engine.configure(self.threads)
-            found = calibrate(spec, self.data, self.device)
+            found = calibrate(spec, self.data, self.device, self.how(spec))
             self._speeds.put(kind, found)
         return found
 
@@ -146,7 +159,7 @@ class Session:
         return digest(json.dumps([where, kind], sort_keys=True))
 
     def lanes(self, spec: RunSpec) -> int:
-        if not vectorises(spec):
+        if not vectorises(spec) or self.how(spec).recompute:
             return 1
         return self.options.lanes or self.speed(spec).lanes
 
@@ -161,34 +174,30 @@ class Session:
         for spec in specs:
             cells.setdefault(names[spec.key], []).append(spec)
         for alike in cells.values():
+            self.how(alike[0])
+        for alike in cells.values():
             self.speed(alike[0])  # measured while nothing else runs
         if start:
             self.pool.start()
-        largest = max((n for _, n in cells), default=0)
-        for (label, n), alike in cells.items():
-            if n == largest:
-                self._check_memory(label, alike[0])
         return [
             Expected(label, n, alike, self.speed(alike[0])) for (label, n), alike in cells.items()
         ]
 
-    def _check_memory(self, label: str, spec: RunSpec) -> None:
-        room = memory_of(self.device)
-        need = self.cost(spec).memory
-        if need <= 0.9 * room:
-            return
-        axis = self.suite.axis
-        width = spec.width
-        while axis == "width" and width > self.suite.proxy:
+    def _refuse(self, spec: RunSpec, room: float) -> NoReturn:
+        axis, width = self.suite.axis, spec.width
+        fits = None
+        while axis == "width" and fits is None and width > 1:
             width //= 2
-            with contextlib.suppress(InputError):
-                if estimate(spec.at("width", width), self.data).memory <= 0.9 * room:
-                    break
-        hint = f"width {width} would fit" if width < spec.width else "a smaller batch may fit"
+            with contextlib.suppress(InputError):  # a width that the model cannot have
+                fits = self._fit(spec.at("width", width), room)
+        cost = self.cost(spec)
+        least = cost.fixed + min(cost.activations, cost.recomputed) // spec.batch
+        name = spec.optimizer["name"]
         raise InputError(
-            f"{label} at {axis} {self.suite.axis_value(spec)} needs about {need / 2**30:.1f} GiB; "
-            f"{engine.device_name(self.device)} has {room / 2**30:.1f} GiB",
-            hint,
+            f"{name} at {axis} {self.suite.axis_value(spec)} needs about {least / 2**30:.1f} GiB, "
+            f"one example at a time; {engine.device_name(self.device)} has room for "
+            f"{room / 2**30:.1f} GiB a process",
+            f"width {width} would fit" if fits else "fewer --workers or a smaller model may fit",
         )
 
     def run(self) -> Iterator[Event]:
@@ -263,7 +272,9 @@ class Session:
             busy = pool.size - pool.free + len(todo) + 1
             threads = max(1, len(os.sched_getaffinity(0)) // min(self.workers, busy))
             resume = self.store.find_snapshot(engine.unit_key(unit))
-            pool.submit(Job(unit, self.suite.data, str(self.device), threads, resume))
+            how = self.how(unit[0])
+            where = (str(self.device), threads, resume, how.micro_batch, how.recompute)
+            pool.submit(Job(unit, self.suite.data, *where))
             yield Started(unit)
 
     def _end(self, ended: Ended, failed: dict[str, Ended]) -> None:

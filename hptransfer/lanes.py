@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, vmap
+from torch.utils.checkpoint import checkpoint
 
 from hptransfer import adaptor, registry
 from hptransfer.adaptor import is_torch_optimizer
-from hptransfer.build import Data, build, context_of, describe_params
+from hptransfer.build import Data, blocks, build, context_of, describe_params
 from hptransfer.datasets import HELDOUT_SEED, Tokens, offsets
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, State, Step, generator_for
@@ -79,7 +80,9 @@ def grouped(params: list[Param], lanes: int) -> list[list[Param]]:
 class Lanes:
     """The weights, gradients and optimizer states of a unit, and its pure training step.
 
-    One lane runs without vmap, on tensors without a lane axis.
+    `micro_batch`: examples a backward pass, all by default. `recompute`: one lane keeps the inputs
+    of its blocks alone and computes the rest again in the backward pass. One lane runs without
+    vmap, on tensors without a lane axis.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Lanes:
         *,
         dtype: torch.dtype = torch.float32,
         micro_batch: int | None = None,
+        recompute: bool = False,
     ) -> None:
         self.specs = specs
         self.spec = specs[0]
@@ -108,6 +112,10 @@ class Lanes:
         self.lr = self._per_lane([spec.lr for spec in specs])
         with device:
             self.model = build(self.spec, data, self.spec.width).to(dtype)
+        self.recompute = recompute and self.single
+        if self.recompute:
+            for block in blocks(self.model):
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         foreign = not vectorises(self.spec)
         if foreign and not self.single:
             raise InputError(

@@ -323,6 +323,11 @@ def _literal_choices(annotation: ast.expr | None) -> list[str]:
     return []
 
 
+def with_field(kind: str, field: str) -> list[str]:
+    """The built-in parts that have a field."""
+    return [name for name in BUILTINS[kind] if field in describe(kind, name).defaults]
+
+
 def load_spec(kind: str, table: dict[str, Any]) -> Any:
     """Import the part that a run's spec names. Raises InputError where it is not the same any more.
 

@@ -4,10 +4,11 @@ A frame holds one row a layer, run and time: optimizer, log2_lr, width, seed, la
 gate, late), step, rms of the layer's output, and rms of its change since the start.
 """
 
+import json
 import math
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -17,7 +18,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hptransfer.figures import INK, LABELS, MARKS, THEME
+from hptransfer.figures import INK, LABELS, MARKS, THEME, to_svg
 from hptransfer.registry import InputError
 from hptransfer.verdicts import power, signed
 
@@ -220,12 +221,28 @@ def text_table(table: pd.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ..
     return columns, rows
 
 
+def as_json(table: pd.DataFrame, verdicts: list[Verdict], *, own_head: bool) -> dict[str, Any]:
+    """Verdicts and slopes; a slope that is no number (diverged, at rest) is null."""
+    told = [{**asdict(v), "expected": v.expected} for v in verdicts]
+    rows = json.loads(table.to_json(orient="records"))
+    finite = [
+        {k: None if isinstance(x, float) and not math.isfinite(x) else x for k, x in each.items()}
+        for each in told
+    ]
+    return {"head": "own" if own_head else "zero", "verdicts": finite, "slopes": rows}
+
+
+def drawn(frame: pd.DataFrame, table: pd.DataFrame, verdicts: list[Verdict], salt: str) -> str:
+    """`figure` as SVG text."""
+    return to_svg(figure(frame, table, verdicts), f"{salt}-coords", ink=INK)
+
+
 def figure(
     frame: pd.DataFrame, table: pd.DataFrame, verdicts: list[Verdict], *, columns: int = 3
 ) -> Figure:
     """Size of every layer's change at the gate against width, a panel an optimizer.
 
-    A line a layer, the mean over seeds of log2 RMS, relative to the narrowest width; the slope
+    A line a layer, the mean over seeds of log2 RMS, in octaves from the narrowest width; the slope
     stands beside it. The wedge holds the slopes within the limit.
     """
     labels = [v.optimizer for v in verdicts]
@@ -233,23 +250,24 @@ def figure(
     lines = math.ceil(len(labels) / columns)
     gate = frame[frame["when"] == "gate"]
     with mpl.rc_context(THEME):
-        drawn = Figure(figsize=(PANEL[0] * columns, PANEL[1] * lines + 0.4), layout="constrained")
-        drawn.set_label(_alt(verdicts))
-        axes = drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        made = Figure(figsize=(PANEL[0] * columns, PANEL[1] * lines + 0.4), layout="constrained")
+        made.set_label(_alt(verdicts))
+        axes = made.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for ax in axes[len(labels) :]:
             ax.remove()
         for i, (ax, verdict) in enumerate(zip(axes, verdicts, strict=False)):
             own = table[table["optimizer"] == verdict.optimizer]
             _panel(ax, gate[gate["optimizer"] == verdict.optimizer], own)
             control = " (control)" if verdict.control else ""
-            ax.set_title(f"{verdict.optimizer}: {verdict.verdict}{control}", loc="left")
+            title = f"{verdict.optimizer}: {verdict.verdict}{control}"
+            ax.set_title(title, loc="left", fontweight="bold")
             if i % columns == 0:
-                ax.set_ylabel("change, octaves")
+                ax.set_ylabel(f"octaves from width {own['narrowest'].iloc[0]}")
             if i + columns >= len(labels):
                 ax.set_xlabel("width")
                 ax.tick_params(labelbottom=True)
             sns.despine(ax=ax)
-    return drawn
+    return made
 
 
 def _panel(ax: Axes, gate: pd.DataFrame, table: pd.DataFrame) -> None:

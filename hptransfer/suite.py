@@ -55,7 +55,11 @@ class Thresholds(_Table):
 
 
 class Suite(_Table):
-    """One falsifiable claim as data. The TOML says what, the command line where and how much."""
+    """One falsifiable claim as data. The TOML says what, the command line where and how much.
+
+    `micro_batch` (examples a backward pass) and `recompute` (activations) change no loss beyond
+    rounding and are no part of a run; left out, the memory estimate sets them.
+    """
 
     name: str
     claim: str
@@ -73,6 +77,8 @@ class Suite(_Table):
     warmup: float = Field(default=0.0, ge=0.0, le=1.0)
     clip: float = Field(default=0.0, ge=0.0)
     precision: Literal["float32", "bfloat16"] = "float32"
+    micro_batch: int | None = Field(default=None, ge=1)
+    recompute: bool | None = None
     eval_batches: int = Field(default=64, ge=1)
     seeds: int = Field(default=1, ge=1, le=FRESH_SEED)
     fresh_seeds: int = Field(default=3, ge=1)
@@ -105,6 +111,11 @@ class Suite(_Table):
                     f"{key}: no optimizer is labelled {label!r}",
                     f"labels: {', '.join(self.optimizers)}",
                 )
+        if any(n < 1 for n in self.targets):
+            raise InputError(
+                f"targets: got {min(self.targets)}, needs values of at least 1",
+                f"for instance targets = [{2 * self.proxy}]",
+            )
         if self.proxy in self.targets:
             raise InputError(f"targets: {self.proxy} is the proxy itself", "name other axis values")
         return self
@@ -158,9 +169,10 @@ class Suite(_Table):
         """
         model = self._part("model", self.model)
         if self.axis == "depth" and "n_layer" not in model:
+            deep = registry.with_field("model", "n_layer")
             raise InputError(
-                f"axis: 'depth', but the model {model['name']!r} has no field n_layer",
-                "the models gpt and vit have one",
+                f"axis: 'depth' needs a model with a field n_layer, {model['name']!r} has none",
+                f"models with one: {', '.join(deep)}",
             )
         data = {**self._part("dataset", self.data), "sha256": data_sha256}
         data.pop("path", None)  # the bytes count, not where they lie

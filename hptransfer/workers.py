@@ -25,6 +25,7 @@ class Job:
     threads: int
     resume: Path | None
     micro_batch: int | None = None
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def _train(
         engine.pick_device(job.device),
         resume=job.resume,
         micro_batch=job.micro_batch,
+        recompute=job.recompute,
         snapshot_seconds=snapshot_seconds,
     ):
         if isinstance(message, engine.Snapshot):

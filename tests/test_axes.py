@@ -169,7 +169,7 @@ WRONG = {
         GPT,
         "",
         "targets: got 0, needs values of at least 1",
-        "for instance targets = [4]",
+        "for instance targets = [2]",
     ),
     "images for a model of text": (
         AXES["width"][0],

@@ -174,6 +174,14 @@ def test_every_head_starts_at_zero_unless_the_optimizers_own_start_is_asked_for(
         assert all(start.values())
 
 
+def test_a_head_that_is_the_embedding_too_keeps_its_start() -> None:
+    run = spec("scion", "gpt", steps=5, model_fields={"tied": True})
+    [found, _] = measured("scion", run, widths=(16, 32))
+    start = {row.layer: row.rms for row in found.rows if row.when == "init"}
+    assert start["embedding"] > 0
+    assert start["logits"] > 0
+
+
 def test_an_output_that_no_layer_gives_is_watched_beside_the_layers() -> None:
     running = lanes([spec("scion", "mlp")])
     model = running.model

@@ -239,6 +239,7 @@ def test_a_tied_weight_moves_once_by_the_gradient_of_both_its_uses(lanes_: int) 
             optimizer.param_groups[0]["lr"] = one.lr * lr_factor(one, t)
             optimizer.step()
         end = weights(ours, lane)
+        assert "head.weight" not in end
         for name, w in other.named_parameters():
             torch.testing.assert_close(end[name], w.detach(), rtol=0, atol=1e-10)
         assert (end["embedding.weight"] - weights(begun, lane)["embedding.weight"]).abs().min() > 0
@@ -343,6 +344,17 @@ def test_positions_are_the_published_sines_and_cosines() -> None:
     assert positions(7, 7, 4).isfinite().all()
 
 
+def test_a_vit_is_the_transformer_of_its_description() -> None:
+    torch.manual_seed(0)
+    net = vit(16, in_shape=(3, 4, 6), n_classes=5, patch=2, n_layer=3, head_size=8).double()
+    x = noise(2, 3, 4, 6)
+    h = cut(x, 2) @ net.patches.weight.mT + positions(2, 3, 16)
+    for block in net.blocks:
+        h = block(h)
+    torch.testing.assert_close(net(x), rms_norm(h.mean(dim=1)) @ net.head.weight.mT)
+    assert sum(p.numel() for p in net.parameters()) == 12 * 16 + 3 * 12 * 16**2 + 5 * 16
+
+
 def test_a_vit_tells_the_order_of_patches_by_its_positions_alone() -> None:
     torch.manual_seed(0)
     net = vit(16, in_shape=(1, 4, 4), patch=2, head_size=8).double()
@@ -381,6 +393,8 @@ def test_a_cnn_is_the_residual_network_of_its_description() -> None:
         inner = activated(inner, 8, math.sqrt(2))
         h = h + F.conv2d(inner, block.second.weight, padding=1)  # type: ignore[union-attr]
     pooled = activated(h, 8, math.sqrt(2)).mean(dim=(2, 3))
+    pooled = pooled - pooled.mean(1, keepdim=True)
+    pooled = pooled / (pooled.square().mean(1, keepdim=True) + 1e-5).sqrt()
     torch.testing.assert_close(net(x), pooled @ net.head.weight.mT)
     assert sum(p.numel() for p in net.parameters()) == 9 * 16 * (3 + 6 * 16) + 4 * 16
 

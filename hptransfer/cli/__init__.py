@@ -19,6 +19,7 @@ for _command in (
     reading.report,
     reading.export,
     reading.cite,
+    checking.coords,
     checking.validate,
 ):
     app.command()(_command)

@@ -138,7 +138,8 @@ class ViT(nn.Module):
         h = self.patches(cut(x, self.patch)) + self.positions
         for block in self.blocks:
             h = block(h)
-        return self.head(rms_norm(h).mean(dim=1))
+        # normalised after the mean: what all patches share is large and would hold the head back
+        return self.head(rms_norm(h.mean(dim=1)))
 
 
 def vit(

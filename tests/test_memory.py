@@ -1,0 +1,102 @@
+"""Gradient accumulation and recomputed activations: set by the estimate, changing no loss."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hptransfer import execute
+from hptransfer.estimate import Estimate, Fit, estimate, fit
+from hptransfer.execute import Options, Session
+from hptransfer.suite import load_suite
+from units import CONTEXT, data_for, spec, stepped, weights
+
+COST = Estimate(0, 0.0, 0.0, fixed=1000, activations=800, recomputed=80)
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [
+        (1800, Fit(8, False, 1800)),
+        (1799, Fit(4, False, 1400)),
+        (1100, Fit(1, False, 1100)),
+        (1099, Fit(8, True, 1080)),
+        (1070, Fit(4, True, 1040)),
+        (1010, Fit(1, True, 1010)),
+        (1009, None),
+    ],
+)
+def test_a_run_is_accumulated_first_and_recomputed_only_where_that_is_too_much(
+    room: int, expected: Fit | None
+) -> None:
+    assert fit(COST, 8, room, None, None) == expected
+
+
+def test_what_the_suite_fixes_is_kept() -> None:
+    assert fit(COST, 8, 10_000, 2, None) == Fit(2, False, 1200)
+    assert fit(COST, 8, 10_000, None, True) == Fit(8, True, 1080)
+    assert fit(COST, 8, 1050, 8, False) is None
+    assert fit(COST, 8, 10_000, 64, None) == Fit(8, False, 1800)
+
+
+@pytest.mark.parametrize("model", ["gpt", "vit"])
+def test_recomputing_changes_no_weight(model: str) -> None:
+    run = spec("scion_unconstrained", model, model_fields={"n_layer": 2})
+    plain = stepped([run])
+    again = stepped([run], recompute=True)
+    assert again.recompute
+    for name, w in weights(plain).items():
+        assert torch.equal(weights(again)[name], w)
+
+
+def test_recomputing_calls_every_block_twice_a_step() -> None:
+    run = spec("adamw", "gpt", steps=1, model_fields={"n_layer": 3})
+    calls = []
+    for recompute in (False, True):
+        running = stepped([run], steps=0, recompute=recompute)
+        count = 0
+
+        def seen(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        for block in running.model.blocks:  # type: ignore[union-attr]
+            block.up.register_forward_hook(seen)
+        running.gradients(0)
+        calls.append(count)
+    assert calls == [3, 6]
+
+
+def test_the_estimate_of_recomputed_blocks_is_their_inputs_and_one_block() -> None:
+    def cost(n_layer: int) -> Estimate:
+        return estimate(spec("adamw", "gpt", model_fields={"n_layer": n_layer}), data_for("gpt"))
+
+    two, six = cost(2), cost(6)
+    inputs = 4 * 4 * CONTEXT * 16  # float32, batch, tokens, width
+    block = (six.activations - two.activations) / 4
+    assert block > 10 * inputs
+    # the first block's input is an output saved outside, so it may be counted twice
+    assert six.recomputed - two.recomputed == pytest.approx(4 * inputs, rel=0.3)
+    assert six.recomputed < six.activations - 4 * block + 4 * 2 * inputs + block
+
+
+def test_a_model_without_blocks_has_nothing_to_recompute() -> None:
+    cost = estimate(spec("adamw", "mlp"), data_for("mlp"))
+    assert cost.recomputed == cost.activations
+
+
+def test_a_session_accumulates_where_the_memory_is_short_and_records_it(
+    tmp_path: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {"name": "file", "path": str(tiny_text)}
+    changes = {"data": data, "steps": 2, "trials": 1, "proxy": 32, "targets": [], "batch": 16}
+    suite = load_suite("gpt_width", {**changes, "eval_batches": 1})
+    session = Session(suite.only(["adamw"]), Options(tmp_path, workers=1, lanes=1), ["adamw"])
+    cost = session.cost(session.plan()[0])
+    room = (cost.fixed + cost.activations // 3) / 0.9
+    monkeypatch.setattr(execute, "memory_of", lambda device: room)
+    assert session.how(session.plan()[0]).micro_batch == 4
+    for _ in session.run():
+        pass
+    env = session.store.frame()["env"].iloc[0]
+    assert (env["micro_batch"], env["recompute"]) == (4, False)
