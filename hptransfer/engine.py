@@ -183,7 +183,7 @@ def _flop_formulas() -> dict[Any, Any]:
         return 2 * sdpa_flop_count(*shapes[1:4])
 
     def convolution(*shapes: Any, **_: Any) -> int:
-        out, _x, w, *_, wanted = shapes  # wanted: gradients of x, of w, of the bias
+        out, _x, w, *_rest, wanted = shapes  # wanted: gradients of x, of w, of the bias
         return sum(wanted[:2]) * 2 * math.prod(out) * math.prod(w[1:])
 
     return {
