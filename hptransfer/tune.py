@@ -280,9 +280,8 @@ def _studies(suite: Suite, rows: "pd.DataFrame") -> _Studies:
     curves: dict[tuple[str, int], tuple[_Space, dict[str, FrozenTrial]]] = {}
     studies: _Studies = {}
     names = ("optimizer", "n", "stage", "status", "log2_lr", "hp_point", "seed", "key", "finished")
-    columns = zip(
-        *(rows[name] for name in names), rows["seconds"], bracket.clipped(rows), strict=True
-    )
+    known = [rows[name] for name in names]
+    columns = zip(*known, rows["seconds"], bracket.clipped(rows), strict=True)
     for label, n, stage, status, log2_lr, hp, seed, key, finished, seconds, loss in columns:
         if stage != "search" or status == "failed":
             continue
@@ -326,8 +325,9 @@ def _study_name(suite: Suite, label: str, n: int) -> str:
 
 
 def _journal(path: Path) -> BaseStorage:
-    lock = JournalFileSymlinkLock(str(path), grace_period=5)  # seconds, then it is a dead one's
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    place = str(path.resolve())  # the lock is a link to it: a dangling one is never taken over
+    lock = JournalFileSymlinkLock(place, grace_period=5)  # seconds, then it is a dead one's
+    return JournalStorage(JournalFileBackend(place, lock_obj=lock))
 
 
 def _add(suite: Suite, studies: _Studies, storage: BaseStorage, place: str) -> None:

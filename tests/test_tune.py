@@ -309,6 +309,19 @@ def test_the_study_holds_every_search_run_once(tmp_path: Path, tuned: Tuned, kin
         storage.engine.dispose()
 
 
+def test_the_lock_of_a_killed_run_is_taken_over_under_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    suite, store = make(tmp_path), Store(Path("results"), "x")
+    table = rows(suite, run(suite))
+    sync(suite, table[:1], None, store)
+    path = store.study_url().resolve()
+    path.with_name(path.name + ".lock").symlink_to(path)
+    sync(suite, table, None, store)
+    assert len(only_study(journal(path)).trials) == len(table)
+
+
 def test_searched_values_and_axis_values_have_their_own_studies(tmp_path: Path) -> None:
     suite = make(tmp_path, sampler="random", table={"search": {"beta": "2^-3..2^-1"}}, trials=4)
     store = Store(tmp_path, "x")

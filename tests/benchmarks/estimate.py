@@ -1,0 +1,63 @@
+"""What `plan` says a suite takes, what it took, and how much of that was bookkeeping.
+
+Each suite is run as it is, or shortened by --steps and --trials, into an empty folder; speeds are
+measured anew. Bookkeeping is the CPU time of the parent process between the start of the first unit
+and the end (plans, studies, records, progress), as a share of the elapsed time of all processes.
+
+    python tests/benchmarks/estimate.py [SUITE ...] [--steps N] [--trials N]
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from hptransfer import engine
+from hptransfer.execute import Options, Session
+from hptransfer.suite import load_suite, suite_names
+
+
+def measured(name: str, changes: dict[str, int]) -> tuple[float, float, float]:
+    """Seconds estimated and taken, and the share of bookkeeping."""
+    suite = load_suite(name, changes)
+    with tempfile.TemporaryDirectory() as results:
+        session = Session(suite, Options(Path(results)), list(suite.optimizers))
+        expected = sum(cell.seconds for cell in session.expected(start=True)) / session.workers
+        began, busy = time.perf_counter(), time.process_time()
+        for _ in session.run():
+            pass
+        taken, busy = time.perf_counter() - began, time.process_time() - busy
+    return expected, taken, busy / (taken * session.workers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suites", nargs="*", default=["quickstart"], help="all: every suite")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--trials", type=int)
+    options = parser.parse_args()
+    names = suite_names() if options.suites == ["all"] else options.suites
+    changes = {k: v for k in ("steps", "trials") if (v := getattr(options, k)) is not None}
+    print(
+        f"{engine.device_name(torch.device('cpu'))}, {len(os.sched_getaffinity(0))} cores, torch "
+        f"{torch.__version__}, Python {platform.python_version()}; "
+        f"{changes or 'suites as they are'}\n"
+    )
+    print("| suite | estimated, s | taken, s | ratio | bookkeeping |")
+    print("|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache  # speeds of an earlier call do not count
+        for name in names:
+            expected, taken, share = measured(name, changes)
+            print(
+                f"| {name} | {expected:.0f} | {taken:.0f} | {expected / taken:.2f} | {share:.1%} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

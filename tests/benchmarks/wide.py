@@ -1,0 +1,151 @@
+"""The wide run: model-FLOPs and hardware utilisation, peak memory, and the plain loop beside it.
+
+Utilisation is FLOPs over time over the matrix-product rate measured in the same run: bfloat16 on a
+GPU, float32 on a CPU. `model` counts the forward and backward pass alone, `hardware` the
+optimizer's products too. The plain loop is the same model under torch.optim.AdamW, one process, all
+threads. Prints a Markdown table; asserts nothing.
+
+    python tests/benchmarks/wide.py [--widths 512] [--batch 16] [--context 64] [--device cpu]
+    python tests/benchmarks/wide.py --device cuda --widths 4096 --batch 128 --context 1024
+"""
+
+import argparse
+import os
+import platform
+import time
+
+import torch
+import torch.nn.functional as F
+
+from hptransfer import engine, registry
+from hptransfer.datasets import Tokens
+from hptransfer.estimate import Estimate, estimate, fit, memory_of
+from hptransfer.lanes import Lanes
+from hptransfer.models.gpt import gpt
+from hptransfer.spec import RunSpec
+from hptransfer.suite import load_suite
+
+
+def spec_at(width: int, name: str, options: argparse.Namespace) -> RunSpec:
+    suite = load_suite("gpt_width", {"steps": 1000, "batch": options.batch})
+    resolved = suite.resolve("")
+    spec = resolved.template("adamw", width).to_json()
+    part = registry.describe("optimizer", name)
+    spec["optimizer"] = {"name": name, "revision": part.revision}
+    spec["hp"] = part.defaults
+    spec["model"] = {**spec["model"], "context": options.context, "n_layer": options.layers}
+    spec["precision"] = "bfloat16" if options.device != "cpu" else "float32"
+    spec["clip"] = 0.0
+    return RunSpec.from_json(spec).point(-8.0, 0)
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def ours(
+    spec: RunSpec, cost: Estimate, data: Tokens, device: torch.device, steps: int
+) -> tuple[float, int, int]:
+    """Seconds a step, examples a backward pass, and peak bytes on CUDA."""
+    how = fit(cost, spec.batch, 0.9 * memory_of(device), None, None)
+    assert how is not None
+    lanes = Lanes([spec], data, device, micro_batch=how.micro_batch, recompute=how.recompute)
+    for t in range(2):
+        lanes.gradients(t)
+        lanes.update(t)
+    wait(device)
+    began = time.perf_counter()
+    for t in range(2, 2 + steps):
+        lanes.gradients(t)
+        lanes.update(t)
+    wait(device)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    return (time.perf_counter() - began) / steps, how.micro_batch, peak
+
+
+def plain(spec: RunSpec, device: torch.device, steps: int, micro_batch: int) -> float:
+    """Seconds a step of the same model in a loop of one's own, under fused AdamW."""
+    context, n_layer = spec.model["context"], spec.model["n_layer"]
+    with device:
+        model = gpt(spec.width, context=context, n_layer=n_layer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=spec.lr, fused=True)
+    x = torch.randint(256, (spec.batch, context), device=device)
+    bf16 = spec.precision == "bfloat16"
+
+    def step() -> None:
+        for part in x.split(micro_batch):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                logits = model(part)
+            loss = F.cross_entropy(logits.float().flatten(0, 1), part.flatten())
+            (loss * len(part) / spec.batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    step()
+    wait(device)
+    began = time.perf_counter()
+    for _ in range(steps):
+        step()
+    wait(device)
+    return (time.perf_counter() - began) / steps
+
+
+def rate(device: torch.device) -> float:
+    """FLOP/s of a matrix product of size 4096 in the precision of the run, the best of 5."""
+    n, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
+    a = torch.randn(n, n, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(6):
+        wait(device)
+        began = time.perf_counter()
+        a @ a
+        wait(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * n**3 / best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--widths", type=int, nargs="+", default=[512])
+    parser.add_argument("--optimizers", nargs="+", default=["adamw", "muon", "scion_unconstrained"])
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--context", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    device = engine.pick_device(options.device)
+    data = engine.load_data(load_suite("gpt_width").data)
+    assert isinstance(data, Tokens)
+    peak_rate = rate(device)
+    print(
+        f"{engine.device_name(device)}, {len(os.sched_getaffinity(0))} cores, "
+        f"torch {torch.__version__}, Python {platform.python_version()}; "
+        f"{options.batch * options.context:,} tokens a step, {options.layers} layers, "
+        f"{peak_rate / 1e12:.2f} TFLOP/s\n"
+    )
+    print("| width | run | ms a step | over plain AdamW | model | hardware | micro-batch | GiB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for width in options.widths:
+        reference = None
+        for name in options.optimizers:
+            spec = spec_at(width, name, options)
+            cost = estimate(spec, data)
+            seconds, micro_batch, peak = ours(spec, cost, data, device, options.steps)
+            if reference is None:
+                reference = plain(spec, device, options.steps, micro_batch)
+                print(f"| {width} | plain AdamW | {1e3 * reference:.0f} | 1.00 | | | | |")
+            model = cost.model_flops / seconds / peak_rate
+            hardware = (cost.model_flops + cost.optimizer_flops) / seconds / peak_rate
+            used = f"{peak / 2**30:.1f}" if peak else f"{cost.memory / 2**30:.1f} (estimated)"
+            print(
+                f"| {width} | {name} | {1e3 * seconds:.0f} | {seconds / reference:.2f} "
+                f"| {model:.0%} | {hardware:.0%} | {micro_batch} | {used} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
