@@ -22,7 +22,9 @@ from hptransfer.optimizers.rules import Rule, State, Step, generator_for
 from hptransfer.registry import InputError
 from hptransfer.spec import Param, RunSpec
 
-GROUP_ELEMENTS = 2**24  # parameters stacked for one batched update; bounds its temporaries
+# Parameters stacked for one batched update: on a GPU enough to fill it, on a CPU so few that the
+# update's temporaries stay in its cache.
+GROUP_ELEMENTS = {"cuda": 2**24, "cpu": 2**20}
 
 
 def lr_factor(spec: RunSpec, t: int) -> float:
@@ -65,14 +67,15 @@ class Group:
     carried: bool = False
 
 
-def grouped(params: list[Param], lanes: int) -> list[list[Param]]:
+def grouped(params: list[Param], lanes: int, device: torch.device) -> list[list[Param]]:
     """Same-shaped parameters of a role, in lists of at most GROUP_ELEMENTS numbers."""
+    elements = GROUP_ELEMENTS.get(device.type, GROUP_ELEMENTS["cuda"])
     kinds: dict[Param, list[Param]] = {}
     for p in params:
         kinds.setdefault(replace(p, name=""), []).append(p)
     groups = []
     for alike in kinds.values():
-        size = max(1, GROUP_ELEMENTS // (lanes * math.prod(alike[0].shape)))
+        size = max(1, elements // (lanes * math.prod(alike[0].shape)))
         groups.extend(alike[i : i + size] for i in range(0, len(alike), size))
     return groups
 
@@ -123,7 +126,7 @@ class Lanes:
                 "--lanes 1",
             )
         draw = self._own_init() if foreign else self._group
-        self.groups = [draw(alike) for alike in grouped(self._params(), len(specs))]
+        self.groups = [draw(alike) for alike in grouped(self._params(), len(specs), device)]
         self.leaves = self._leaves()
         self.foreign = (
             adaptor.construct(self.optimizer, self.spec, self.leaves.values())  # type: ignore[arg-type]

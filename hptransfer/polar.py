@@ -98,12 +98,13 @@ def polar(
         return _svd(m)
     full = torch.promote_types(m.dtype, torch.float32)
     x = m.to(full)
-    x = divide(x, x.abs().amax(dim=(-2, -1), keepdim=True))
     wide = x.shape[-2] <= x.shape[-1]
     if not wide:
         x = x.mT
     safety = _SAFETY if method == "polar_express" else 1.0
-    x = divide(x, safety * torch.linalg.matrix_norm(x, keepdim=True))
+    # squares of a float32 neither overflow nor vanish in float64
+    size = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float64)
+    x = divide(x, safety * size.to(full))
     (d, n), rows = x.shape[-2:], coefficients(method, steps)
     long = dtype == "float32" and n >= GRAM_ASPECT * d
     if form == "gram" or (form == "auto" and long):

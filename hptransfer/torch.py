@@ -100,7 +100,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         lr: float,
         hp: Mapping[str, Any],
     ) -> None:
-        groups = grouped(described, lanes=1)
+        device = next(iter(tensors.values())).device
+        groups = grouped(described, 1, device)
         self.kinds = [alike[0] for alike in groups]
         self.names = [[p.name for p in alike] for alike in groups]
         self.factory = factory
@@ -108,6 +109,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.real = [k for k, v in hp.items() if isinstance(v, float)]
         self.lr_factor: Callable[[int], float] | None = None
         self._keeps_gradient = False
+        # The states of a group in one tensor each, of which `state` holds the views.
+        self._stacks: dict[int, tuple[rules.State, list[Any]]] = {}
         defaults = {"lr": lr, "t": 0, "evaluating": False, **{k: hp[k] for k in self.real}}
         listed = [{"params": [tensors[p.name] for p in alike]} for alike in groups]
         super().__init__(listed, defaults)
@@ -134,14 +137,16 @@ class RuleOptimizer(torch.optim.Optimizer):
         g = torch.stack([p.grad for p in moving if p.grad is not None])
         rule = self._rule(group, kind, w)
         state = self._state(rule, moving, w)
+        first = id(moving[0])
         peak = torch.tensor(self.peak, dtype=w.dtype, device=w.device)
         now = torch.tensor(float(group["lr"]), dtype=w.dtype, device=w.device)
         then = now if self.lr_factor is None else peak * self.lr_factor(group["t"] + 1)
         w, state = rules.update(rule, g, state, w, Step(group["t"], now, then, peak))
         kept = state.pop("gradient", None)
+        self._stacks[first] = state, [self.state[p] for p in moving]
         for i, p in enumerate(moving):
             p.copy_(w[i])
-            self.state[p] = {key: value[i].clone() for key, value in state.items()}
+            self.state[p].update({key: value[i] for key, value in state.items()})
             if kept is not None and p.grad is not None:
                 p.grad.copy_(kept[i])
                 self._keeps_gradient = True
@@ -151,6 +156,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         return self.factory(kind, **real, **self.static)
 
     def _state(self, rule: Rule, moving: list[Tensor], w: Tensor) -> rules.State:
+        held, owners = self._stacks.get(id(moving[0]), ({}, []))
+        if len(owners) == len(moving) and all(
+            self.state[p] is own for p, own in zip(moving, owners, strict=True)
+        ):
+            return held
         if not any(self.state[p] for p in moving):
             return rules.init_state(rule, w)
         keys = next(self.state[p] for p in moving if self.state[p])

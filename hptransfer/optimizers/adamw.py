@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from hptransfer.optimizers.rules import State, Step, gaussian
+from hptransfer.optimizers.rules import State, Step, average, gaussian
 from hptransfer.spec import Param
 
 REVISION = {"adamw": 1, "adamw_emb": 1, "adamw_mup": 2}
@@ -45,8 +45,8 @@ class Adam:
         return {"m": torch.zeros_like(w), "v": torch.zeros_like(w)}
 
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
-        m = self.beta1 * state["m"] + (1 - self.beta1) * g
-        v = self.beta2 * state["v"] + (1 - self.beta2) * g * g
+        m = average(state["m"], g, self.beta1)
+        v = average(state["v"], g * g, self.beta2)
         m_scale = 1 / (1 - self.beta1 ** (step.t + 1))
         v_scale = 1 / (1 - self.beta2 ** (step.t + 1))
         lr = step.lr if self.lr_fixed is None else self.lr_fixed * step.lr / step.lr_peak

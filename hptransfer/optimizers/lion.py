@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from hptransfer.optimizers.adamw import start_text
-from hptransfer.optimizers.rules import State, Step, gaussian
+from hptransfer.optimizers.rules import State, Step, average, descend, gaussian
 from hptransfer.spec import Param
 
 REVISION = {"lion": 1}
@@ -40,9 +40,9 @@ class Lion:
         return {"m": torch.zeros_like(w)}
 
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
-        d = (self.beta1 * state["m"] + (1 - self.beta1) * g).sign()
-        m = self.beta2 * state["m"] + (1 - self.beta2) * g
-        return w * (1 - step.lr * self.weight_decay) - step.lr * d, {"m": m}
+        d = average(state["m"], g, self.beta1).sign()
+        m = average(state["m"], g, self.beta2)
+        return descend(w, d, step.lr, step.lr * self.weight_decay), {"m": m}
 
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w

@@ -10,7 +10,16 @@ from hptransfer.norms import MeanNorm, colnorm, sign
 from hptransfer.norms import moga_col as column_norm
 from hptransfer.norms import moga_row as row_norm
 from hptransfer.optimizers.adamw import mup_std, start_text
-from hptransfer.optimizers.rules import State, Step, as_matrix, from_matrix, gaussian, matrix_shape
+from hptransfer.optimizers.rules import (
+    State,
+    Step,
+    as_matrix,
+    average,
+    descend,
+    from_matrix,
+    gaussian,
+    matrix_shape,
+)
 from hptransfer.spec import Param
 
 REVISION = {"moga_row": 1, "moga_col": 1}
@@ -40,10 +49,10 @@ class MOGA:
         return {"m": torch.zeros_like(w)}
 
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
-        ahead = self.beta2 * state["m"] + (1 - self.beta2) * g
-        m = self.beta1 * state["m"] + (1 - self.beta1) * g
+        ahead = average(state["m"], g, self.beta2)
+        m = average(state["m"], g, self.beta1)
         d = from_matrix(self.p, self.norm.lmo(as_matrix(self.p, ahead)))
-        return w * (1 - step.lr * self.weight_decay) + step.lr * d, {"m": m}
+        return descend(w, d, -step.lr, step.lr * self.weight_decay), {"m": m}
 
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w

@@ -9,7 +9,16 @@ from torch import Generator, Tensor
 
 from hptransfer.norms import polar
 from hptransfer.optimizers.adamw import adamw, adamw_mup, start_text
-from hptransfer.optimizers.rules import Rule, State, Step, as_matrix, from_matrix, gaussian
+from hptransfer.optimizers.rules import (
+    Rule,
+    State,
+    Step,
+    as_matrix,
+    average,
+    descend,
+    from_matrix,
+    gaussian,
+)
 from hptransfer.spec import Param
 
 REVISION = {"muon": 1, "muon_sp": 1}
@@ -50,11 +59,11 @@ class Orthogonal:
         return {"m": torch.zeros_like(w)}
 
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
-        m = self.beta * state["m"] + (1 - self.beta) * g
-        ahead = self.beta * m + (1 - self.beta) * g if self.nesterov else m
+        m = average(state["m"], g, self.beta)
+        ahead = average(m, g, self.beta) if self.nesterov else m
         matrix = polar(as_matrix(self.p, ahead), self.method, self.dtype, self.steps)
         d = from_matrix(self.p, matrix)
-        return w * (1 - step.lr * self.weight_decay) - step.lr * self.scale * d, {"m": m}
+        return descend(w, d, step.lr * self.scale, step.lr * self.weight_decay), {"m": m}
 
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w

@@ -62,6 +62,19 @@ def readout(rule: Rule, w: Tensor, state: State) -> Tensor:
     return rule.readout(w, state) if _batched(rule) else torch.vmap(rule.readout)(w, state)
 
 
+def average(old: Tensor, new: Tensor, beta: float | Tensor) -> Tensor:
+    """beta old + (1-beta) new, in one pass over memory."""
+    return torch.lerp(new, old, beta)
+
+
+def descend(
+    w: Tensor, d: Tensor, step: Tensor | float, decay: Tensor | float | None = None
+) -> Tensor:
+    """(1 - decay) w - step d, a pass over memory each; `step` and `decay` are scalars."""
+    kept = w if decay is None else w * (1 - decay)
+    return torch.addcmul(kept, d, -torch.as_tensor(step, dtype=w.dtype))
+
+
 def as_matrix(p: Param, tensor: Tensor) -> Tensor:
     """(*batch, *shape) -> (*batch, d_out, d_in).
 

@@ -11,6 +11,7 @@ from hptransfer.optimizers.rules import (
     State,
     Step,
     as_matrix,
+    average,
     from_matrix,
     matrix_shape,
     vector_start,
@@ -126,7 +127,7 @@ class LMO:
     def momentum(self, g: Tensor, state: State, step: Step) -> Tensor:
         if step.t == 0 and self.start == "first":
             return g.clone()
-        return self.beta * state["m"] + (1 - self.beta) * g
+        return average(state["m"], g, self.beta)
 
     def displacement(self, m: Tensor, x: Tensor, step: Step) -> Tensor:
         """X_{t+1} - X_t = lr rho lmo(m), minus lr X_t in the constrained form."""

@@ -8,7 +8,15 @@ from torch import Generator, Tensor
 
 from hptransfer.norms import Euclidean
 from hptransfer.optimizers.adamw import start_text
-from hptransfer.optimizers.rules import State, Step, as_matrix, from_matrix, gaussian
+from hptransfer.optimizers.rules import (
+    State,
+    Step,
+    as_matrix,
+    average,
+    descend,
+    from_matrix,
+    gaussian,
+)
 from hptransfer.spec import Param
 
 REVISION = {"sgd": 1, "nsgd": 1, "signsgd": 1}
@@ -74,12 +82,12 @@ class Normalised:
         return {"m": torch.zeros_like(w)}
 
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
-        m = self.beta * state["m"] + (1 - self.beta) * g
+        m = average(state["m"], g, self.beta)
         if self.by == "sign":
             d = m.sign()
         else:
             d = -from_matrix(self.p, Euclidean().lmo(as_matrix(self.p, m)))
-        return w * (1 - step.lr * self.weight_decay) - step.lr * d, {"m": m}
+        return descend(w, d, step.lr, step.lr * self.weight_decay), {"m": m}
 
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w
