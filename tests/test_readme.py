@@ -67,6 +67,14 @@ def test_the_sentences_about_the_quickstart_are_those_of_its_committed_metrics()
     assert found == [pair["sentence"] for pair in metrics["suites"][0]["pairs"]]
 
 
+def test_the_table_of_the_polar_factor_is_part_of_the_measured_one() -> None:
+    measured = (ROOT / "results/reference/polar.md").read_text().splitlines()
+    block = README.partition("<!-- polar -->")[2].partition("<!-- /polar -->")[0]
+    shown = block.strip().splitlines()
+    assert len(shown) > 20
+    assert set(shown) <= set(measured)
+
+
 def test_readme_names_every_command_and_every_suite() -> None:
     named = {words[1] for words in commands()}
     registered = cli.app.registered_commands
