@@ -114,7 +114,7 @@ def coords(
         typer.echo(json.dumps(found))
     else:
         head = "its own init" if own_head else "zero"
-        title = f"{chosen.name}: slopes of log2 RMS against log2 width; every head starts at {head}"
+        title = f"{chosen.name}: slopes of log2 RMS over log2 width, head from {head}"
         out.print(display.plain_table(title, *slopes.text_table(table), text=2))
         for verdict in verdicts:
             out.print(verdict.sentence, markup=False, soft_wrap=True)

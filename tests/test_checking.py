@@ -1,0 +1,78 @@
+"""The coords command: table, sentences, files and exit code."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from hptransfer import cli
+
+FEW = ["--seeds", "1", "--steps", "5", "--width", "32", "--width", "64"]
+
+
+def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["hptransfer", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_coords_fails_where_the_widths_are_too_few_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(["coords", *FEW, "--optimizer", "scion"], monkeypatch) == 1
+    shown = capsys.readouterr()
+    assert "coords: slopes of log2 RMS over log2 width, head from zero" in shown.out
+    assert "scion: too few widths (indicative: n = 1 seed)" in shown.out
+    assert "[2/2] scion width 64 seed 0" in shown.err
+    assert "error: scion: not as the suite says" in shown.err
+    assert (tmp_path / "results/coords/coords.svg").read_text().startswith("<svg")
+
+
+def test_coords_passes_where_passes_pass_and_controls_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = """
+claim = "SP AdamW drifts, muP-AdamW does not"
+model = { name = "gpt", n_layer = 1, head_size = 8, context = 8 }
+data = "python_source"
+base = { width = 16 }
+proxy = 16
+steps = 6
+batch = 4
+controls = ["adamw"]
+
+[optimizers.adamw]
+lr = "2^-10..2^-4"
+
+[optimizers.adamw_mup]
+lr = "2^-10..2^-4"
+"""
+    (tmp_path / "small.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    code = call(["coords", "small.toml", "--json", "--quiet"], monkeypatch)
+    found = json.loads(capsys.readouterr().out)
+    verdicts = {v["optimizer"]: v["verdict"] for v in found["verdicts"]}
+    assert verdicts["adamw"] == "fails"
+    widths = {row["narrowest"] for row in found["slopes"]}, {r["widest"] for r in found["slopes"]}
+    assert widths == ({16}, {256})
+    assert code == (0 if verdicts["adamw_mup"] == "passes" else 1)
+    assert all(v["expected"] == (v["verdict"] == "passes") for v in found["verdicts"][1:])
+    # a control that is none is a surprise
+    (tmp_path / "small.toml").write_text(text.replace('controls = ["adamw"]', ""))
+    arguments = ["coords", "small.toml", "--quiet", "--optimizer", "adamw", "--width", "16"]
+    assert call([*arguments, "--width", "256"], monkeypatch) == 1
+
+
+def test_a_control_that_is_no_label_is_an_input_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "s.toml").write_text(
+        'claim = "x"\nmodel = "gpt"\ndata = "python_source"\nproxy = 32\nsteps = 5\nbatch = 4\n'
+        'controls = ["adam"]\n[optimizers.adamw]\nlr = "2^-9..2^-4"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    assert call(["coords", "s.toml"], monkeypatch) == 2
+    assert "controls: no optimizer is labelled 'adam'" in capsys.readouterr().err
