@@ -230,3 +230,27 @@ def test_a_torch_optimizer_that_refuses_the_parameters_is_one_line(folder: Path)
     assert not all(c.passed for c in checks.values())
     assert all("\n" not in c.detail for c in checks.values())
     assert torch.is_grad_enabled()
+
+
+def test_a_part_behind_an_entry_point_is_found_by_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = folder / "installed" / "their_package"
+    own.mkdir(parents=True)
+    (own / "__init__.py").write_text(FILES["my_opt.py"])
+    stated = own.parent / "their_package-1.0.dist-info"
+    stated.mkdir()
+    (stated / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (stated / "entry_points.txt").write_text(
+        "[hptransfer.optimizers]\ntheirs = their_package:damped\n"
+    )
+    monkeypatch.syspath_prepend(str(own.parent))
+    assert "theirs" in registry.names("optimizer")
+    part = registry.describe("optimizer", "theirs")
+    assert (part.name, part.target) == ("theirs", "their_package:damped")
+    assert part.summary == "Momentum whose every step has length lr."
+    loaded = registry.load_spec("optimizer", {"name": "theirs", "revision": part.revision})
+    assert loaded.__name__ == "damped"
+    with pytest.raises(InputError, match="unknown optimizer 'theres'") as caught:
+        registry.describe("optimizer", "theres")
+    assert caught.value.hint == "did you mean 'theirs'?"
