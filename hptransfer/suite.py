@@ -174,6 +174,10 @@ class Suite(_Table):
                 f"axis: 'depth' needs a model with a field n_layer, {model['name']!r} has none",
                 f"models with one: {', '.join(deep)}",
             )
+        if self.axis == "depth":
+            part = registry.describe("model", self.model["name"])
+            for n in (self.proxy, *self.targets):
+                part.resolve({"n_layer": n}, "targets")
         data = {**self._part("dataset", self.data), "sha256": data_sha256}
         data.pop("path", None)  # the bytes count, not where they lie
         templates = {}

@@ -171,6 +171,13 @@ WRONG = {
         "targets: got 0, needs values of at least 1",
         "for instance targets = [2]",
     ),
+    "more layers than a model admits": (
+        DEPTH.replace("[3]", "[5000]"),
+        GPT,
+        "",
+        "targets.n_layer: got 5000, allowed: 1 to 1000",
+        "the default is 2",
+    ),
     "images for a model of text": (
         AXES["width"][0],
         'gpt", head_size = 8',
