@@ -141,13 +141,13 @@ def test_a_file_that_fails_on_import_says_where(folder: Path) -> None:
 BAD_RULES = {
     "reads the name": ("", "", "does not read a parameter's name"),
     "a Python if": (
-        "m = self.beta",
-        "assert float(step.lr) > 0\n        m = self.beta",
+        "m = beta",
+        "assert float(step.lr) > 0\n        m = beta",
         "moves lanes together as alone (vmap = loop)",
     ),
-    "in place": ("m = self.beta * state", "g.mul_(0.5); m = self.beta * state", "leaves its argum"),
+    "in place": ("m = beta * state", "g.mul_(0.5); m = beta * state", "leaves its argum"),
     "NaN at zero": (" + 1e-30", "", "stays finite on a zero gradient"),
-    "wrong shape": ("torch.randn(self.p.shape", "torch.randn(3", "draws finite weights"),
+    "wrong shape": ("torch.randn(p.shape", "torch.randn(3", "draws finite weights"),
     "its own randomness": ("generator=generator", "generator=None", "draws finite weights"),
     "climbs": ("w - step.lr", "w + step.lr", "lowers the loss"),
 }
@@ -158,7 +158,7 @@ def test_a_broken_optimizer_fails_the_clause_that_it_breaks(name: str, folder: P
     old, new, clause = BAD_RULES[name]
     text = FILES["my_opt.py"].replace(old, new)
     if name == "reads the name":
-        text = text.replace("step.lr * m", "step.lr * len(self.p.name) * m")
+        text = text.replace("step.lr * m", "step.lr * len(p.name) * m")
     (folder / "bad.py").write_text(text)
     assert any(clause in c.name for c in validate("bad.py:damped") if not c.passed)
 
