@@ -17,6 +17,7 @@ SHORT = {
     "buffers": ["--width", "64"],
     "polar": ["--widths", "64", "--repeats", "1"],
     "step": ["--widths", "64", "--layers", "1", "--repeats", "1"],
+    "loop": ["--widths", "32", "--trials", "2", "--steps", "2", "--repeats", "1"],
     "sweep": ["--widths", "32", "--trials", "2", "--steps", "2", "--repeats", "1"],
     "wide": ["--widths", "64", "--steps", "2"],
     "estimate": ["quickstart", "--steps", "2", "--trials", "2"],
