@@ -280,8 +280,7 @@ def _studies(suite: Suite, rows: "pd.DataFrame") -> _Studies:
     curves: dict[tuple[str, int], tuple[_Space, dict[str, FrozenTrial]]] = {}
     studies: _Studies = {}
     names = ("optimizer", "n", "stage", "status", "log2_lr", "hp_point", "seed", "key", "finished")
-    known = [rows[name] for name in names]
-    columns = zip(*known, rows["seconds"], bracket.clipped(rows), strict=True)
+    columns = zip(*(rows[x] for x in (*names, "seconds")), bracket.clipped(rows), strict=True)
     for label, n, stage, status, log2_lr, hp, seed, key, finished, seconds, loss in columns:
         if stage != "search" or status == "failed":
             continue
