@@ -219,14 +219,14 @@ class Session:
             while True:
                 if len(todo) < self.workers:  # what is queued stays right: plan when it runs low
                     todo = self._todo(pool, failed)
+                if not todo and not pool.in_flight:
+                    break
+                yield from self._submit(pool, todo)  # first, so that no worker waits for the rest
                 if forecast_at.due():
                     with forecast_at.timed():
                         left = forecast(self.suite, self.store.frame(), tune.propose)
-                if not todo and not pool.in_flight:
-                    break
                 left = [s for s in left if s.key not in recorded and s.key not in failed]
                 yield Status(len(recorded), max(len(left), 1), self._seconds(left))
-                yield from self._submit(pool, todo)
                 for message in self._until_ended(pool):
                     if isinstance(message, RunRecord):
                         self.store.append(message)

@@ -23,8 +23,9 @@ from hptransfer.registry import InputError
 from hptransfer.spec import Param, RunSpec
 
 # Parameters stacked for one batched update: on a GPU enough to fill it, on a CPU so few that the
-# update's temporaries stay in its cache.
+# update's temporaries stay in its cache, but enough matrices to give every thread whole ones.
 GROUP_ELEMENTS = {"cuda": 2**24, "cpu": 2**20}
+GROUP_LEAST = {"cuda": 1, "cpu": 4}
 
 
 def lr_factor(spec: RunSpec, t: int) -> float:
@@ -69,13 +70,14 @@ class Group:
 
 def grouped(params: list[Param], lanes: int, device: torch.device) -> list[list[Param]]:
     """Same-shaped parameters of a role, in lists of at most GROUP_ELEMENTS numbers."""
-    elements = GROUP_ELEMENTS.get(device.type, GROUP_ELEMENTS["cuda"])
+    kind = device.type if device.type in GROUP_ELEMENTS else "cuda"
     kinds: dict[Param, list[Param]] = {}
     for p in params:
         kinds.setdefault(replace(p, name=""), []).append(p)
     groups = []
     for alike in kinds.values():
-        size = max(1, elements // (lanes * math.prod(alike[0].shape)))
+        fits = GROUP_ELEMENTS[kind] // (lanes * math.prod(alike[0].shape))
+        size = max(fits, GROUP_LEAST[kind])
         groups.extend(alike[i : i + size] for i in range(0, len(alike), size))
     return groups
 

@@ -138,21 +138,21 @@ class RuleOptimizer(torch.optim.Optimizer):
         rule = self._rule(group, kind, w)
         state = self._state(rule, moving, w)
         first = id(moving[0])
-        peak = torch.tensor(self.peak, dtype=w.dtype, device=w.device)
-        now = torch.tensor(float(group["lr"]), dtype=w.dtype, device=w.device)
+        peak, now = (w.new_full((), float(x)) for x in (self.peak, group["lr"]))
         then = now if self.lr_factor is None else peak * self.lr_factor(group["t"] + 1)
         w, state = rules.update(rule, g, state, w, Step(group["t"], now, then, peak))
         kept = state.pop("gradient", None)
         self._stacks[first] = state, [self.state[p] for p in moving]
+        views = {key: value.unbind() for key, value in state.items()}
         for i, p in enumerate(moving):
             p.copy_(w[i])
-            self.state[p].update({key: value[i] for key, value in state.items()})
+            self.state[p].update({key: value[i] for key, value in views.items()})
             if kept is not None and p.grad is not None:
                 p.grad.copy_(kept[i])
                 self._keeps_gradient = True
 
     def _rule(self, group: dict[str, Any], kind: Param, like: Tensor) -> Rule:
-        real = {k: torch.tensor(group[k], dtype=like.dtype, device=like.device) for k in self.real}
+        real = {k: like.new_full((), group[k]) for k in self.real}
         return self.factory(kind, **real, **self.static)
 
     def _state(self, rule: Rule, moving: list[Tensor], w: Tensor) -> rules.State:

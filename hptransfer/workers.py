@@ -1,6 +1,5 @@
 """Worker processes: each trains one unit at a time and reports through its own pipe."""
 
-import multiprocessing as mp
 import signal
 import traceback
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from hptransfer import engine, registry
+from hptransfer import ahead, engine, registry
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord, RunSpec
 from hptransfer.store import Store
@@ -98,7 +97,7 @@ class Pool:
     """A few worker processes; `submit` to a free one, `messages` from all."""
 
     def __init__(self, size: int, results: Path, suite: str, snapshot_seconds: float) -> None:
-        self._context = mp.get_context("spawn")
+        self._context = ahead.context()
         self._arguments = (results, suite, snapshot_seconds)
         self._processes: dict[Connection, Any] = {}
         self._busy: dict[Connection, Job] = {}
@@ -142,6 +141,7 @@ class Pool:
         return None
 
     def _start(self) -> Connection:
+        ahead.start()
         ours, theirs = self._context.Pipe()
         arguments = (theirs, registry.plugins(), *self._arguments)
         process = self._context.Process(target=_work, args=arguments, daemon=True)

@@ -208,7 +208,8 @@ def _records(folder: Path) -> int:
 
 
 def test_two_runs_at_once_lose_nothing_and_one_names_the_other(suite: Path, tmp_path: Path) -> None:
-    arguments = [*COMMAND, "run", str(suite)]
+    longer = ("--steps", "100")  # so that the first is at work when the second looks
+    arguments = [*COMMAND, "run", str(suite), *longer]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     both = [subprocess.Popen(arguments, cwd=tmp_path, **pipes)]
     while not list(tmp_path.glob("results/tiny/running-*.json")) and both[0].poll() is None:
@@ -217,7 +218,7 @@ def test_two_runs_at_once_lose_nothing_and_one_names_the_other(suite: Path, tmp_
     texts = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], texts
     assert "also runs tiny" in texts[1][1]
-    assert hptransfer("run", suite, "--json", cwd=tmp_path).returncode == 0
+    assert hptransfer("run", suite, *longer, "--json", cwd=tmp_path).returncode == 0
     assert set(frame(tmp_path).status) == {"done"}
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hptransfer.datasets import Tokens
-from hptransfer.lanes import GROUP_ELEMENTS, Lanes, describe_params, lr_factor
+from hptransfer.lanes import GROUP_ELEMENTS, GROUP_LEAST, Lanes, describe_params, lr_factor
 from hptransfer.registry import InputError
 from hptransfer.spec import RunSpec
 from units import (
@@ -288,6 +288,7 @@ def test_large_groups_are_split_without_changing_a_result(monkeypatch: pytest.Mo
     unit = ladder(spec("scion", "gpt", batch=16), (0, 1))
     whole = stepped(unit, dtype=torch.float64)
     monkeypatch.setitem(GROUP_ELEMENTS, "cpu", 1)
+    monkeypatch.setitem(GROUP_LEAST, "cpu", 1)
     split = stepped(unit, dtype=torch.float64)
     assert all(len(group.names) == 1 for group in split.groups)
     assert len(whole.groups) < len(split.groups)

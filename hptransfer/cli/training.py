@@ -81,6 +81,14 @@ def _do(
     return session
 
 
+def _ahead(dry_run: bool) -> None:
+    """Let the workers import torch while this process does, and plans."""
+    if not dry_run:
+        from hptransfer import ahead
+
+        ahead.start()
+
+
 def tune(
     suite: SuiteName = DEFAULT_SUITE,
     width: Annotated[
@@ -102,6 +110,7 @@ def tune(
     dry_run: DryRun = False,
 ) -> None:
     """Best lr of every optimizer at a proxy width, with its curve."""
+    _ahead(dry_run)
     from hptransfer.display import curve_table
     from hptransfer.report import metrics_json
     from hptransfer.report.write import section
@@ -151,6 +160,7 @@ def transfer(
     dry_run: DryRun = False,
 ) -> None:
     """Train wide models at the lr tuned on the proxy; --verify measures the regret."""
+    _ahead(dry_run)
     chosen = load(suite, steps=steps, trials=trials, data=data, fresh_seeds=seeds, verify=verify)
     chosen = chosen.narrowed(proxy=source or chosen.proxy, targets=to or chosen.targets)
     _say_proxy(chosen.only(only(chosen, optimizer)), results, quiet)
@@ -204,6 +214,7 @@ def run(
     dry_run: DryRun = False,
 ) -> None:
     """Everything the suite claims, then the report."""
+    _ahead(dry_run)
     chosen = load(suite, steps=steps, trials=trials, data=data)
     where = (results, device, workers, lanes, storage)
     session = _do(chosen, optimizer, where, yes, quiet, dry_run)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from hptransfer.optimizers.rules import State, Step, average, gaussian
+from hptransfer.optimizers.rules import State, Step, average, descend, gaussian
 from hptransfer.spec import Param
 
 REVISION = {"adamw": 1, "adamw_emb": 1, "adamw_mup": 2}
@@ -47,11 +47,12 @@ class Adam:
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         m = average(state["m"], g, self.beta1)
         v = average(state["v"], g * g, self.beta2)
-        m_scale = 1 / (1 - self.beta1 ** (step.t + 1))
-        v_scale = 1 / (1 - self.beta2 ** (step.t + 1))
         lr = step.lr if self.lr_fixed is None else self.lr_fixed * step.lr / step.lr_peak
-        move = m * m_scale / ((v * v_scale).sqrt() + self.eps)
-        return w * (1 - lr * self.decay) - lr * self.lr_multiplier * move, {"m": m, "v": v}
+        # m_hat / (sqrt(v_hat) + eps), with the bias corrections on the scalars
+        root = (1 - self.beta2 ** (step.t + 1)) ** 0.5
+        d = m / v.sqrt().add_(self.eps * root)
+        size = lr * self.lr_multiplier * root / (1 - self.beta1 ** (step.t + 1))
+        return descend(w, d, size, lr * self.decay), {"m": m, "v": v}
 
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w

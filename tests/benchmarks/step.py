@@ -24,23 +24,29 @@ from hptransfer import engine
 from hptransfer.models.gpt import gpt
 
 
-def timed(step: Callable[[], Any], device: torch.device, repeats: int) -> tuple[float, int]:
-    """Median seconds, and on CUDA the bytes allocated above what was there before."""
-    step()
-    wait(device)
-    peak = 0
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        step()
-        wait(device)
-        seconds.append(time.perf_counter() - began)
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) - before
-    return statistics.median(seconds), peak
+def timed(
+    steps: dict[str, Callable[[], Any]], device: torch.device, repeats: int
+) -> dict[str, tuple[float, int]]:
+    """Median seconds of each, and on CUDA the bytes allocated above what was there before.
+
+    Round after round over all of them, so that a machine that slows down slows all.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    peaks = dict.fromkeys(steps, 0)
+    for lap in range(repeats + 1):  # the first is a warm-up
+        for name, step in steps.items():
+            wait(device)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+                before = torch.cuda.memory_allocated(device)
+            began = time.perf_counter()
+            step()
+            wait(device)
+            if lap:
+                seconds[name].append(time.perf_counter() - began)
+            if lap and device.type == "cuda":
+                peaks[name] = torch.cuda.max_memory_allocated(device) - before
+    return {name: (statistics.median(seconds[name]), peaks[name]) for name in steps}
 
 
 def wait(device: torch.device) -> None:
@@ -48,18 +54,10 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, n: int) -> float:
-    """FLOP/s of an n x n product, the best of 5."""
+def product(device: torch.device, dtype: torch.dtype, n: int) -> Callable[[], Any]:
+    """Three n x n products, after which the floor is reckoned."""
     a = torch.randn(n, n, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(6):
-        wait(device)
-        began = time.perf_counter()
-        for _ in range(3):
-            a @ a
-        wait(device)
-        best = min(best, (time.perf_counter() - began) / 3)
-    return 2 * n**3 / best
+    return lambda: [a @ a for _ in range(3)]
 
 
 def jordan_flops(model: nn.Module) -> float:
@@ -89,10 +87,9 @@ def contestants(width: int, layers: int, device: torch.device) -> dict[str, Call
 
     def ours(name: str, **hp: Any) -> Callable[[], Any]:
         own = model()
-        if name == "muon":  # torch's own moves hidden matrices only
-            for key, p in own.named_parameters():
-                if not key.startswith("blocks"):
-                    p.grad = None
+        for key, p in own.named_parameters():  # the others are given hidden matrices only
+            if not key.startswith("blocks"):
+                p.grad = None
         with torch.device("meta"):
             base = gpt(64 if width != 64 else 128, n_layer=layers)
         return hptransfer.torch.optimizer(own, name, lr=1e-3, base=base, **hp).step
@@ -112,6 +109,7 @@ def contestants(width: int, layers: int, device: torch.device) -> dict[str, Call
     found["ours: transported, Jordan"] = ours("transported_scion", **jordan)
     found["ours: muon, default"] = ours("muon")
     found["ours: scion, default"] = ours("scion_unconstrained")
+    found["ours: transported, default"] = ours("transported_scion")
     return found
 
 
@@ -129,21 +127,22 @@ def main() -> None:
         f"Python {platform.python_version()}; {options.layers} layers, medians of "
         f"{options.repeats}, milliseconds.\n"
     )
-    print("| width | step | ms | over torch.optim.Muon | of the bf16 floor | extra MiB |")
+    print("| width | step | ms | over the fastest other | of the bf16 floor | extra MiB |")
     print("|---|---|---|---|---|---|")
     for width in options.widths:
-        rate = matmul_rate(device, torch.bfloat16, min(2048, max(512, 4 * width)))
+        n = min(2048, max(512, 4 * width))
+        steps = {"product": product(device, torch.bfloat16, n)}
+        steps |= contestants(width, options.layers, device)
+        found = timed(steps, device, options.repeats)
+        rate = 3 * 2 * n**3 / found.pop("product")[0]
         with torch.device("meta"):
             floor = jordan_flops(gpt(width, n_layer=options.layers)) / rate
-        steps = contestants(width, options.layers, device)
-        reference = None
-        for name, step in steps.items():
-            seconds, peak = timed(step, device, options.repeats)
-            reference = reference or seconds
+        fastest = min(seconds for name, (seconds, _) in found.items() if "ours" not in name)
+        for name, (seconds, peak) in found.items():
             share = f"{floor / seconds:.0%}" if "default" not in name else "-"
             memory = f"{peak / 2**20:.0f}" if peak else "-"
             print(
-                f"| {width} | {name} | {1e3 * seconds:.1f} | {seconds / reference:.2f} "
+                f"| {width} | {name} | {1e3 * seconds:.1f} | {seconds / fastest:.2f} "
                 f"| {share} | {memory} |",
                 flush=True,
             )

@@ -1,0 +1,54 @@
+"""The server that workers are forked from: what reaches it, and what it may load."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SCRIPT = """
+import multiprocessing as mp
+import sys
+
+def loaded(pipe):
+    pipe.send([name in sys.modules for name in ("hptransfer.workers", "torch._dynamo")])
+
+if __name__ == "__main__":
+    from hptransfer import ahead
+    ahead.start()
+    print("started", flush=True)
+    ours, theirs = mp.Pipe()
+    process = ahead.context().Process(target=loaded, args=(theirs,))
+    process.start()
+    print(ours.recv(), flush=True)
+"""
+
+
+def script(folder: Path) -> list[str]:
+    path = folder / "elsewhere" / "script.py"
+    path.parent.mkdir()
+    path.write_text(SCRIPT)
+    return [sys.executable, str(path)]
+
+
+def test_workers_begin_with_torch_loaded_and_nothing_of_the_current_folder(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("torch.py", "hptransfer.py", "random.py"):
+        (here / name).write_text("open('loaded', 'w')")
+    done = subprocess.run(script(tmp_path), cwd=here, capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[:2] == ["started", "[True, True]"], done.stderr
+    assert not (here / "loaded").exists()
+
+
+def test_ctrl_c_while_it_imports_is_the_callers_alone(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        script(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"started\n"
+    time.sleep(0.3)  # the server is importing torch
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert errors.count(b"KeyboardInterrupt") == 1, errors.decode()
