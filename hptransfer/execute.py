@@ -5,9 +5,9 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
 import torch
@@ -15,11 +15,12 @@ import torch
 from hptransfer import engine, tune
 from hptransfer.engine import Progress
 from hptransfer.estimate import Estimate, Fit, Speed, calibrate, estimate, fit, memory_of
+from hptransfer.known import Known, sources
 from hptransfer.lanes import vectorises
 from hptransfer.metrics import optimum, select
 from hptransfer.plan import clip_lr, forecast, pack, plan, unit_kind
 from hptransfer.registry import InputError
-from hptransfer.spec import RunRecord, RunSpec, digest
+from hptransfer.spec import RunRecord, RunSpec
 from hptransfer.store import Store
 from hptransfer.suite import Suite
 from hptransfer.workers import Ended, Job, Message, Pool
@@ -96,7 +97,7 @@ class Session:
         self.store = Store(options.results, suite.name)
         self.workers = options.workers or self._default_workers()
         self.pool = Pool(self.workers, options.results, suite.name, options.snapshot_seconds)
-        self._speeds = _SpeedCache()
+        self._known = Known()
         self._costs: dict[str, Estimate] = {}
 
     def _default_workers(self) -> int:
@@ -138,25 +139,25 @@ class Session:
 
     def cost(self, spec: RunSpec) -> Estimate:
         if spec.cell not in self._costs:
-            self._costs[spec.cell] = estimate(spec, self.data)
+            key = Known.key("cost", sources(), _kind(spec, "steps", "schedule", "warmup"))
+            found = self._known.get(key)
+            cost = Estimate(*map(int, found)) if found else estimate(spec, self.data)
+            self._known.put(key, list(astuple(cost)))
+            self._costs[spec.cell] = cost
         return self._costs[spec.cell]
 
     def speed(self, spec: RunSpec) -> Speed:
-        kind = self._speed_key(spec)
-        found = self._speeds.get(kind)
+        # machine, versions, threads, and what decides the time of a step
+        where = (engine.device_name(self.device), self.threads, self.workers)
+        kind = _kind(spec, "steps", "schedule", "warmup", "eval_batches", "data")
+        key = Known.key("speed", *where, kind)
+        found = self._known.get(key)
         if found is None:
             engine.configure(self.threads)
-            found = calibrate(spec, self.data, self.device, self.how(spec))
-            self._speeds.put(kind, found)
-        return found
-
-    def _speed_key(self, spec: RunSpec) -> str:
-        """Machine, versions, threads, and what decides the time of a step."""
-        kind = json.loads(unit_kind(spec))
-        for name in ("steps", "schedule", "warmup", "eval_batches", "data"):
-            kind.pop(name)
-        where = [engine.device_name(self.device), torch.__version__, self.threads, self.workers]
-        return digest(json.dumps([where, kind], sort_keys=True))
+            speed = calibrate(spec, self.data, self.device, self.how(spec))
+            found = list(astuple(speed))
+            self._known.put(key, found)
+        return Speed(int(found[0]), found[1], found[2])
 
     def lanes(self, spec: RunSpec) -> int:
         if not vectorises(spec) or self.how(spec).recompute:
@@ -337,6 +338,11 @@ def proxy_lines(suite: Suite, results: Path) -> list[str]:
     return lines
 
 
+def _kind(spec: RunSpec, *without: str) -> dict[str, Any]:
+    """What the lanes of a unit share, without these fields."""
+    return {k: v for k, v in json.loads(unit_kind(spec)).items() if k not in without}
+
+
 class _Rarely:
     """Bookkeeping that may take at most 2% of the time, and not more often than `seconds`."""
 
@@ -353,26 +359,3 @@ class _Rarely:
         yield
         now = time.monotonic()
         self._next = now + max(self._seconds, 50 * (now - began))
-
-
-class _SpeedCache:
-    """Measured speeds, kept between invocations in the user's cache folder."""
-
-    def __init__(self) -> None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._path = base / "hptransfer" / "speed.json"
-        self._known: dict[str, list[float]] = {}
-        with contextlib.suppress(OSError, ValueError):  # a lost cache is measured again
-            self._known = json.loads(self._path.read_text())
-
-    def get(self, key: str) -> Speed | None:
-        found = self._known.get(key)
-        return None if found is None else Speed(int(found[0]), found[1], found[2])
-
-    def put(self, key: str, speed: Speed) -> None:
-        self._known[key] = [speed.lanes, speed.step, speed.evaluation]
-        temporary = self._path.with_suffix(f".{os.getpid()}")
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(self._known))
-            temporary.replace(self._path)

@@ -1,12 +1,14 @@
 """Trials per hour of `tune` against today's practice, at the narrow widths of a proxy sweep.
 
-Ours is the command itself, start-up, calibrated lanes and processes, records and study included.
+Ours is the command itself, start-up, calibrated lanes and processes, records and study included;
+a first call, not timed, calibrates. The practice's time a trial does not depend on how many follow
+each other, so fewer of them (--practice) are timed.
 Today's practice is `baseline.py`: a fresh process a trial, one at a time with torch's default
 threads, and two at once with one thread each. Same model, data, steps, batch and evaluation.
 Prints a Markdown table of medians and, with --plot, draws trials per hour against width; asserts
 nothing about time.
 
-    python tests/benchmarks/sweep.py [--widths 64 128 256] [--trials 8] [--steps 150] [--repeats 5]
+    python tests/benchmarks/sweep.py [--widths 64 128 256] [--trials 16] [--steps 150] [--repeats 5]
 """
 
 import argparse
@@ -66,11 +68,11 @@ def ours(folder: Path, width: int, options: argparse.Namespace) -> float:
 def practice(
     data: Path, width: int, options: argparse.Namespace, at_once: int, threads: int
 ) -> float:
-    """Seconds of `trials` runs of baseline.py, `at_once` of them side by side."""
+    """Seconds of `trials` runs of baseline.py, `at_once` side by side, from fewer of them."""
     arguments = [str(data), "--width", str(width), "--steps", str(options.steps)]
     arguments += ["--optimizer", options.optimizer, "--threads", str(threads)]
     began = time.perf_counter()
-    for first in range(0, options.trials, at_once):
+    for first in range(0, options.practice, at_once):
         running = [
             subprocess.Popen(
                 [sys.executable, str(HERE / "baseline.py"), *arguments, "--seed", str(first + i)],
@@ -81,7 +83,7 @@ def practice(
         for each in running:
             if each.wait() != 0:
                 raise RuntimeError("baseline.py failed")
-    return time.perf_counter() - began
+    return (time.perf_counter() - began) * options.trials / options.practice
 
 
 def plot(rates: dict[int, dict[str, float]], place: Path) -> None:
@@ -104,7 +106,8 @@ def plot(rates: dict[int, dict[str, float]], place: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256])
-    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--practice", type=int, default=4)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--lanes", type=int, help="Instead of the calibrated number.")
@@ -112,6 +115,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="Write an SVG here.")
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
+    options.practice = -(-options.practice // cores) * cores  # every round full
     tokens = engine.load_data(load_suite("gpt_width").data)
     assert isinstance(tokens, Tokens)
     print(
