@@ -5,15 +5,17 @@ import os
 import signal
 import sys
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 
 # torch._dynamo: a model on the meta device, where every worker describes its parameters, loads it
 # in 2 s of its own.
 LOADED = ["hptransfer.workers", "torch._dynamo"]
 
 
-def context() -> ForkServerContext:
-    """Where workers come from."""
+def context() -> ForkServerContext | SpawnContext:
+    """Where workers come from. Forked on Linux alone: elsewhere system libraries may break."""
+    if sys.platform != "linux":
+        return mp.get_context("spawn")
     found = mp.get_context("forkserver")
     found.set_forkserver_preload(LOADED)
     return found
@@ -25,7 +27,8 @@ def start() -> None:
     Ctrl-C stays blocked in it and in its workers, for the caller is the one to end them. It looks
     for modules in the current folder only where the caller does.
     """
-    context()
+    if isinstance(context(), SpawnContext):
+        return
     safe = {} if {"", os.getcwd()} & set(sys.path) else {"PYTHONSAFEPATH": "1"}
     kept = {name: os.environ.get(name) for name in safe}
     resource_tracker.ensure_running()  # first, for it unblocks Ctrl-C in the end

@@ -239,13 +239,15 @@ class Lanes:
             hp: dict[str, Tensor], lr: Tensor, g: Tensor, state: State, w: Tensor, p: Param
         ) -> tuple[Tensor, State]:
             rule = self.optimizer(p, **hp, **self.static)
-            return rules.update(rule, g, state, w, Step(t, lr * now, lr * then, lr))
+            move = rules.update_ if self.single else rules.update
+            return move(rule, g, state, w, Step(t, lr * now, lr * then, lr))
 
         for group in self.groups:
             move = partial(one, p=group.p)
             run = move if self.single else vmap(move, in_dims=(0, 0, 1, 1, 1), out_dims=1)
             w, group.state = run(self.hp, self.lr, group.g, group.state, group.w)
-            group.w.copy_(w)
+            if w is not group.w:
+                group.w.copy_(w)
             kept = group.state.pop("gradient", None)
             if kept is not None:
                 if self.spec.clip > 0:
@@ -259,13 +261,13 @@ class Lanes:
 
     def _clip(self, limit: float) -> None:
         """g <- g min(1, limit / ||g||), the norm over all parameters of a lane."""
-        squares = [
-            group.g.square().sum()
-            if self.single
-            else group.g.square().sum([d for d in range(group.g.ndim) if d != 1])
+        norms = [
+            torch.linalg.vector_norm(
+                group.g, dim=None if self.single else [d for d in range(group.g.ndim) if d != 1]
+            )
             for group in self.groups
         ]
-        norm = torch.stack(squares).sum(0).sqrt()
+        norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         scale = torch.clamp(limit / norm, max=1.0)
         for group in self.groups:
             shape = () if self.single else (-1, *(1 for _ in group.g.shape[2:]))

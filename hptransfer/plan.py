@@ -65,22 +65,34 @@ def forecast(
 ) -> list[RunSpec]:
     """Every run still to come, if each unknown curve were a parabola about its grid's middle.
 
-    The first plan is exact; what follows from results not known yet is a guess of its size.
+    The first plan is exact; what follows from results not known yet is a guess of its size. At a
+    target the parabola lies beside the carried lr, for then fresh seeds are needed at both.
     """
     expected: dict[str, RunSpec] = {}
+    optima: dict[str, float] = {}
     while todo := plan(suite, frame, propose):
         expected |= {spec.key: spec for spec in todo}
-        made_up = [_made_up(suite, spec) for spec in todo]
+        for spec in todo:
+            if spec.cell not in optima:
+                optima[spec.cell] = _guess(suite, [s for s in todo if s.cell == spec.cell])
+        made_up = [_made_up(spec, optima[spec.cell]) for spec in todo]
         frame = pd.DataFrame(made_up) if frame.empty else pd.concat([frame, pd.DataFrame(made_up)])
     return list(expected.values())
 
 
-def _made_up(suite: Suite, spec: RunSpec) -> dict[str, object]:
-    middle = next(
+def _guess(suite: Suite, first: list[RunSpec]) -> float:
+    """Where the optimum of a curve may lie, from the first runs that are planned of it."""
+    if suite.axis_value(first[0]) != suite.proxy:
+        lrs = [spec.log2_lr for spec in first]
+        return (min(lrs) + max(lrs)) / 2 - 0.375
+    return next(
         sum(suite.start_grid(label)) / 2
         for label, template in suite.templates.items()
-        if template["optimizer"] == spec.optimizer
+        if template["optimizer"] == first[0].optimizer
     )
+
+
+def _made_up(spec: RunSpec, best: float) -> dict[str, object]:
     return {
         "key": spec.key,
         "cell": spec.cell,
@@ -91,7 +103,7 @@ def _made_up(suite: Suite, spec: RunSpec) -> dict[str, object]:
         "log2_lr": spec.log2_lr,
         "seed": spec.seed,
         "status": "done",
-        "loss": 1 + 0.1 * (spec.log2_lr - middle) ** 2,
+        "loss": 1 + 0.1 * (spec.log2_lr - best) ** 2,
         "loss_init": 100.0,
     }
 

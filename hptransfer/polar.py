@@ -140,11 +140,11 @@ def _mixed(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
     and C is small once x is nearly orthogonal; C is multiplied in two parts, so that its rounding
     does not count.
     """
-    with _short_factors():
+    with short_factors():
         x = _quintic(x, rows[:1])
     x = _quintic(x.bfloat16(), rows[1:-1]).float()
     a, b, c = rows[-1]
-    with _short_factors():
+    with short_factors():
         e = torch.bmm(x, x.mT).neg_()
         e.diagonal(dim1=-2, dim2=-1).add_(1)
         small = torch.baddbmm(e, e, e, beta=-(b + 2 * c), alpha=c)
@@ -154,7 +154,7 @@ def _mixed(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
 
 
 @contextlib.contextmanager
-def _short_factors() -> Iterator[None]:
+def short_factors() -> Iterator[None]:
     """Float32 products whose factors are rounded to bfloat16 (CPU) or TF32 (CUDA), and the sums
     and results are not: 3 times as fast in float32 on a CPU with bfloat16 units. Without such units
     they are ordinary float32 products."""

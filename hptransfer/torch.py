@@ -140,7 +140,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         first = id(moving[0])
         peak, now = (w.new_full((), float(x)) for x in (self.peak, group["lr"]))
         then = now if self.lr_factor is None else peak * self.lr_factor(group["t"] + 1)
-        w, state = rules.update(rule, g, state, w, Step(group["t"], now, then, peak))
+        w, state = rules.update_(rule, g, state, w, Step(group["t"], now, then, peak))
         kept = state.pop("gradient", None)
         self._stacks[first] = state, [self.state[p] for p in moving]
         views = {key: value.unbind() for key, value in state.items()}

@@ -1,21 +1,13 @@
 """The coords command: table, sentences, files and exit code."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from hptransfer import cli
+from commands import call
 
 FEW = ["--seeds", "1", "--steps", "5", "--width", "32", "--width", "64"]
-
-
-def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["hptransfer", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 def test_coords_fails_where_the_widths_are_too_few_and_says_so(

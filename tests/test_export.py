@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hptransfer import cli, registry
+from commands import call
+from hptransfer import registry
 from hptransfer.display import bibtex
 from hptransfer.suite import load_suite, suite_names
 
@@ -42,13 +43,6 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path) -> Path:
         patch.chdir(folder)
         assert call(["tune", "mine.toml", "--quiet", "--trials", "4"], patch) == 0
     return folder
-
-
-def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["hptransfer", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 def test_the_toml_holds_lr_init_beta_and_decay_of_every_parameter(

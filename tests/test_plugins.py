@@ -1,13 +1,13 @@
 """Parts of one's own: found, identified, validated, trained; wrong ones get one line."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from hptransfer import cli, registry
+from commands import call
+from hptransfer import registry
 from hptransfer.registry import InputError
 from hptransfer.testing import validate
 
@@ -49,13 +49,6 @@ def folder(tmp_path: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "mine.toml").write_text(SUITE.replace("TEXT", str(tiny_text)), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["hptransfer", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 def test_readme_shows_an_optimizer_in_about_12_lines_and_a_model_in_about_20() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import vmap
 
-from hptransfer.polar import PolarDtype, PolarForm, PolarMethod, polar
+from hptransfer.polar import PolarDtype, PolarForm, PolarMethod, polar, short_factors
 from hptransfer.registry import InputError
 
 few = settings(max_examples=12)
@@ -194,11 +194,13 @@ def test_steps_in_bfloat16_turn_a_direction_by_less_than_two_percent() -> None:
     assert (mixed - exact).norm() < (rounded - exact).norm()
 
 
-def test_the_first_and_the_last_mixed_step_are_in_float32() -> None:
+def test_the_outer_mixed_steps_are_as_good_as_in_float32() -> None:
     m = with_spectrum(256, 512, SPECTRA["power law"](256)).float()
     exact, mixed = polar(m, dtype="float32", form="plain"), polar(m, dtype="mixed")
     lost = (m.double() * (exact - mixed).double()).sum() / SPECTRA["power law"](256).sum()
     assert lost < 5e-4  # 8e-4 with the first one in bfloat16
+    size = torch.linalg.matrix_norm(mixed.double(), ord=2).item()
+    assert size == pytest.approx(1.0, abs=1e-4)  # 1.003 with the last one in bfloat16
     for steps in (1, 2):
         exact = polar(m, dtype="float32", steps=steps, form="plain")
         assert torch.equal(polar(m, dtype="mixed", steps=steps), exact)
@@ -229,6 +231,29 @@ def test_scaling_by_a_power_of_two_is_exact(
     m = matrix(3, 6, 4, dtype=torch.float32)
     d = polar(m, method, dtype, form=form)
     assert torch.equal(polar(m * 2.0**exponent, method, dtype, form=form), d)
+
+
+def test_mixed_steps_leave_the_precision_of_other_products_alone() -> None:
+    def precisions() -> list[str]:
+        places = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)  # pyright: ignore[reportAttributeAccessIssue]
+        return [place.fp32_precision for place in places]
+
+    before = precisions()
+    polar(matrix(0, 1, 160, 160, dtype=torch.float32))
+    assert precisions() == before
+    with short_factors():
+        assert precisions() == ["bf16", "tf32"]
+    with pytest.raises(ValueError, match="inside"), short_factors():
+        raise ValueError("inside")
+    assert precisions() == before
+
+
+@pytest.mark.parametrize("shape", [(520, 130), (130, 520)])
+def test_mixed_steps_of_a_batch_equal_a_loop(shape: tuple[int, int]) -> None:
+    m = matrix(5, 2, 3, *shape, dtype=torch.float32)
+    loop = torch.stack([torch.stack([polar(x) for x in row]) for row in m])
+    for batch in (polar(m), vmap(polar)(m)):  # bfloat16 sums in another order turn it a little
+        assert (batch - loop).norm() < 0.02 * loop.norm()
 
 
 # The Gram form

@@ -1,6 +1,7 @@
 """What every optimizer keeps: roles and shapes alone, batches, lanes, and true settings."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from hptransfer import registry
-from hptransfer.optimizers.adamw import adamw, adamw_mup
+from hptransfer.optimizers import rules
+from hptransfer.optimizers.adamw import Adam, adamw, adamw_emb, adamw_mup
 from hptransfer.optimizers.muon import muon
 from hptransfer.optimizers.rules import Rule, State, as_matrix, from_matrix
 from hptransfer.optimizers.sgd import sgd
@@ -209,3 +211,20 @@ def test_the_matrix_view_is_d_out_by_d_in_and_returns() -> None:
         assert matrix.shape == (2, 3, *view)
         assert (p.d_out, p.d_in) == view[-2:]
         assert torch.equal(from_matrix(p, matrix), w)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("make", [adamw, adamw_emb, adamw_mup])
+def test_adamw_in_place_is_adamw(make: Callable[..., Adam], dtype: torch.dtype) -> None:
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    for p in (HIDDEN, EMBEDDING, OUTPUT, VECTOR):
+        rule = replace(make(p, weight_decay=0.1), lr_fixed=0.01 if p is OUTPUT else None)
+        w = random(2, *p.shape).to(dtype)
+        own, state, kept = w.clone(), rule.init_state(w), rule.init_state(w)
+        for t in range(3):
+            g = random(2, *p.shape, seed=1 + t).to(dtype)
+            w, state = rules.update(rule, g, state, w, at(t, 0.1))
+            found, kept = rules.update_(rule, g, kept, own, at(t, 0.1))
+            assert found is own
+            torch.testing.assert_close(own, w, rtol=0, atol=tolerance)
+            torch.testing.assert_close(kept, state, rtol=0, atol=tolerance)

@@ -110,12 +110,12 @@ def tune(
     dry_run: DryRun = False,
 ) -> None:
     """Best lr of every optimizer at a proxy width, with its curve."""
+    chosen = load(suite, steps=steps, trials=trials, data=data, seeds=seeds)
     _ahead(dry_run)
     from hptransfer.display import curve_table
     from hptransfer.report import metrics_json
     from hptransfer.report.write import section
 
-    chosen = load(suite, steps=steps, trials=trials, data=data, seeds=seeds)
     chosen = chosen.narrowed(proxy=width or chosen.proxy)
     where = (results, device, workers, lanes, storage)
     session = _do(chosen.narrowed(targets=[]), optimizer, where, yes, quiet, dry_run)
@@ -160,8 +160,8 @@ def transfer(
     dry_run: DryRun = False,
 ) -> None:
     """Train wide models at the lr tuned on the proxy; --verify measures the regret."""
-    _ahead(dry_run)
     chosen = load(suite, steps=steps, trials=trials, data=data, fresh_seeds=seeds, verify=verify)
+    _ahead(dry_run)
     chosen = chosen.narrowed(proxy=source or chosen.proxy, targets=to or chosen.targets)
     _say_proxy(chosen.only(only(chosen, optimizer)), results, quiet)
     where = (results, device, workers, lanes, storage)
@@ -214,8 +214,8 @@ def run(
     dry_run: DryRun = False,
 ) -> None:
     """Everything the suite claims, then the report."""
-    _ahead(dry_run)
     chosen = load(suite, steps=steps, trials=trials, data=data)
+    _ahead(dry_run)
     where = (results, device, workers, lanes, storage)
     session = _do(chosen, optimizer, where, yes, quiet, dry_run)
     if session is None:

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
+from torch.optim.adamw import adamw as adamw_step
 
 from hptransfer.optimizers.rules import State, Step, average, descend, gaussian
 from hptransfer.spec import Param
@@ -47,12 +48,33 @@ class Adam:
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         m = average(state["m"], g, self.beta1)
         v = average(state["v"], g * g, self.beta2)
-        lr = step.lr if self.lr_fixed is None else self.lr_fixed * step.lr / step.lr_peak
+        lr = self._lr(step)
         # m_hat / (sqrt(v_hat) + eps), with the bias corrections on the scalars
         root = (1 - self.beta2 ** (step.t + 1)) ** 0.5
         d = m / v.sqrt().add_(self.eps * root)
         size = lr * self.lr_multiplier * root / (1 - self.beta1 ** (step.t + 1))
         return descend(w, d, size, lr * self.decay), {"m": m, "v": v}
+
+    def update_(self, g: Tensor, state: State, w: Tensor, step: Step) -> None:
+        """`update` in place, by torch's fused kernel: one pass over memory instead of nine."""
+        lr = float(self._lr(step))
+        adamw_step(
+            *([w], [g], [state["m"]], [state["v"]], []),
+            [torch.tensor(float(step.t))],
+            fused=True,
+            amsgrad=False,
+            beta1=float(self.beta1),
+            beta2=float(self.beta2),
+            lr=lr * self.lr_multiplier,
+            weight_decay=float(self.decay) / self.lr_multiplier,
+            eps=float(self.eps),
+            maximize=False,
+        )
+
+    def _lr(self, step: Step) -> Tensor:
+        if self.lr_fixed is None:
+            return step.lr
+        return self.lr_fixed * step.lr / step.lr_peak
 
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w

@@ -21,7 +21,7 @@ from hptransfer.optimizers.rules import (
 )
 from hptransfer.spec import Param
 
-REVISION = {"muon": 1, "muon_sp": 1}
+REVISION = {"muon": 2, "muon_sp": 2}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "weight_decay": (0.0, 100.0),

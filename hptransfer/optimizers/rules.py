@@ -27,7 +27,8 @@ class Rule(Protocol):
     The engine maps `update` and `readout` over same-shaped parameters and over lanes. A rule with a
     true attribute `batched` is given same-shaped parameters together, as (k, *shape), which is
     faster. A state entry named `gradient` replaces the gradient buffer: the next gradient is added
-    to it (ScionLight).
+    to it (ScionLight). A batched rule may also have `update_`, which does the same in place, on
+    plain tensors of one lane (AdamW).
     """
 
     def init_weight(self, generator: Generator) -> Tensor: ...
@@ -55,6 +56,15 @@ def update(rule: Rule, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[
     if _batched(rule):
         return rule.update(g, state, w, step)
     return torch.vmap(rule.update, in_dims=(0, 0, 0, None))(g, state, w, step)
+
+
+def update_(rule: Rule, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
+    """`update` of one lane, which may overwrite `w` and `state`."""
+    in_place = getattr(rule, "update_", None)
+    if in_place is None or w.device.type != "cpu":
+        return update(rule, g, state, w, step)
+    in_place(g, state, w, step)
+    return w, state
 
 
 def readout(rule: Rule, w: Tensor, state: State) -> Tensor:

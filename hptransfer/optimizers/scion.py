@@ -18,7 +18,7 @@ from hptransfer.optimizers.rules import (
 )
 from hptransfer.spec import Param
 
-REVISION = {"scion": 1, "scion_unconstrained": 1, "scion_light": 1}
+REVISION = {"scion": 2, "scion_unconstrained": 2, "scion_light": 2}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "radius_input": (1e-6, 1e6),

@@ -11,7 +11,7 @@ from hptransfer.optimizers.scion import LMO, Ball, Polar, Table, lmo_rule
 from hptransfer.registry import InputError
 from hptransfer.spec import Param
 
-REVISION = {"transported_scion": 1}
+REVISION = {"transported_scion": 2}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "transport": (0.0, 1.0),

@@ -19,6 +19,7 @@ SHORT = {
     "step": ["--widths", "64", "--layers", "1", "--repeats", "1"],
     "loop": ["--widths", "32", "--trials", "2", "--steps", "2", "--repeats", "1"],
     "sweep": ["--widths", "32", "--trials", "2", "--steps", "2", "--repeats", "1"],
+    "precision": ["--widths", "64", "--steps", "4"],
     "wide": ["--widths", "64", "--steps", "2"],
     "estimate": ["quickstart", "--steps", "2", "--trials", "2"],
 }

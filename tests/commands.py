@@ -1,0 +1,15 @@
+"""The command line in this process."""
+
+import sys
+
+import pytest
+
+from hptransfer import cli
+
+
+def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Its exit code."""
+    monkeypatch.setattr(sys, "argv", ["hptransfer", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
