@@ -98,7 +98,9 @@ def plot(rates: dict[int, dict[str, float]], place: Path) -> None:
     axes.set_yscale("log")
     axes.set_xticks(list(rates), [str(width) for width in rates])
     axes.set(xlabel="width", ylabel="trials per hour")
-    axes.grid(alpha=0.3)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)
     figure.savefig(place, metadata={"Date": None})
 
