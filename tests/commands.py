@@ -1,5 +1,6 @@
 """The command line in this process."""
 
+import signal
 import sys
 
 import pytest
@@ -13,3 +14,8 @@ def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return int(ended.value.code or 0)
+
+
+def interruptible() -> None:
+    """For a child process: Ctrl-C counts, which a job in a shell's background ignores."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

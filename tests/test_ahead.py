@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from commands import interruptible
+
 SCRIPT = """
 import multiprocessing as mp
 import sys
@@ -44,7 +46,11 @@ def test_workers_begin_with_torch_loaded_and_nothing_of_the_current_folder(tmp_p
 
 def test_ctrl_c_while_it_imports_is_the_callers_alone(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        script(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        script(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=interruptible,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"started\n"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from commands import interruptible
 from hptransfer import cli
 from hptransfer.store import Store
 
@@ -229,6 +230,7 @@ def test_ctrl_c_keeps_what_finished_and_exits_with_130(suite: Path, tmp_path: Pa
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=interruptible,
     )
     while _records(tmp_path) < 1 and process.poll() is None:
         time.sleep(0.05)
