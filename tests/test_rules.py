@@ -13,7 +13,7 @@ from hptransfer import registry
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.adamw import Adam, adamw, adamw_emb, adamw_mup
 from hptransfer.optimizers.muon import muon
-from hptransfer.optimizers.rules import Rule, State, as_matrix, from_matrix
+from hptransfer.optimizers.rules import Rule, State, Step, as_matrix, from_matrix
 from hptransfer.optimizers.sgd import sgd
 from hptransfer.optimizers.transported import transported_scion
 from hptransfer.registry import InputError
@@ -228,3 +228,14 @@ def test_adamw_in_place_is_adamw(make: Callable[..., Adam], dtype: torch.dtype) 
             assert found is own
             torch.testing.assert_close(own, w, rtol=0, atol=tolerance)
             torch.testing.assert_close(kept, state, rtol=0, atol=tolerance)
+
+
+def test_a_subclass_that_replaces_the_update_alone_is_not_moved_by_its_base() -> None:
+    class Still(Adam):
+        def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
+            return w + 1, state
+
+    rule = Still(HIDDEN, 0.9, 0.95, 1e-8, 0.1, 0.02)
+    w = random(1, *HIDDEN.shape)
+    moved_to, _ = rules.update_(rule, random(*w.shape, seed=1), rule.init_state(w), w, at(0, 0.1))
+    assert torch.equal(moved_to, w + 1)

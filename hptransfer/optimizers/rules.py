@@ -28,7 +28,7 @@ class Rule(Protocol):
     true attribute `batched` is given same-shaped parameters together, as (k, *shape), which is
     faster. A state entry named `gradient` replaces the gradient buffer: the next gradient is added
     to it (ScionLight). A batched rule may also have `update_`, which does the same in place, on
-    plain tensors of one lane (AdamW).
+    plain tensors of one lane (AdamW); where a subclass replaces `update` alone, it is not used.
     """
 
     def init_weight(self, generator: Generator) -> Tensor: ...
@@ -61,10 +61,16 @@ def update(rule: Rule, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[
 def update_(rule: Rule, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
     """`update` of one lane, which may overwrite `w` and `state`."""
     in_place = getattr(rule, "update_", None)
-    if in_place is None or w.device.type != "cpu":
+    if in_place is None or not _in_step(type(rule)) or w.device.type != "cpu":
         return update(rule, g, state, w, step)
     in_place(g, state, w, step)
     return w, state
+
+
+def _in_step(kind: type) -> bool:
+    """Whether one class gives both `update` and `update_`."""
+    givers = [[c for c in kind.__mro__ if name in vars(c)] for name in ("update", "update_")]
+    return givers[0][:1] == givers[1][:1]
 
 
 def readout(rule: Rule, w: Tensor, state: State) -> Tensor:

@@ -57,6 +57,7 @@ def clauses(part: Part, target: str, width: int) -> Iterator[Clause]:
         yield "stays finite on a zero gradient", contract.zero
         yield "takes hyperparameters as 0-d tensors", contract.tensors
         yield "moves same-shaped parameters together as alone", contract.stacked
+        yield "moves one lane in place as otherwise, where it can", contract.in_place
         yield "moves lanes together as alone (vmap = loop)", contract.lanes
         yield "does not read a parameter's name", contract.nameless
     yield "resumes to the same bytes", lambda: resumes(spec, data)
@@ -156,6 +157,13 @@ class _RuleContract:
             g, w = self._stacks(p)
             alone = [self._two_steps(rule, g[i : i + 1], w[i : i + 1]) for i in range(2)]
             self._close(name, self._two_steps(rule, g, w), torch.cat(alone))
+
+    def in_place(self) -> None:
+        for name, p, rule in self._each():
+            g, w = self._stacks(p)
+            expected, _ = rules.update(rule, g, rules.init_state(rule, w), w, self._step())
+            state = rules.init_state(rule, w)
+            self._close(name, rules.update_(rule, g, state, w, self._step())[0], expected)
 
     def lanes(self) -> None:
         lrs = torch.tensor([0.25, 0.125], dtype=torch.float64)
