@@ -139,6 +139,11 @@ BAD_RULES = {
         "moves lanes together as alone (vmap = loop)",
     ),
     "in place": ("m = beta * state", "g.mul_(0.5); m = beta * state", "leaves its argum"),
+    "in place otherwise": (
+        "readout=",
+        "batched=True,\n        update_=lambda g, state, w, step: w.add_(1),\n        readout=",
+        "moves one lane in place as otherwise",
+    ),
     "NaN at zero": (" + 1e-30", "", "stays finite on a zero gradient"),
     "wrong shape": ("torch.randn(p.shape", "torch.randn(3", "draws finite weights"),
     "its own randomness": ("generator=generator", "generator=None", "draws finite weights"),
@@ -206,12 +211,12 @@ def test_validate_prints_the_table_and_leaves_with_1_where_a_clause_fails(
     assert call(["validate", "my_opt.py:damped"], monkeypatch) == 0
     shown = capsys.readouterr().out
     assert "my_opt.py:damped as an optimizer" in shown
-    assert shown.count("holds") == 12
+    assert shown.count("holds") == 13
     (folder / "bad.py").write_text(FILES["my_opt.py"].replace(" + 1e-30", ""))
     assert call(["validate", "bad.py:damped"], monkeypatch) == 1
     captured = capsys.readouterr()
     assert "fails  stays finite on a zero gradient" in captured.out
-    assert "of 12 clauses do not hold" in captured.err
+    assert "of 13 clauses do not hold" in captured.err
     assert call(["validate", "dammped"], monkeypatch) == 2
 
 

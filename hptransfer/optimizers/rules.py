@@ -61,7 +61,8 @@ def update(rule: Rule, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[
 def update_(rule: Rule, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
     """`update` of one lane, which may overwrite `w` and `state`."""
     in_place = getattr(rule, "update_", None)
-    if in_place is None or not _in_step(type(rule)) or w.device.type != "cpu":
+    able = _batched(rule) and _in_step(type(rule)) and w.device.type == "cpu"
+    if in_place is None or not able:
         return update(rule, g, state, w, step)
     in_place(g, state, w, step)
     return w, state
