@@ -270,7 +270,8 @@ class Session:
     def _submit(self, pool: Pool, todo: list[list[RunSpec]]) -> Iterator[Event]:
         while todo and pool.free:
             unit = todo.pop(0)
-            busy = pool.size - pool.free + len(todo) + 1
+            # the last unit has the cores to itself as soon as those that end now have ended
+            busy = pool.size - pool.free - (0 if todo else pool.ending) + len(todo) + 1
             threads = max(1, len(os.sched_getaffinity(0)) // min(self.workers, busy))
             resume = self.store.find_snapshot(engine.unit_key(unit))
             how = self.how(unit[0])

@@ -175,7 +175,8 @@ def propose(
     """(point, seed) pairs that the search at axis value `n` still lacks; [] when finished.
 
     Like bracket.propose, with the sampler that the suite names: one batch of `suite.ask` trials at
-    a time, `trials` proposals in all, known or new. Raises InputError where it cannot be had.
+    a time (all at once of a random search), `trials` proposals in all, known or new. Raises
+    InputError where it cannot be had.
     """
     if suite.setting(label, "sampler") == "bracket":
         return bracket.propose(suite, label, n, rows, around)
@@ -206,8 +207,11 @@ class _Replay:
     """
 
     def __init__(self, sampler: str, trials: int, ask: int, seed: int, space: _Space) -> None:
-        self.sampler, self.trials, self.ask, self.space = sampler, trials, ask, space
-        self.study = optuna.create_study(sampler=make_sampler(sampler, seed))
+        made = make_sampler(sampler, seed)
+        self.sampler, self.trials, self.space = sampler, trials, space
+        # a random search learns nothing from its trials, so none need wait for others
+        self.ask = trials if type(made) is optuna.samplers.RandomSampler else ask
+        self.study = optuna.create_study(sampler=made)
         self.told: dict[tuple[float, str], float] = {}
         self.points: list[Point] = []
         self.batch: list[tuple[optuna.Trial, Point]] = []

@@ -101,6 +101,7 @@ class Pool:
         self._arguments = (results, suite, snapshot_seconds)
         self._processes: dict[Connection, Any] = {}
         self._busy: dict[Connection, Job] = {}
+        self._reached: dict[Connection, float] = {}  # share of the steps, as last reported
         self.size = size
 
     def __enter__(self) -> "Pool":
@@ -126,10 +127,16 @@ class Pool:
     def in_flight(self) -> set[str]:
         return {spec.key for job in self._busy.values() for spec in job.unit}
 
+    @property
+    def ending(self) -> int:
+        """Jobs with less than a quarter of their steps to go."""
+        return sum(self._reached[pipe] > 0.75 for pipe in self._busy)
+
     def submit(self, job: Job) -> None:
         pipe = self._idle() or self._start()
         pipe.send(job)
         self._busy[pipe] = job
+        self._reached[pipe] = 0.0
 
     def _idle(self) -> Connection | None:
         """A worker without a job; those that died meanwhile are forgotten."""
@@ -166,6 +173,8 @@ class Pool:
                     "exit code -9 is mostly too little memory: fewer --workers or a smaller width",
                 )
                 continue
+            if isinstance(message, engine.Progress):
+                self._reached[pipe] = message.step / message.steps
             if isinstance(message, Ended):
                 del self._busy[pipe]
             yield message

@@ -1,5 +1,6 @@
 """Sessions: resume, failed runs, memory, and every built-in suite at its smallest size."""
 
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hptransfer.execute import Finished, Options, Session, Started, Status
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord
 from hptransfer.suite import Suite, load_suite, parse_suite, suite_names
+from hptransfer.workers import Job
 
 SMALLEST = {"steps": 2, "eval_batches": 1, "trials": 2, "fresh_seeds": 1, "verify": False}
 AXIS = {"width": (32, 64), "depth": (2, 4), "batch_size": (4, 8)}
@@ -129,6 +131,28 @@ def test_a_target_above_the_memory_is_refused_with_what_would_fit(
     ) as error:
         session(suite, tmp_path).expected()
     assert re.fullmatch(r"width (512|1024) would fit", error.value.hint)
+
+
+@pytest.mark.parametrize(("reached", "threads"), [(0.5, [1]), (0.75, [1]), (0.8, [2])])
+def test_the_last_unit_takes_the_cores_of_one_that_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: float, threads: list[int]
+) -> None:
+    """Two cores, two workers, one of them at work."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    waiting = session(tiny(tmp_path), tmp_path)
+    specs = waiting.plan()
+    given: list[Job] = []
+
+    class Other:
+        """The pipe of the worker that is busy with the first run."""
+
+    pool = waiting.pool
+    busy = Other()
+    monkeypatch.setattr(pool, "_busy", {busy: Job([specs[0]], {}, "cpu", 1, None)})
+    monkeypatch.setattr(pool, "_reached", {busy: reached})
+    monkeypatch.setattr(pool, "submit", given.append)
+    assert [type(event) for event in waiting._submit(pool, [[specs[1]]])] == [Started]
+    assert [job.threads for job in given] == threads
 
 
 def test_the_status_counts_down_and_ends_at_zero(tmp_path: Path) -> None:

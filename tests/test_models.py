@@ -147,6 +147,30 @@ def test_normalised_activations_have_rms_one() -> None:
     assert x.grad is not None and x.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+def test_the_gradient_of_the_norm_is_that_of_its_formula_also_under_vmap(dim: int) -> None:
+    x = noise(3, 3, 8).mul(100).requires_grad_()
+    pull = noise(3, 3, 8, seed=1)
+
+    def formula(x: Tensor) -> Tensor:
+        return x * (math.sqrt(8) / (x.square().sum(-1, keepdim=True).sqrt() + 1e-6))
+
+    (expected,) = torch.autograd.grad((formula(x) * pull).sum(), x)
+    for mapped in (rms_norm(x), vmap(rms_norm, dim, dim)(x)):
+        (found,) = torch.autograd.grad((mapped * pull).sum(), x)
+        torch.testing.assert_close(mapped, formula(x))
+        torch.testing.assert_close(found, expected)
+
+
+def test_under_autocast_the_gradient_of_the_norm_has_the_type_of_its_input() -> None:
+    for dtype in (torch.bfloat16, torch.float32):
+        x = noise(4, 8).to(dtype).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            y = rms_norm(x)
+        y.square().sum().backward()
+        assert x.grad is not None and x.grad.dtype == dtype
+
+
 @pytest.mark.parametrize("sqrt2", [True, False])
 def test_activations_are_multiplied_by_the_square_root_of_two(sqrt2: bool) -> None:
     gain = math.sqrt(2) if sqrt2 else 1.0

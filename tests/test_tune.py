@@ -174,7 +174,8 @@ def test_a_resumed_search_proposes_the_same_points(
     assert all(lr * 8 == round(lr * 8) for (lr, _), _ in pairs)
     monkeypatch.setattr(tune, "_replays", {})
     half = pairs[:7]
-    assert propose(suite, "adamw", 32, rows(suite, half)) == pairs[7:8]
+    next_ = pairs[7:] if sampler == "random" else pairs[7:8]  # of batches of four
+    assert propose(suite, "adamw", 32, rows(suite, half)) == next_
     monkeypatch.setattr(tune, "_replays", {})
     assert run(suite, half) == pairs
     assert run(suite, n=64) != pairs

@@ -55,13 +55,43 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
-def rms_norm(x: Tensor) -> Tensor:
-    """x / ||x||_RMS over the last dimension, without affine parameters.
+class _RMSNorm(torch.autograd.Function):
+    """x -> y = x sqrt(d) / (n + 1e-6) and n = ||x||, over the last dimension.
 
-    Written with one reduction: on CPU that takes half the time of F.rms_norm and its gradient.
+    Written for few passes over memory. With r = sqrt(d) / (n + 1e-6), the gradient is
+    r g - r (x . g) / (n (n + 1e-6)) x; torch's own record of the same formula takes three more.
     """
-    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x * (math.sqrt(x.shape[-1]) / (size + 1e-6))
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x * (math.sqrt(x.shape[-1]) / (size + 1e-6)), size
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs, output[1])
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Tensor | None:
+        (x, size), g = ctx.saved_tensors, grads[0]
+        if g is None:
+            return None
+        scale = math.sqrt(x.shape[-1]) / (size + 1e-6)
+        along = (x * g).sum(-1, keepdim=True) / size.clamp_min(torch.finfo(size.dtype).tiny)
+        return (g * scale).addcmul_(x, along * scale / (size + 1e-6), value=-1).type_as(x)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], *x: Tensor) -> tuple[Any, tuple[int, int]]:
+        """Nothing but the last dimension is special; see _LaneAttention for the gradient."""
+        del info
+        return _RMSNorm.apply(x[0].movedim(in_dims[0], 0)), (0, 0)
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """x / ||x||_RMS over the last dimension, without affine parameters."""
+    return _RMSNorm.apply(x)[0]
 
 
 class Block(nn.Module):
@@ -82,7 +112,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, turn: Tensor) -> Tensor:
         x = torch.add(x, self.attention(rms_norm(x), turn), alpha=self.branch)
         # gain * down(gelu) = down(gain * gelu), on a tensor a quarter the size
-        return x + self.branch * self.gain * self.down(F.gelu(self.up(rms_norm(x))))
+        hidden = self.down(F.gelu(self.up(rms_norm(x))))
+        return torch.add(x, hidden, alpha=self.branch * self.gain)
 
     def attention(self, x: Tensor, turn: Tensor) -> Tensor:
         B, T, C = x.shape
