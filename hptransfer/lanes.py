@@ -239,14 +239,16 @@ class Lanes:
             hp: dict[str, Tensor], lr: Tensor, g: Tensor, state: State, w: Tensor, p: Param
         ) -> tuple[Tensor, State]:
             rule = self.optimizer(p, **hp, **self.static)
-            move = rules.update_ if self.single else rules.update
-            return move(rule, g, state, w, Step(t, lr * now, lr * then, lr))
+            return rules.update(rule, g, state, w, Step(t, lr * now, lr * then, lr))
 
         for group in self.groups:
-            move = partial(one, p=group.p)
-            run = move if self.single else vmap(move, in_dims=(0, 0, 1, 1, 1), out_dims=1)
-            w, group.state = run(self.hp, self.lr, group.g, group.state, group.w)
-            if w is not group.w:
+            if self.single:
+                rule = self.optimizer(group.p, **self.hp, **self.static)
+                step = Step(t, self.lr * now, self.lr * then, self.lr)
+                group.state = rules.update_(rule, group.g, group.state, group.w, step)
+            else:
+                run = vmap(partial(one, p=group.p), in_dims=(0, 0, 1, 1, 1), out_dims=1)
+                w, group.state = run(self.hp, self.lr, group.g, group.state, group.w)
                 group.w.copy_(w)
             kept = group.state.pop("gradient", None)
             if kept is not None:

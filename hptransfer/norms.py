@@ -66,7 +66,7 @@ class Spectral:
         return self.factor(g.shape) * torch.linalg.matrix_norm(g, ord="nuc")
 
     def lmo(self, g: Matrix) -> Matrix:
-        return -self.factor(g.shape) * polar(g, self.method, self.dtype, self.steps)
+        return polar(g, self.method, self.dtype, self.steps).mul_(-self.factor(g.shape))
 
     def init(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """A random semi-orthogonal matrix times the factor, float64 (equal singular values).

@@ -109,8 +109,8 @@ def polar(
     x = divide(x, safety * size.to(full))
     d, n = x.shape[-2:]
     rows = coefficients(method, steps)
-    x = _Steps.apply(x.reshape(-1, d, n).contiguous(), rows, method, dtype, form).reshape(x.shape)
-    return (x if wide else x.mT).to(m.dtype)
+    x = _Steps.apply(x.reshape(-1, d, n), rows, method, dtype, form).reshape(x.shape)
+    return (x if wide else x.mT.contiguous()).to(m.dtype)
 
 
 class _Steps(torch.autograd.Function):
@@ -140,16 +140,17 @@ class _Steps(torch.autograd.Function):
 def _iterated(
     x: Tensor, rows: tuple[Row, ...], method: PolarMethod, dtype: PolarDtype, form: PolarForm
 ) -> Tensor:
-    """All steps on the normalised x, (batch, d, n) with d <= n."""
+    """All steps on the normalised x, (batch, d, n) with d <= n; a new tensor, contiguous."""
     d, n = x.shape[-2:]
+    single = x.dtype == torch.float32
+    if single and (dtype == "bfloat16" or (dtype == "mixed" and method == "jordan")):
+        return _quintic(x.bfloat16().contiguous(), rows)  # rounded first: half the bytes to turn
+    x = x.contiguous()
     long = dtype == "float32" and n >= GRAM_ASPECT * d
     if form == "gram" or (form == "auto" and long):
         for t in range(0, len(rows), GRAM_STEPS):
             x = _quintic_of_gram(x, rows[t : t + GRAM_STEPS])
         return x
-    single = x.dtype == torch.float32
-    if single and (dtype == "bfloat16" or (dtype == "mixed" and method == "jordan")):
-        return _quintic(x.bfloat16(), rows)
     if single and dtype == "mixed" and d >= BFLOAT16_ROWS and len(rows) > 2:
         return _mixed(x, rows)
     return _quintic(x, rows)

@@ -133,19 +133,17 @@ class RuleOptimizer(torch.optim.Optimizer):
         return loss
 
     def _move(self, group: dict[str, Any], kind: Param, moving: list[Tensor]) -> None:
-        w = torch.stack(moving)
-        g = torch.stack([p.grad for p in moving if p.grad is not None])
-        rule = self._rule(group, kind, w)
-        state = self._state(rule, moving, w)
         first = id(moving[0])
-        peak, now = (w.new_full((), float(x)) for x in (self.peak, group["lr"]))
+        rule = self._rule(group, kind, moving[0])
+        state = self._state(rule, moving)
+        g = [p.grad for p in moving if p.grad is not None]
+        peak, now = (moving[0].new_full((), float(x)) for x in (self.peak, group["lr"]))
         then = now if self.lr_factor is None else peak * self.lr_factor(group["t"] + 1)
-        w, state = rules.update_(rule, g, state, w, Step(group["t"], now, then, peak))
+        state = rules.update_(rule, g, state, moving, Step(group["t"], now, then, peak))
         kept = state.pop("gradient", None)
         self._stacks[first] = state, [self.state[p] for p in moving]
         views = {key: value.unbind() for key, value in state.items()}
         for i, p in enumerate(moving):
-            p.copy_(w[i])
             self.state[p].update({key: value[i] for key, value in views.items()})
             if kept is not None and p.grad is not None:
                 p.grad.copy_(kept[i])
@@ -155,16 +153,16 @@ class RuleOptimizer(torch.optim.Optimizer):
         real = {k: like.new_full((), group[k]) for k in self.real}
         return self.factory(kind, **real, **self.static)
 
-    def _state(self, rule: Rule, moving: list[Tensor], w: Tensor) -> rules.State:
+    def _state(self, rule: Rule, moving: list[Tensor]) -> rules.State:
         held, owners = self._stacks.get(id(moving[0]), ({}, []))
         if len(owners) == len(moving) and all(
             self.state[p] is own for p, own in zip(moving, owners, strict=True)
         ):
             return held
+        fresh = rules.init_state(rule, torch.stack(moving))
         if not any(self.state[p] for p in moving):
-            return rules.init_state(rule, w)
+            return fresh
         keys = next(self.state[p] for p in moving if self.state[p])
-        fresh = rules.init_state(rule, w)
         return {
             key: torch.stack([self.state[p].get(key, fresh[key][i]) for i, p in enumerate(moving)])
             for key in keys
@@ -180,7 +178,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             if moved:
                 w = torch.stack(moved)
                 rule = self._rule(group, kind, w)
-                x = rules.readout(rule, w, self._state(rule, moved, w))
+                x = rules.readout(rule, w, self._state(rule, moved))
                 for i, p in enumerate(moved):
                     self.state[p]["trained_at"] = p.clone()
                     p.copy_(x[i])

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torch.optim.adamw import adamw as adamw_step
 
-from hptransfer.optimizers.rules import State, Step, average, descend, gaussian
+from hptransfer.optimizers.rules import Stack, State, Step, average, descend, gaussian
 from hptransfer.spec import Param
 
 REVISION = {"adamw": 1, "adamw_emb": 1, "adamw_mup": 2}
@@ -55,12 +55,12 @@ class Adam:
         size = lr * self.lr_multiplier * root / (1 - self.beta1 ** (step.t + 1))
         return descend(w, d, size, lr * self.decay), {"m": m, "v": v}
 
-    def update_(self, g: Tensor, state: State, w: Tensor, step: Step) -> None:
+    def update_(self, g: Stack, state: State, w: Stack, step: Step) -> None:
         """`update` in place, by torch's fused kernel: one pass over memory instead of nine."""
         lr = float(self._lr(step))
         adamw_step(
-            *([w], [g], [state["m"]], [state["v"]], []),
-            [torch.tensor(float(step.t))],
+            *(list(w), list(g), list(state["m"]), list(state["v"]), []),
+            [torch.tensor(float(step.t)) for _ in w],
             fused=True,
             amsgrad=False,
             beta1=float(self.beta1),

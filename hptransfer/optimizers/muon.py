@@ -11,10 +11,12 @@ from hptransfer.norms import polar
 from hptransfer.optimizers.adamw import adamw, adamw_mup, start_text
 from hptransfer.optimizers.rules import (
     Rule,
+    Stack,
     State,
     Step,
     as_matrix,
     average,
+    average_,
     descend,
     from_matrix,
     gaussian,
@@ -64,6 +66,20 @@ class Orthogonal:
         matrix = polar(as_matrix(self.p, ahead), self.method, self.dtype, self.steps)
         d = from_matrix(self.p, matrix)
         return descend(w, d, step.lr * self.scale, step.lr * self.weight_decay), {"m": m}
+
+    def update_(self, g: Stack, state: State, w: Stack, step: Step) -> None:
+        """`update` in place, bit for bit: half its passes over memory."""
+        m = state["m"]
+        average_(m, g, self.beta)
+        ahead = m
+        if self.nesterov:
+            ahead = m.clone()
+            average_(ahead, g, self.beta)
+        matrix = polar(as_matrix(self.p, ahead), self.method, self.dtype, self.steps)
+        for own, d in zip(w, from_matrix(self.p, matrix), strict=True):
+            if self.weight_decay != 0:
+                own.mul_(1 - step.lr * self.weight_decay)
+            own.addcmul_(d, -step.lr * self.scale)
 
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w

@@ -1,6 +1,7 @@
 """What an optimizer is made of: Step, State, Rule, and the one place of the matrix view."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -9,6 +10,7 @@ from torch import Generator, Tensor
 from hptransfer.spec import Param
 
 State = dict[str, Tensor]
+Stack = Tensor | Sequence[Tensor]  # k same-shaped tensors, together or one by one
 
 
 class Step(NamedTuple):
@@ -27,8 +29,9 @@ class Rule(Protocol):
     The engine maps `update` and `readout` over same-shaped parameters and over lanes. A rule with a
     true attribute `batched` is given same-shaped parameters together, as (k, *shape), which is
     faster. A state entry named `gradient` replaces the gradient buffer: the next gradient is added
-    to it (ScionLight). A batched rule may also have `update_`, which does the same in place, on
-    plain tensors of one lane (AdamW); where a subclass replaces `update` alone, it is not used.
+    to it (ScionLight). A batched rule may also have `update_(g, state, w, step)`, which moves the
+    tensors of one lane and its state in place, g and w being a Stack; where a subclass replaces
+    `update` alone, it is not used.
     """
 
     def init_weight(self, generator: Generator) -> Tensor: ...
@@ -58,14 +61,21 @@ def update(rule: Rule, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[
     return torch.vmap(rule.update, in_dims=(0, 0, 0, None))(g, state, w, step)
 
 
-def update_(rule: Rule, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
-    """`update` of one lane, which may overwrite `w` and `state`."""
+def update_(rule: Rule, g: Stack, state: State, w: Stack, step: Step) -> State:
+    """`update` of one lane, which moves `w` in place and may overwrite `state`."""
     in_place = getattr(rule, "update_", None)
-    able = _batched(rule) and _in_step(type(rule)) and w.device.type == "cpu"
-    if in_place is None or not able:
-        return update(rule, g, state, w, step)
-    in_place(g, state, w, step)
-    return w, state
+    able = _batched(rule) and _in_step(type(rule)) and w[0].device.type == "cpu"
+    if in_place is not None and able:
+        in_place(g, state, w, step)
+        return state
+    moved, state = update(rule, _together(g), state, _together(w), step)
+    for own, new in zip(w, moved, strict=True):
+        own.copy_(new)
+    return state
+
+
+def _together(stack: Stack) -> Tensor:
+    return stack if isinstance(stack, Tensor) else torch.stack(list(stack))
 
 
 def _in_step(kind: type) -> bool:
@@ -82,6 +92,12 @@ def readout(rule: Rule, w: Tensor, state: State) -> Tensor:
 def average(old: Tensor, new: Tensor, beta: float | Tensor) -> Tensor:
     """beta old + (1-beta) new, in one pass over memory."""
     return torch.lerp(new, old, beta)
+
+
+def average_(old: Stack, new: Stack, beta: float | Tensor) -> None:
+    """`average` in place of the old tensors."""
+    for kept, added in zip(old, new, strict=True):
+        torch.lerp(added, kept, beta, out=kept)
 
 
 def descend(

@@ -8,10 +8,12 @@ from torch import Generator, Tensor
 
 from hptransfer.norms import Euclidean, MeanNorm, Norm, Spectral, colnorm, rownorm, sign
 from hptransfer.optimizers.rules import (
+    Stack,
     State,
     Step,
     as_matrix,
     average,
+    average_,
     from_matrix,
     matrix_shape,
     vector_start,
@@ -120,6 +122,15 @@ class LMO:
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         m = self.momentum(g, state, step)
         return w + self.displacement(m, w, step), {"m": m}
+
+    def update_(self, g: Stack, state: State, w: Stack, step: Step) -> None:
+        """`update` in place, bit for bit: half its passes over memory."""
+        m = state["m"]
+        average_(m, g, 0.0 if step.t == 0 and self.start == "first" else self.beta)
+        moves = from_matrix(self.p, self.norm.lmo(as_matrix(self.p, m)))
+        moves.mul_(step.lr * self.radius)
+        for own, move in zip(w, moves, strict=True):
+            own.add_(move - step.lr * own if self.constrained else move)
 
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w

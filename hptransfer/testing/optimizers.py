@@ -162,8 +162,13 @@ class _RuleContract:
         for name, p, rule in self._each():
             g, w = self._stacks(p)
             expected, _ = rules.update(rule, g, rules.init_state(rule, w), w, self._step())
-            state = rules.init_state(rule, w)
-            self._close(name, rules.update_(rule, g, state, w, self._step())[0], expected)
+            alone = list(w.clone())
+            rules.update_(rule, g, rules.init_state(rule, w), w, self._step())
+            self._close(name, w, expected)
+            rules.update_(
+                rule, list(g), rules.init_state(rule, torch.stack(alone)), alone, self._step()
+            )
+            self._close(name, torch.stack(alone), expected)
 
     def lanes(self) -> None:
         lrs = torch.tensor([0.25, 0.125], dtype=torch.float64)
