@@ -76,10 +76,9 @@ class Orthogonal:
             ahead = m.clone()
             average_(ahead, g, self.beta)
         matrix = polar(as_matrix(self.p, ahead), self.method, self.dtype, self.steps)
+        kept, size = 1 - step.lr * self.weight_decay, -step.lr * self.scale
         for own, d in zip(w, from_matrix(self.p, matrix), strict=True):
-            if self.weight_decay != 0:
-                own.mul_(1 - step.lr * self.weight_decay)
-            own.addcmul_(d, -step.lr * self.scale)
+            own.mul_(kept).addcmul_(d, size)
 
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w
