@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -187,10 +188,11 @@ def measure(
     data: Data,
     device: torch.device,
     lanes: int,
-    steps: int = 2,
     how: Fit | None = None,
+    *,
+    seconds: float = 0.0,
 ) -> Speed:
-    """Time `steps` training steps and two evaluation batches, after one warm-up step."""
+    """Time two training steps, or `seconds` of them, and two evaluation batches, once warm."""
     unit = [spec.point(spec.log2_lr - i / 8, spec.seed) for i in range(lanes)]
     running = Lanes(
         [replace(s, eval_batches=2) for s in unit],
@@ -202,22 +204,30 @@ def measure(
     running.gradients(0)
     running.update(0)
     _synchronise(device)
-    began = time.perf_counter()
-    for t in range(1, steps + 1):
-        running.gradients(t % spec.steps)
-        running.update(t % spec.steps)
+    began, done = time.perf_counter(), 0
+    while done < 2 or time.perf_counter() - began < seconds:
+        done += 1
+        running.gradients(done % spec.steps)
+        running.update(done % spec.steps)
     _synchronise(device)
-    step = (time.perf_counter() - began) / steps / lanes
+    step = (time.perf_counter() - began) / done / lanes
     began = time.perf_counter()
     running.evaluate()
     _synchronise(device)
     return Speed(lanes, step, (time.perf_counter() - began) / 2 / lanes)
 
 
-def calibrate(spec: RunSpec, data: Data, device: torch.device, how: Fit | None = None) -> Speed:
+def calibrate(
+    spec: RunSpec,
+    data: Data,
+    device: torch.device,
+    how: Fit | None = None,
+    together: Callable[[int], Speed] | None = None,
+) -> Speed:
     """The fastest number of lanes for this unit, found by doubling until it stops paying.
 
-    A step too heavy to time on CPU is extrapolated from FLOPs and the matrix-product rate.
+    `together`: the speed at that number where every process trains at once, which is what a run
+    sees. A step too heavy to time on CPU is extrapolated from FLOPs and the matrix-product rate.
     """
     cost = estimate(spec, data)
     flops = cost.model_flops + cost.optimizer_flops
@@ -236,7 +246,7 @@ def calibrate(spec: RunSpec, data: Data, device: torch.device, how: Fit | None =
             break
         best = found
         lanes *= 2
-    return best
+    return together(best.lanes) if together else best
 
 
 def matmul_rate(device: torch.device, n: int = 1024) -> float:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +24,7 @@ from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord, RunSpec
 from hptransfer.store import Store
 from hptransfer.suite import Suite
-from hptransfer.workers import Ended, Job, Message, Pool
+from hptransfer.workers import Ended, Job, Message, Pool, Probe
 
 SYNC_SECONDS = 30.0  # between additions to the persistent Optuna study
 
@@ -150,14 +151,21 @@ class Session:
         # machine, versions, threads, and what decides the time of a step
         where = (engine.device_name(self.device), self.threads, self.workers)
         kind = _kind(spec, "steps", "schedule", "warmup", "eval_batches", "data")
-        key = Known.key("speed", *where, kind)
+        key = Known.key("speed of every worker", *where, kind)
         found = self._known.get(key)
         if found is None:
             engine.configure(self.threads)
-            speed = calibrate(spec, self.data, self.device, self.how(spec))
+            alone = self.workers == 1 or self.pool.in_flight  # or beside workers that train
+            together = None if alone else partial(self._together, spec)
+            speed = calibrate(spec, self.data, self.device, self.how(spec), together)
             found = list(astuple(speed))
             self._known.put(key, found)
         return Speed(int(found[0]), found[1], found[2])
+
+    def _together(self, spec: RunSpec, lanes: int) -> Speed:
+        """Speed while all workers train: they share caches, memory and the clock of the CPU."""
+        where = (str(self.device), self.threads, lanes, self.how(spec))
+        return self.pool.measure(Probe(spec, self.suite.data, *where))
 
     def lanes(self, spec: RunSpec) -> int:
         if not vectorises(spec) or self.how(spec).recompute:

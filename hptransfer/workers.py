@@ -1,5 +1,6 @@
 """Worker processes: each trains one unit at a time and reports through its own pipe."""
 
+import contextlib
 import signal
 import traceback
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hptransfer import ahead, engine, registry
+from hptransfer.estimate import Fit, Speed, measure
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord, RunSpec
 from hptransfer.store import Store
@@ -28,6 +30,22 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """A step for every worker to time at the same time as the others."""
+
+    spec: RunSpec
+    data: dict[str, Any]
+    device: str
+    threads: int
+    lanes: int
+    how: Fit
+
+    @property
+    def unit(self) -> list[RunSpec]:
+        return [self.spec]
+
+
+@dataclass(frozen=True)
 class Ended:
     """A unit is over: empty `error` if every record came; `traceback` for a bug."""
 
@@ -37,6 +55,8 @@ class Ended:
     traceback: str = ""
 
 
+PROBED_SECONDS = 0.3  # of a worker's steps, so that all of them overlap
+_MEMORY = "mostly too little memory: fewer --workers or a smaller width"
 Message = engine.Progress | RunRecord | Ended
 
 
@@ -54,10 +74,13 @@ def _work(
     loaded: dict[str, Any] = {}
     while True:
         try:
-            job: Job = pipe.recv()
+            job: Job | Probe = pipe.recv()
         except EOFError:
             return
         try:
+            if isinstance(job, Probe):
+                pipe.send(_timed(job, loaded))
+                continue
             for message in _train(job, loaded, store, snapshot_seconds):
                 pipe.send(message)
             ended = Ended(job.unit)
@@ -74,13 +97,9 @@ def _train(
     job: Job, loaded: dict[str, Any], store: Store, snapshot_seconds: float
 ) -> Iterator[engine.Progress | RunRecord]:
     engine.configure(job.threads)
-    name = job.unit[0].data["sha256"]
-    if name not in loaded:
-        loaded.clear()
-        loaded[name] = engine.load_data(job.data)
     for message in engine.train(
         job.unit,
-        loaded[name],
+        _data(job.unit[0], job.data, loaded),
         engine.pick_device(job.device),
         resume=job.resume,
         micro_batch=job.micro_batch,
@@ -91,6 +110,22 @@ def _train(
             store.save_snapshot(message.key, message.write)
         else:
             yield message
+
+
+def _timed(probe: Probe, loaded: dict[str, Any]) -> Speed:
+    engine.configure(probe.threads)
+    data = _data(probe.spec, probe.data, loaded)
+    device = engine.pick_device(probe.device)
+    return measure(probe.spec, data, device, probe.lanes, probe.how, seconds=PROBED_SECONDS)
+
+
+def _data(spec: RunSpec, fields: dict[str, Any], loaded: dict[str, Any]) -> engine.Data:
+    """The data of a run, kept until another set is asked for."""
+    name = spec.data["sha256"]
+    if name not in loaded:
+        loaded.clear()
+        loaded[name] = engine.load_data(fields)
+    return loaded[name]
 
 
 class Pool:
@@ -118,6 +153,28 @@ class Pool:
         """Start every worker now: they import torch while the caller does something else."""
         while len(self._processes) < self.size:
             self._start()
+
+    def measure(self, probe: Probe) -> Speed:
+        """The mean of what all workers, idle until now, measure at once.
+
+        Raises InputError where one cannot, or dies of it.
+        """
+        self.start()
+        for pipe in self._processes:
+            with contextlib.suppress(BrokenPipeError):  # dead: so says recv
+                pipe.send(probe)
+        found: list[Speed] = []
+        for pipe in self._processes:
+            try:
+                answer: Speed | Ended = pipe.recv()
+            except (EOFError, ConnectionResetError):
+                answer = Ended(probe.unit, "its process died", _MEMORY)
+            if isinstance(answer, Ended):
+                text = f"width {probe.spec.width}, timed in {self.size} workers: {answer.error}"
+                raise InputError(text, answer.hint or _MEMORY)
+            found.append(answer)
+        mean = [sum(each) / len(found) for each in zip(*map(_seconds, found), strict=True)]
+        return Speed(probe.lanes, *mean)
 
     @property
     def free(self) -> int:
@@ -170,7 +227,7 @@ class Pool:
                 yield Ended(
                     job.unit,
                     f"its process died (exit code {process.exitcode})",
-                    "exit code -9 is mostly too little memory: fewer --workers or a smaller width",
+                    f"exit code -9 is {_MEMORY}",
                 )
                 continue
             if isinstance(message, engine.Progress):
@@ -178,3 +235,7 @@ class Pool:
             if isinstance(message, Ended):
                 del self._busy[pipe]
             yield message
+
+
+def _seconds(speed: Speed) -> tuple[float, float]:
+    return speed.step, speed.evaluation

@@ -5,6 +5,7 @@ import math
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,8 @@ def test_speed_is_measured_and_the_fastest_number_of_lanes_is_chosen(
 
     monkeypatch.setattr(estimate, "measure", fake)
     assert estimate.calibrate(run, data, CPU).lanes == 8
+    together = partial(estimate.Speed, step=1.0, evaluation=2.0)
+    assert estimate.calibrate(run, data, CPU, None, together) == estimate.Speed(8, 1.0, 2.0)
 
 
 def test_a_run_too_heavy_to_time_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:

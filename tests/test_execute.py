@@ -2,16 +2,18 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hptransfer import engine
+from hptransfer.estimate import Speed
 from hptransfer.execute import Finished, Options, Session, Started, Status
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord
 from hptransfer.suite import Suite, load_suite, parse_suite, suite_names
-from hptransfer.workers import Job
+from hptransfer.workers import Job, Probe
 
 SMALLEST = {"steps": 2, "eval_batches": 1, "trials": 2, "fresh_seeds": 1, "verify": False}
 AXIS = {"width": (32, 64), "depth": (2, 4), "batch_size": (4, 8)}
@@ -131,6 +133,44 @@ def test_a_target_above_the_memory_is_refused_with_what_would_fit(
     ) as error:
         session(suite, tmp_path).expected()
     assert re.fullmatch(r"width (512|1024) would fit", error.value.hint)
+
+
+def probe(waiting: Session, device: str = "cpu") -> Probe:
+    spec = waiting.plan()[0]
+    return Probe(spec, waiting.suite.data, device, 1, 2, waiting.how(spec))
+
+
+def test_a_step_is_timed_in_every_worker_at_once_while_none_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = session(tiny(tmp_path), tmp_path)
+    own = probe(waiting)
+    with waiting.pool as pool:
+        found = pool.measure(own)
+        assert found.lanes == 2
+        assert found.step > 0
+        assert found.evaluation > 0
+        monkeypatch.setattr(pool, "measure", lambda probe: Speed(probe.lanes, 7.0, 8.0))
+        assert waiting.speed(own.spec).step == 7.0
+        other = replace(own.spec, batch=3)
+        busy = {pipe: Job([own.spec], {}, "cpu", 1, None) for pipe in pool._processes}
+        monkeypatch.setattr(pool, "_busy", busy)
+        assert 0 < waiting.speed(other).step < 7
+
+
+def test_a_step_that_a_worker_cannot_time_is_one_line(tmp_path: Path) -> None:
+    waiting = session(tiny(tmp_path), tmp_path)
+    told = pytest.raises(InputError, match=r"^width 8, timed in 2 workers: --device: cuda:99")
+    with waiting.pool as pool, told:
+        pool.measure(probe(waiting, "cuda:99"))
+    with session(tiny(tmp_path), tmp_path).pool as pool:
+        pool.start()
+        for process in pool._processes.values():
+            process.kill()
+            process.join()
+        with pytest.raises(InputError, match=r"timed in 2 workers: its process died$") as caught:
+            pool.measure(probe(waiting))
+        assert "too little memory" in caught.value.hint
 
 
 @pytest.mark.parametrize(("reached", "threads"), [(0.5, [1]), (0.75, [1]), (0.8, [2])])

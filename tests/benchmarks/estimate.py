@@ -1,10 +1,10 @@
 """What `plan` says a suite takes, what it took, and how much of that was bookkeeping.
 
-Each suite is run as it is, or shortened by --steps and --trials, into an empty folder; speeds are
-measured anew. Bookkeeping is the CPU time of the parent process between the start of the first unit
+Each suite is run as it is, or shortened by the options, into an empty folder; speeds are measured
+anew. Bookkeeping is the CPU time of the parent process between the start of the first unit
 and the end (plans, studies, records, progress), as a share of the elapsed time of all processes.
 
-    python tests/benchmarks/estimate.py [SUITE ...] [--steps N] [--trials N]
+    python tests/benchmarks/estimate.py [SUITE ...] [--steps N] [--trials N] [--eval-batches N]
 """
 
 import argparse
@@ -39,9 +39,11 @@ def main() -> None:
     parser.add_argument("suites", nargs="*", default=["quickstart"], help="all: every suite")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--trials", type=int)
+    parser.add_argument("--eval-batches", type=int)
     options = parser.parse_args()
     names = suite_names() if options.suites == ["all"] else options.suites
-    changes = {k: v for k in ("steps", "trials") if (v := getattr(options, k)) is not None}
+    shortened = ("steps", "trials", "eval_batches")
+    changes = {k: v for k in shortened if (v := getattr(options, k)) is not None}
     print(
         f"{engine.device_name(torch.device('cpu'))}, {len(os.sched_getaffinity(0))} cores, torch "
         f"{torch.__version__}, Python {platform.python_version()}; "
