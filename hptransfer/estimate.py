@@ -191,8 +191,12 @@ def measure(
     how: Fit | None = None,
     *,
     seconds: float = 0.0,
+    ready: Callable[[], object] = lambda: None,
 ) -> Speed:
-    """Time two training steps, or `seconds` of them, and two evaluation batches, once warm."""
+    """Time training steps, at least two and for `seconds`, and evaluation batches, likewise.
+
+    `ready` is called after a first step, before the clock starts.
+    """
     unit = [spec.point(spec.log2_lr - i / 8, spec.seed) for i in range(lanes)]
     running = Lanes(
         [replace(s, eval_batches=2) for s in unit],
@@ -204,17 +208,24 @@ def measure(
     running.gradients(0)
     running.update(0)
     _synchronise(device)
+    ready()
+
+    def step(t: int) -> None:
+        running.gradients(t % spec.steps)
+        running.update(t % spec.steps)
+
+    took = _each(step, 2, seconds, device), _each(lambda _: running.evaluate(), 1, seconds, device)
+    return Speed(lanes, took[0] / lanes, took[1] / 2 / lanes)
+
+
+def _each(call: Callable[[int], object], least: int, seconds: float, device: torch.device) -> float:
+    """Seconds of a call, over at least `least` of them and `seconds`."""
     began, done = time.perf_counter(), 0
-    while done < 2 or time.perf_counter() - began < seconds:
+    while done < least or time.perf_counter() - began < seconds:
         done += 1
-        running.gradients(done % spec.steps)
-        running.update(done % spec.steps)
+        call(done)
     _synchronise(device)
-    step = (time.perf_counter() - began) / done / lanes
-    began = time.perf_counter()
-    running.evaluate()
-    _synchronise(device)
-    return Speed(lanes, step, (time.perf_counter() - began) / 2 / lanes)
+    return (time.perf_counter() - began) / done
 
 
 def calibrate(
@@ -223,11 +234,13 @@ def calibrate(
     device: torch.device,
     how: Fit | None = None,
     together: Callable[[int], Speed] | None = None,
+    processes: int = 1,
 ) -> Speed:
     """The fastest number of lanes for this unit, found by doubling until it stops paying.
 
-    `together`: the speed at that number where every process trains at once, which is what a run
-    sees. A step too heavy to time on CPU is extrapolated from FLOPs and the matrix-product rate.
+    `processes` share the device's memory. `together`: the speed at that number where every process
+    trains at once, which is what a run sees. A step too heavy to time on CPU is extrapolated from
+    FLOPs and the matrix-product rate.
     """
     cost = estimate(spec, data)
     flops = cost.model_flops + cost.optimizer_flops
@@ -236,7 +249,7 @@ def calibrate(
         model = cost.model_flops / (MODEL_EFFICIENCY * rate)
         return Speed(1, model + cost.optimizer_flops / (OPTIMIZER_EFFICIENCY * rate), model / 3)
     best = measure(spec, data, device, 1, how=how)
-    budget = 0.6 * memory_of(device)
+    budget = 0.6 * memory_of(device) / processes
     slow = device.type == "cpu" and best.step > 0.05
     slow = slow or not vectorises(spec) or (how is not None and how.micro_batch < spec.batch)
     lanes = 4

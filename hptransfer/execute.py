@@ -100,6 +100,7 @@ class Session:
         self.pool = Pool(self.workers, options.results, suite.name, options.snapshot_seconds)
         self._known = Known()
         self._costs: dict[str, Estimate] = {}
+        self._beside: dict[str, Speed] = {}  # measured beside a run, so for this session alone
 
     def _default_workers(self) -> int:
         """One process a core on CPU, where oversubscribed threads cost; one a GPU."""
@@ -153,14 +154,19 @@ class Session:
         kind = _kind(spec, "steps", "schedule", "warmup", "eval_batches", "data")
         key = Known.key("speed of every worker", *where, kind)
         found = self._known.get(key)
-        if found is None:
+        if found is not None:
+            return Speed(int(found[0]), found[1], found[2])
+        if key not in self._beside:
             engine.configure(self.threads)
-            alone = self.workers == 1 or self.pool.in_flight  # or beside workers that train
-            together = None if alone else partial(self._together, spec)
-            speed = calibrate(spec, self.data, self.device, self.how(spec), together)
-            found = list(astuple(speed))
-            self._known.put(key, found)
-        return Speed(int(found[0]), found[1], found[2])
+            training = bool(self.pool.in_flight)
+            together = None if self.workers == 1 or training else partial(self._together, spec)
+            where = (self.data, self.device, self.how(spec), together, self.workers)
+            speed = calibrate(spec, *where)
+            if not training:
+                self._known.put(key, list(astuple(speed)))
+                return speed
+            self._beside[key] = speed
+        return self._beside[key]
 
     def _together(self, spec: RunSpec, lanes: int) -> Speed:
         """Speed while all workers train: they share caches, memory and the clock of the CPU."""
@@ -175,7 +181,7 @@ class Session:
     def expected(self, start: bool = False) -> list[Expected]:
         """The forecast with its time. Raises InputError where a run cannot fit this device.
 
-        `start`: let the workers start as soon as nothing is measured any more.
+        What is measured is measured in the workers, which it starts. `start`: start them anyway.
         """
         specs = forecast(self.suite, self.store.frame(), tune.propose)
         names = self.suite.names(specs)
@@ -230,7 +236,8 @@ class Session:
                     todo = self._todo(pool, failed)
                 if not todo and not pool.in_flight:
                     break
-                yield from self._submit(pool, todo)  # first, so that no worker waits for the rest
+                # first, so that no worker waits for the rest
+                yield from self._submit(pool, todo, left)
                 if forecast_at.due():
                     with forecast_at.timed():
                         left = forecast(self.suite, self.store.frame(), tune.propose)
@@ -275,17 +282,32 @@ class Session:
         share = max(1, -(-len(specs) // self.workers))
         return lambda spec: min(self.lanes(spec), share)
 
-    def _submit(self, pool: Pool, todo: list[list[RunSpec]]) -> Iterator[Event]:
+    def _submit(
+        self, pool: Pool, todo: list[list[RunSpec]], left: list[RunSpec]
+    ) -> Iterator[Event]:
+        """Give units to free workers; `left`: all runs that are expected still."""
         while todo and pool.free:
             unit = todo.pop(0)
-            # the last unit has the cores to itself as soon as those that end now have ended
-            busy = pool.size - pool.free - (0 if todo else pool.ending) + len(todo) + 1
+            busy = pool.size - pool.free + len(todo) + 1
+            if {s.key for s in left} <= pool.in_flight | {s.key for s in unit}:
+                busy -= self._ending(pool, unit)  # the last has the cores to itself soon
             threads = max(1, len(os.sched_getaffinity(0)) // min(self.workers, busy))
             resume = self.store.find_snapshot(engine.unit_key(unit))
             how = self.how(unit[0])
             where = (str(self.device), threads, resume, how.micro_batch, how.recompute)
             pool.submit(Job(unit, self.suite.data, *where))
             yield Started(unit)
+
+    def _ending(self, pool: Pool, unit: list[RunSpec]) -> int:
+        """Units under way that end in a quarter of the time of this one."""
+
+        def seconds(unit: list[RunSpec], reached: float) -> float:
+            speed, spec = self.speed(unit[0]), unit[0]
+            evaluation = spec.eval_batches * speed.evaluation
+            return len(unit) * (spec.steps * (1 - reached) * speed.step + evaluation)
+
+        whole = seconds(unit, 0.0)
+        return sum(seconds(*other) < whole / 4 for other in pool.reached)
 
     def _end(self, ended: Ended, failed: dict[str, Ended]) -> None:
         self.store.drop_snapshot(engine.unit_key(ended.unit))

@@ -110,7 +110,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.lr_factor: Callable[[int], float] | None = None
         self._keeps_gradient = False
         # The states of a group in one tensor each, of which `state` holds the views.
-        self._stacks: dict[int, tuple[rules.State, list[Any]]] = {}
+        self._stacks: dict[int, tuple[rules.State, list[Any]]] = {}  # by group
         defaults = {"lr": lr, "t": 0, "evaluating": False, **{k: hp[k] for k in self.real}}
         listed = [{"params": [tensors[p.name] for p in alike]} for alike in groups]
         super().__init__(listed, defaults)
@@ -123,25 +123,25 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group, kind in zip(self.param_groups, self.kinds, strict=True):
+        for index, group in enumerate(self.param_groups):
             if group["evaluating"]:
                 raise RuntimeError("the weights hold X for evaluation: call optimizer.train()")
             moving = [p for p in group["params"] if p.grad is not None]
             if moving:
-                self._move(group, kind, moving)
+                self._move(index, moving)
                 group["t"] += 1
         return loss
 
-    def _move(self, group: dict[str, Any], kind: Param, moving: list[Tensor]) -> None:
-        first = id(moving[0])
-        rule = self._rule(group, kind, moving[0])
-        state = self._state(rule, moving)
+    def _move(self, index: int, moving: list[Tensor]) -> None:
+        group = self.param_groups[index]
+        rule = self._rule(group, self.kinds[index], moving[0])
+        state = self._state(rule, index, moving)
         g = [p.grad for p in moving if p.grad is not None]
         peak, now = (moving[0].new_full((), float(x)) for x in (self.peak, group["lr"]))
         then = now if self.lr_factor is None else peak * self.lr_factor(group["t"] + 1)
         state = rules.update_(rule, g, state, moving, Step(group["t"], now, then, peak))
         kept = state.pop("gradient", None)
-        self._stacks[first] = state, [self.state[p] for p in moving]
+        self._stacks[index] = state, [self.state[p] for p in moving]
         views = {key: value.unbind() for key, value in state.items()}
         for i, p in enumerate(moving):
             self.state[p].update({key: value[i] for key, value in views.items()})
@@ -153,8 +153,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         real = {k: like.new_full((), group[k]) for k in self.real}
         return self.factory(kind, **real, **self.static)
 
-    def _state(self, rule: Rule, moving: list[Tensor]) -> rules.State:
-        held, owners = self._stacks.get(id(moving[0]), ({}, []))
+    def _state(self, rule: Rule, index: int, moving: list[Tensor]) -> rules.State:
+        held, owners = self._stacks.get(index, ({}, []))
         if len(owners) == len(moving) and all(
             self.state[p] is own for p, own in zip(moving, owners, strict=True)
         ):
@@ -171,14 +171,14 @@ class RuleOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def eval(self) -> None:
         """Put the point to evaluate, X, into the weights; Y is kept for `train()`."""
-        for group, kind in zip(self.param_groups, self.kinds, strict=True):
+        for index, group in enumerate(self.param_groups):
             if group["evaluating"]:
                 continue
             moved = [p for p in group["params"] if self.state[p]]
             if moved:
                 w = torch.stack(moved)
-                rule = self._rule(group, kind, w)
-                x = rules.readout(rule, w, self._state(rule, moved))
+                rule = self._rule(group, self.kinds[index], w)
+                x = rules.readout(rule, w, self._state(rule, index, moved))
                 for i, p in enumerate(moved):
                     self.state[p]["trained_at"] = p.clone()
                     p.copy_(x[i])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from hptransfer import ahead, engine, registry
@@ -31,7 +32,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Probe:
-    """A step for every worker to time at the same time as the others."""
+    """A step for every worker to time at the same time as the others.
+
+    The worker answers None once it is warm, waits for a word, and answers the Speed.
+    """
 
     spec: RunSpec
     data: dict[str, Any]
@@ -55,7 +59,7 @@ class Ended:
     traceback: str = ""
 
 
-PROBED_SECONDS = 0.3  # of a worker's steps, so that all of them overlap
+PROBED_SECONDS = 0.3  # of steps, and of evaluations
 _MEMORY = "mostly too little memory: fewer --workers or a smaller width"
 Message = engine.Progress | RunRecord | Ended
 
@@ -67,7 +71,8 @@ def _work(
     suite: str,
     snapshot_seconds: float,
 ) -> None:
-    """Child process: jobs in, messages out, until the parent closes the pipe or dies."""
+    """Child process: jobs or probes in, messages or speeds out, until the parent closes the pipe or
+    dies."""
     registry.admit(plugins)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     store = Store(results, suite)
@@ -79,7 +84,7 @@ def _work(
             return
         try:
             if isinstance(job, Probe):
-                pipe.send(_timed(job, loaded))
+                pipe.send(_timed(job, loaded, pipe))
                 continue
             for message in _train(job, loaded, store, snapshot_seconds):
                 pipe.send(message)
@@ -112,11 +117,17 @@ def _train(
             yield message
 
 
-def _timed(probe: Probe, loaded: dict[str, Any]) -> Speed:
+def _timed(probe: Probe, loaded: dict[str, Any], pipe: Connection) -> Speed:
     engine.configure(probe.threads)
     data = _data(probe.spec, probe.data, loaded)
     device = engine.pick_device(probe.device)
-    return measure(probe.spec, data, device, probe.lanes, probe.how, seconds=PROBED_SECONDS)
+
+    def ready() -> None:
+        pipe.send(None)
+        pipe.recv()
+
+    where = (probe.spec, data, device, probe.lanes, probe.how)
+    return measure(*where, seconds=PROBED_SECONDS, ready=ready)
 
 
 def _data(spec: RunSpec, fields: dict[str, Any], loaded: dict[str, Any]) -> engine.Data:
@@ -148,9 +159,12 @@ class Pool:
             process.terminate()
         for process in self._processes.values():
             process.join()
+        self._processes.clear()
+        self._busy.clear()
 
     def start(self) -> None:
         """Start every worker now: they import torch while the caller does something else."""
+        self._forget_the_dead()
         while len(self._processes) < self.size:
             self._start()
 
@@ -159,22 +173,29 @@ class Pool:
 
         Raises InputError where one cannot, or dies of it.
         """
+        assert not self._busy
         self.start()
-        for pipe in self._processes:
-            with contextlib.suppress(BrokenPipeError):  # dead: so says recv
-                pipe.send(probe)
-        found: list[Speed] = []
-        for pipe in self._processes:
-            try:
-                answer: Speed | Ended = pipe.recv()
-            except (EOFError, ConnectionResetError):
-                answer = Ended(probe.unit, "its process died", _MEMORY)
+        ready = self._asked(list(self._processes), probe)
+        found = self._asked([pipe for pipe, answer in ready.items() if answer is None], "go")
+        for answer in {**ready, **found}.values():
             if isinstance(answer, Ended):
                 text = f"width {probe.spec.width}, timed in {self.size} workers: {answer.error}"
-                raise InputError(text, answer.hint or _MEMORY)
-            found.append(answer)
-        mean = [sum(each) / len(found) for each in zip(*map(_seconds, found), strict=True)]
-        return Speed(probe.lanes, *mean)
+                raise InputError(text, answer.hint)
+        steps, evaluations = zip(*((s.step, s.evaluation) for s in found.values()), strict=True)
+        return Speed(probe.lanes, mean(steps), mean(evaluations))
+
+    def _asked(self, pipes: list[Connection], question: Any) -> dict[Connection, Any]:
+        """The next answer of each."""
+        for pipe in pipes:
+            with contextlib.suppress(BrokenPipeError):  # dead, and so says recv
+                pipe.send(question)
+        answers: dict[Connection, Any] = {}
+        for pipe in pipes:
+            try:
+                answers[pipe] = pipe.recv()
+            except (EOFError, ConnectionResetError):
+                answers[pipe] = Ended([], "its process died", _MEMORY)
+        return answers
 
     @property
     def free(self) -> int:
@@ -185,9 +206,9 @@ class Pool:
         return {spec.key for job in self._busy.values() for spec in job.unit}
 
     @property
-    def ending(self) -> int:
-        """Jobs with less than a quarter of their steps to go."""
-        return sum(self._reached[pipe] > 0.75 for pipe in self._busy)
+    def reached(self) -> list[tuple[list[RunSpec], float]]:
+        """The units under way and the share of their steps that is done."""
+        return [(job.unit, self._reached[pipe]) for pipe, job in self._busy.items()]
 
     def submit(self, job: Job) -> None:
         pipe = self._idle() or self._start()
@@ -196,13 +217,14 @@ class Pool:
         self._reached[pipe] = 0.0
 
     def _idle(self) -> Connection | None:
-        """A worker without a job; those that died meanwhile are forgotten."""
+        """A worker without a job."""
+        self._forget_the_dead()
+        return next((pipe for pipe in self._processes if pipe not in self._busy), None)
+
+    def _forget_the_dead(self) -> None:
         for pipe, process in list(self._processes.items()):
-            if pipe not in self._busy:
-                if process.is_alive():
-                    return pipe
+            if pipe not in self._busy and not process.is_alive():
                 del self._processes[pipe]
-        return None
 
     def _start(self) -> Connection:
         ahead.start()
@@ -235,7 +257,3 @@ class Pool:
             if isinstance(message, Ended):
                 del self._busy[pipe]
             yield message
-
-
-def _seconds(speed: Speed) -> tuple[float, float]:
-    return speed.step, speed.evaluation

@@ -2,8 +2,10 @@
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -143,6 +145,7 @@ def probe(waiting: Session, device: str = "cpu") -> Probe:
 def test_a_step_is_timed_in_every_worker_at_once_while_none_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     waiting = session(tiny(tmp_path), tmp_path)
     own = probe(waiting)
     with waiting.pool as pool:
@@ -152,10 +155,43 @@ def test_a_step_is_timed_in_every_worker_at_once_while_none_trains(
         assert found.evaluation > 0
         monkeypatch.setattr(pool, "measure", lambda probe: Speed(probe.lanes, 7.0, 8.0))
         assert waiting.speed(own.spec).step == 7.0
+        assert session(tiny(tmp_path), tmp_path).speed(own.spec).step == 7.0
         other = replace(own.spec, batch=3)
         busy = {pipe: Job([own.spec], {}, "cpu", 1, None) for pipe in pool._processes}
         monkeypatch.setattr(pool, "_busy", busy)
         assert 0 < waiting.speed(other).step < 7
+
+
+class Answering:
+    """A worker's pipe: warm at once, then its speed."""
+
+    log: ClassVar[list[str]] = []
+
+    def __init__(self, name: str, *answers: object) -> None:
+        self.name, self.answers = name, list(answers)
+
+    def send(self, question: object) -> None:
+        self.log.append(f"{self.name} {question if isinstance(question, str) else 'probe'}")
+
+    def recv(self) -> object:
+        self.log.append(f"{self.name} answers")
+        return self.answers.pop(0)
+
+    def is_alive(self) -> bool:
+        return True
+
+
+def test_no_worker_starts_its_clock_before_all_are_warm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = session(tiny(tmp_path), tmp_path)
+    pipes = [Answering("a", None, Speed(1, 1.0, 4.0)), Answering("b", None, Speed(1, 3.0, 5.0))]
+    monkeypatch.setattr(waiting.pool, "_processes", {pipe: pipe for pipe in pipes})
+    assert waiting.pool.measure(probe(waiting)) == Speed(2, 2.0, 4.5)
+    assert Answering.log == [
+        *("a probe", "b probe", "a answers", "b answers"),
+        *("a go", "b go", "a answers", "b answers"),
+    ]
 
 
 def test_a_step_that_a_worker_cannot_time_is_one_line(tmp_path: Path) -> None:
@@ -165,22 +201,30 @@ def test_a_step_that_a_worker_cannot_time_is_one_line(tmp_path: Path) -> None:
         pool.measure(probe(waiting, "cuda:99"))
     with session(tiny(tmp_path), tmp_path).pool as pool:
         pool.start()
-        for process in pool._processes.values():
-            process.kill()
-            process.join()
         with pytest.raises(InputError, match=r"timed in 2 workers: its process died$") as caught:
-            pool.measure(probe(waiting))
+            pool.measure(replace(probe(waiting), data=Kill()))  # type: ignore[arg-type]
         assert "too little memory" in caught.value.hint
 
 
-@pytest.mark.parametrize(("reached", "threads"), [(0.5, [1]), (0.75, [1]), (0.8, [2])])
+class Kill:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
+        return os._exit, (9,)
+
+
+@pytest.mark.parametrize(
+    ("reached", "more", "threads"), [(0.5, 0, 1), (0.7, 0, 1), (0.9, 0, 2), (0.9, 1, 1)]
+)
 def test_the_last_unit_takes_the_cores_of_one_that_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: float, threads: list[int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: float, more: int, threads: int
 ) -> None:
-    """Two cores, two workers, one of them at work."""
+    """Two cores, two workers, one of them at work; `more` runs are expected after these."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     waiting = session(tiny(tmp_path), tmp_path)
-    specs = waiting.plan()
+    first, second = waiting.plan()[:2]
+    later = replace(second, seed=1)
+    monkeypatch.setattr(waiting, "speed", lambda _: Speed(1, 1.0, 0.1))
     given: list[Job] = []
 
     class Other:
@@ -188,11 +232,12 @@ def test_the_last_unit_takes_the_cores_of_one_that_ends(
 
     pool = waiting.pool
     busy = Other()
-    monkeypatch.setattr(pool, "_busy", {busy: Job([specs[0]], {}, "cpu", 1, None)})
+    monkeypatch.setattr(pool, "_busy", {busy: Job([first], {}, "cpu", 1, None)})
     monkeypatch.setattr(pool, "_reached", {busy: reached})
     monkeypatch.setattr(pool, "submit", given.append)
-    assert [type(event) for event in waiting._submit(pool, [[specs[1]]])] == [Started]
-    assert [job.threads for job in given] == threads
+    left = [first, second, later][: 2 + more]
+    assert [type(e) for e in waiting._submit(pool, [[second]], left)] == [Started]
+    assert [job.threads for job in given] == [threads]
 
 
 def test_the_status_counts_down_and_ends_at_zero(tmp_path: Path) -> None:

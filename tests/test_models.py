@@ -162,6 +162,13 @@ def test_the_gradient_of_the_norm_is_that_of_its_formula_also_under_vmap(dim: in
         torch.testing.assert_close(found, expected)
 
 
+def test_a_second_derivative_of_the_norm_is_refused() -> None:
+    x = noise(2, 8).requires_grad_()
+    (first,) = torch.autograd.grad(rms_norm(x).square()[0, 0], x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 def test_under_autocast_the_gradient_of_the_norm_has_the_type_of_its_input() -> None:
     for dtype in (torch.bfloat16, torch.float32):
         x = noise(4, 8).to(dtype).requires_grad_()

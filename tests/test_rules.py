@@ -14,7 +14,7 @@ from hptransfer.optimizers import rules
 from hptransfer.optimizers.adamw import Adam, adamw, adamw_emb, adamw_mup
 from hptransfer.optimizers.muon import muon
 from hptransfer.optimizers.rules import Rule, State, Step, as_matrix, from_matrix
-from hptransfer.optimizers.scion import scion, scion_unconstrained
+from hptransfer.optimizers.scion import LMO, scion, scion_unconstrained
 from hptransfer.optimizers.sgd import sgd
 from hptransfer.optimizers.transported import transported_scion
 from hptransfer.registry import InputError
@@ -248,7 +248,8 @@ def test_matrix_rules_in_place_are_themselves_bit_for_bit(
 ) -> None:
     kinds = (HIDDEN, QKV, CONV) if make is muon else (HIDDEN, QKV, CONV, EMBEDDING, OUTPUT, VECTOR)
     for p in kinds:
-        rule = make(p, **hp)
+        real = {k: torch.tensor(v) for k, v in hp.items() if isinstance(v, float)}
+        rule = make(p, **{"beta": torch.tensor(0.9), **hp, **real})  # as the engine gives them
         w = random(2, *p.shape).float()
         own = w.clone() if together else list(w.clone())
         state, kept = rules.init_state(rule, w), rules.init_state(rule, w)
@@ -262,13 +263,36 @@ def test_matrix_rules_in_place_are_themselves_bit_for_bit(
             assert torch.equal(g, before)
 
 
-def test_a_subclass_that_replaces_the_update_alone_is_not_moved_by_its_base() -> None:
+def test_a_subclass_is_not_moved_in_place_by_its_base() -> None:
     class Still(Adam):
         def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
             return w + 1, state
 
-    rule = Still(HIDDEN, 0.9, 0.95, 1e-8, 0.1, 0.02)
-    w = random(1, *HIDDEN.shape)
-    old = w.clone()
-    rules.update_(rule, random(*w.shape, seed=1), rule.init_state(w), w, at(0, 0.1))
-    assert torch.equal(w, old + 1)
+    class Forgetful(LMO):
+        def momentum(self, g: Tensor, state: State, step: Step) -> Tensor:
+            return g
+
+    for rule in (
+        Still(HIDDEN, 0.9, 0.95, 1e-8, 0.1, 0.02),
+        Forgetful(**vars(scion_unconstrained(HIDDEN))),
+    ):
+        w, g = random(1, *HIDDEN.shape), random(1, *HIDDEN.shape, seed=1)
+        state = {"m": random(*w.shape, seed=2)}
+        expected, _ = rule.update(g, state, w, at(1, 0.1))
+        rules.update_(rule, g, state, w, at(1, 0.1))
+        assert torch.equal(w, expected)
+
+
+@pytest.mark.parametrize("make", [adamw, muon, scion])
+def test_tensors_with_strides_of_their_own_move_as_others(make: Callable[..., Rule]) -> None:
+    rule = make(HIDDEN)
+    rows, columns = HIDDEN.shape
+    g = [random(columns, rows, seed=i).mT for i in range(2)]
+    inside = random(2, rows, 2 * columns, seed=3)
+    own = [inside[0, :, ::2], inside[1, :, ::2]]
+    beside = inside[:, :, 1::2].clone()
+    w = torch.stack(own)
+    expected, _ = rules.update(rule, torch.stack(g), rules.init_state(rule, w), w, at(0, 0.1))
+    rules.update_(rule, g, rules.init_state(rule, w), own, at(0, 0.1))
+    torch.testing.assert_close(torch.stack(own), expected)
+    assert torch.equal(inside[:, :, 1::2], beside)

@@ -12,6 +12,7 @@ import hptransfer.torch
 from hptransfer.build import build, context_of
 from hptransfer.datasets import Tokens, offsets
 from hptransfer.lanes import lr_factor
+from hptransfer.optimizers.rules import generator_for
 from hptransfer.registry import InputError
 from hptransfer.spec import RunSpec
 from units import MODELS, OPTIMIZERS, data_for, lanes, spec, weights
@@ -176,6 +177,24 @@ def test_a_parameter_without_a_gradient_stays() -> None:
     optimizer.step()
     assert not torch.equal(model[0].weight, before["0.weight"])
     assert torch.equal(model[1].weight, before["1.weight"])
+
+
+def test_parameters_with_gradients_now_and_then_keep_their_momentum() -> None:
+    """As each would move alone, counting the steps of the others too."""
+    shapes = [nn.Parameter(torch.zeros(8, 8)) for _ in range(2)]
+    both = nn.ParameterList(shapes)
+    roles = {"0": "hidden", "1": "hidden"}
+    optimizer = hptransfer.torch.optimizer(both, "scion_unconstrained", lr=0.1, roles=roles)
+    momentum = [torch.zeros(8, 8) for _ in range(2)]
+    for t, seen in enumerate([(0, 1), (1,), (0, 1), (0,), (0, 1)]):
+        for i, p in enumerate(both):
+            p.grad = None
+            if i in seen:
+                p.grad = torch.randn(8, 8, generator=generator_for(t, str(i)))
+                momentum[i] = 0.9 * momentum[i] + 0.1 * p.grad
+        optimizer.step()
+        for i, p in enumerate(both):
+            torch.testing.assert_close(optimizer.state[p]["m"], momentum[i])
 
 
 WRONG = {

@@ -30,8 +30,8 @@ class Rule(Protocol):
     true attribute `batched` is given same-shaped parameters together, as (k, *shape), which is
     faster. A state entry named `gradient` replaces the gradient buffer: the next gradient is added
     to it (ScionLight). A batched rule may also have `update_(g, state, w, step)`, which moves the
-    tensors of one lane and its state in place, g and w being a Stack; where a subclass replaces
-    `update` alone, it is not used.
+    tensors of one lane and its state in place, g and w being a Stack; it is not used for a
+    subclass that does not define its own, nor for tensors that are not contiguous.
     """
 
     def init_weight(self, generator: Generator) -> Tensor: ...
@@ -63,25 +63,26 @@ def update(rule: Rule, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[
 
 def update_(rule: Rule, g: Stack, state: State, w: Stack, step: Step) -> State:
     """`update` of one lane, which moves `w` in place and may overwrite `state`."""
+    own = {**vars(type(rule)), **getattr(rule, "__dict__", {})}  # not what a base class gives
+    able = _batched(rule) and "update_" in own and w[0].device.type == "cpu"
     in_place = getattr(rule, "update_", None)
-    able = _batched(rule) and _in_step(type(rule)) and w[0].device.type == "cpu"
-    if in_place is not None and able:
+    if in_place is not None and able and _contiguous(w) and _contiguous(g):
         in_place(g, state, w, step)
         return state
     moved, state = update(rule, _together(g), state, _together(w), step)
-    for own, new in zip(w, moved, strict=True):
-        own.copy_(new)
+    for old, new in [(w, moved)] if isinstance(w, Tensor) else zip(w, moved, strict=True):
+        old.copy_(new)
     return state
+
+
+def _contiguous(stack: Stack) -> bool:
+    if isinstance(stack, Tensor):
+        return stack.is_contiguous()
+    return all(tensor.is_contiguous() for tensor in stack)
 
 
 def _together(stack: Stack) -> Tensor:
     return stack if isinstance(stack, Tensor) else torch.stack(list(stack))
-
-
-def _in_step(kind: type) -> bool:
-    """Whether one class gives both `update` and `update_`."""
-    givers = [[c for c in kind.__mro__ if name in vars(c)] for name in ("update", "update_")]
-    return givers[0][:1] == givers[1][:1]
 
 
 def readout(rule: Rule, w: Tensor, state: State) -> Tensor:

@@ -126,7 +126,11 @@ class LMO:
     def update_(self, g: Stack, state: State, w: Stack, step: Step) -> None:
         """`update` in place, bit for bit: half its passes over memory."""
         m = state["m"]
-        average_(m, g, 0.0 if step.t == 0 and self.start == "first" else self.beta)
+        if step.t == 0 and self.start == "first":
+            for kept, first in zip(m, g, strict=True):
+                kept.copy_(first)
+        else:
+            average_(m, g, self.beta)
         moves = from_matrix(self.p, self.norm.lmo(as_matrix(self.p, m)))
         moves.mul_(step.lr * self.radius)
         for own, move in zip(w, moves, strict=True):

@@ -161,14 +161,15 @@ class _RuleContract:
     def in_place(self) -> None:
         for name, p, rule in self._each():
             g, w = self._stacks(p)
-            expected, _ = rules.update(rule, g, rules.init_state(rule, w), w, self._step())
-            alone = list(w.clone())
-            rules.update_(rule, g, rules.init_state(rule, w), w, self._step())
-            self._close(name, w, expected)
-            rules.update_(
-                rule, list(g), rules.init_state(rule, torch.stack(alone)), alone, self._step()
-            )
-            self._close(name, torch.stack(alone), expected)
+            for together in (True, False):
+                own, state = w.clone(), rules.init_state(rule, w)
+                for t in range(2):
+                    given = (t + 1) * g
+                    stacks = (given, own) if together else (list(given), list(own))
+                    state = rules.update_(rule, stacks[0], state, stacks[1], self._step(t))
+                    require(torch.equal(given, (t + 1) * g), f"{name}: changes the gradient")
+                moved = rules.readout(rule, own, state)
+                self._close(name, moved, self._two_steps(rule, g, w))
 
     def lanes(self) -> None:
         lrs = torch.tensor([0.25, 0.125], dtype=torch.float64)
