@@ -10,9 +10,12 @@ threads. Prints a Markdown table; asserts nothing.
 """
 
 import argparse
+import itertools
 import os
 import platform
+import statistics
 import time
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -45,27 +48,24 @@ def wait(device: torch.device) -> None:
 
 
 def ours(
-    spec: RunSpec, cost: Estimate, data: Tokens, device: torch.device, steps: int
-) -> tuple[float, int, int]:
-    """Seconds a step, examples a backward pass, and peak bytes on CUDA."""
+    spec: RunSpec, cost: Estimate, data: Tokens, device: torch.device
+) -> tuple[Callable[[], None], int]:
+    """A step, and examples a backward pass."""
     how = fit(cost, spec.batch, 0.9 * memory_of(device), None, None)
     assert how is not None
     lanes = Lanes([spec], data, device, micro_batch=how.micro_batch, recompute=how.recompute)
-    for t in range(2):
+    count = itertools.count()
+
+    def step() -> None:
+        t = next(count) % spec.steps
         lanes.gradients(t)
         lanes.update(t)
-    wait(device)
-    began = time.perf_counter()
-    for t in range(2, 2 + steps):
-        lanes.gradients(t)
-        lanes.update(t)
-    wait(device)
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    return (time.perf_counter() - began) / steps, how.micro_batch, peak
+
+    return step, how.micro_batch
 
 
-def plain(spec: RunSpec, device: torch.device, steps: int, micro_batch: int) -> float:
-    """Seconds a step of the same model in a loop of one's own, under fused AdamW."""
+def plain(spec: RunSpec, device: torch.device, micro_batch: int) -> Callable[[], None]:
+    """A step of the same model in a loop of one's own, under fused AdamW."""
     context, n_layer = spec.model["context"], spec.model["n_layer"]
     with device:
         model = gpt(spec.width, context=context, n_layer=n_layer)
@@ -82,14 +82,23 @@ def plain(spec: RunSpec, device: torch.device, steps: int, micro_batch: int) -> 
         optimizer.step()
         optimizer.zero_grad()
 
-    step()
-    step()
-    wait(device)
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    wait(device)
-    return (time.perf_counter() - began) / steps
+    return step
+
+
+def in_turn(
+    ways: dict[str, Callable[[], None]], steps: int, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each, step by step in turn, so that a machine that slows slows all."""
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for lap in range(2 + steps):
+        for name, step in ways.items():
+            wait(device)
+            began = time.perf_counter()
+            step()
+            wait(device)
+            if lap >= 2:
+                took[name].append(time.perf_counter() - began)
+    return {name: statistics.median(seconds) for name, seconds in took.items()}
 
 
 def rate(device: torch.device) -> float:
@@ -113,7 +122,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--context", type=int, default=64)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     device = engine.pick_device(options.device)
@@ -129,17 +138,32 @@ def main() -> None:
     print("| width | run | ms a step | over plain AdamW | model | hardware | micro-batch | GiB |")
     print("|---|---|---|---|---|---|---|---|")
     for width in options.widths:
-        reference = None
+        ways, costs, shown = {}, {}, {}
         for name in options.optimizers:
             spec = spec_at(width, name, options)
-            cost = estimate(spec, data)
-            seconds, micro_batch, peak = ours(spec, cost, data, device, options.steps)
-            if reference is None:
-                reference = plain(spec, device, options.steps, micro_batch)
-                print(f"| {width} | plain AdamW | {1e3 * reference:.0f} | 1.00 | | | | |")
+            costs[name] = estimate(spec, data)
+            step, micro_batch = ours(spec, costs[name], data, device)
+            used = f"{costs[name].memory / 2**30:.1f} (estimated)"
+            if device.type == "cuda":  # one model at a time is there, so the peak is its own
+                alone = in_turn({name: step}, options.steps, device)
+                used = f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f}"
+                del step
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats(device)
+            else:
+                alone, ways[name] = {}, step
+            shown[name] = micro_batch, used, alone
+        first = spec_at(width, options.optimizers[0], options)
+        ways["plain AdamW"] = plain(first, device, shown[options.optimizers[0]][0])
+        took = in_turn(ways, options.steps, device)
+        for _, _, alone in shown.values():
+            took |= alone
+        reference = took["plain AdamW"]
+        print(f"| {width} | plain AdamW | {1e3 * reference:.0f} | 1.00 | | | | |")
+        for name, cost in costs.items():
+            seconds, (micro_batch, used, _) = took[name], shown[name]
             model = cost.model_flops / seconds / peak_rate
             hardware = (cost.model_flops + cost.optimizer_flops) / seconds / peak_rate
-            used = f"{peak / 2**30:.1f}" if peak else f"{cost.memory / 2**30:.1f} (estimated)"
             print(
                 f"| {width} | {name} | {1e3 * seconds:.0f} | {seconds / reference:.2f} "
                 f"| {model:.0%} | {hardware:.0%} | {micro_batch} | {used} |",
