@@ -285,11 +285,11 @@ class Session:
     def _submit(
         self, pool: Pool, todo: list[list[RunSpec]], left: list[RunSpec]
     ) -> Iterator[Event]:
-        """Give units to free workers; `left`: all runs that are expected still."""
+        """Give units to free workers; `left`: all runs that are expected still, [] if unknown."""
         while todo and pool.free:
             unit = todo.pop(0)
             busy = pool.size - pool.free + len(todo) + 1
-            if {s.key for s in left} <= pool.in_flight | {s.key for s in unit}:
+            if left and {s.key for s in left} <= pool.in_flight | {s.key for s in unit}:
                 busy -= self._ending(pool, unit)  # the last has the cores to itself soon
             threads = max(1, len(os.sched_getaffinity(0)) // min(self.workers, busy))
             resume = self.store.find_snapshot(engine.unit_key(unit))

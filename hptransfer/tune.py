@@ -175,8 +175,7 @@ def propose(
     """(point, seed) pairs that the search at axis value `n` still lacks; [] when finished.
 
     Like bracket.propose, with the sampler that the suite names: one batch of `suite.ask` trials at
-    a time (all at once of a random search), `trials` proposals in all, known or new. Raises
-    InputError where it cannot be had.
+    a time (of a random search all), `trials` proposals in all. Raises InputError without a sampler.
     """
     if suite.setting(label, "sampler") == "bracket":
         return bracket.propose(suite, label, n, rows, around)
@@ -207,11 +206,10 @@ class _Replay:
     """
 
     def __init__(self, sampler: str, trials: int, ask: int, seed: int, space: _Space) -> None:
-        made = make_sampler(sampler, seed)
         self.sampler, self.trials, self.space = sampler, trials, space
+        self.study = optuna.create_study(sampler=make_sampler(sampler, seed))
         # a random search learns nothing from its trials, so none need wait for others
-        self.ask = trials if type(made) is optuna.samplers.RandomSampler else ask
-        self.study = optuna.create_study(sampler=made)
+        self.ask = trials if type(self.study.sampler) is optuna.samplers.RandomSampler else ask
         self.told: dict[tuple[float, str], float] = {}
         self.points: list[Point] = []
         self.batch: list[tuple[optuna.Trial, Point]] = []
@@ -219,16 +217,14 @@ class _Replay:
     def advance(self, losses: Mapping[tuple[float, str], float]) -> list[Point]:
         """Tell what is known; the points of the first batch that is not, without repetition."""
         while True:
-            if missing := {
-                bracket.key(p): p for _, p in self.batch if bracket.key(p) not in losses
-            }:
+            if missing := {k: p for _, p in self.batch if (k := bracket.key(p)) not in losses}:
                 return list(missing.values())
             for trial, point in self.batch:
                 self.told[bracket.key(point)] = losses[bracket.key(point)]
                 self.study.tell(trial, losses[bracket.key(point)])
                 self.points.append(point)
-            size = min(self.ask, self.trials - len(self.points))
-            self.batch = [self._ask() for _ in range(size)]
+            left = self.trials - len(self.points)
+            self.batch = [self._ask() for _ in range(min(self.ask, left))]
             if not self.batch:
                 return []
 

@@ -124,7 +124,10 @@ def _timed(probe: Probe, loaded: dict[str, Any], pipe: Connection) -> Speed:
 
     def ready() -> None:
         pipe.send(None)
-        pipe.recv()
+        try:
+            pipe.recv()
+        except EOFError:  # the parent is gone
+            raise BrokenPipeError from None
 
     where = (probe.spec, data, device, probe.lanes, probe.how)
     return measure(*where, seconds=PROBED_SECONDS, ready=ready)
