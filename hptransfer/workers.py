@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NoReturn
 
 from hptransfer import ahead, engine, registry
 from hptransfer.estimate import Fit, Speed, measure
@@ -76,12 +76,16 @@ def _work(
     registry.admit(plugins)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     store = Store(results, suite)
+    # A parent that goes with messages unread resets the connection: no end, no broken pipe.
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        _serve(pipe, store, snapshot_seconds)
+
+
+def _serve(pipe: Connection, store: Store, snapshot_seconds: float) -> NoReturn:
+    """Raises EOFError, BrokenPipeError or ConnectionResetError once the parent is gone."""
     loaded: dict[str, Any] = {}
     while True:
-        try:
-            job: Job | Probe = pipe.recv()
-        except EOFError:
-            return
+        job: Job | Probe = pipe.recv()
         try:
             if isinstance(job, Probe):
                 pipe.send(_timed(job, loaded, pipe))
@@ -89,8 +93,6 @@ def _work(
             for message in _train(job, loaded, store, snapshot_seconds):
                 pipe.send(message)
             ended = Ended(job.unit)
-        except BrokenPipeError:
-            return
         except InputError as error:
             ended = Ended(job.unit, str(error), error.hint)
         except Exception as error:  # a bug or a plug-in's: recorded as failed, others go on
@@ -124,10 +126,7 @@ def _timed(probe: Probe, loaded: dict[str, Any], pipe: Connection) -> Speed:
 
     def ready() -> None:
         pipe.send(None)
-        try:
-            pipe.recv()
-        except EOFError:  # the parent is gone
-            raise BrokenPipeError from None
+        pipe.recv()
 
     where = (probe.spec, data, device, probe.lanes, probe.how)
     return measure(*where, seconds=PROBED_SECONDS, ready=ready)
@@ -215,7 +214,8 @@ class Pool:
 
     def submit(self, job: Job) -> None:
         pipe = self._idle() or self._start()
-        pipe.send(job)
+        with contextlib.suppress(BrokenPipeError):  # dead, and so says `messages`
+            pipe.send(job)
         self._busy[pipe] = job
         self._reached[pipe] = 0.0
 

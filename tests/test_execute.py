@@ -213,6 +213,17 @@ class Kill:
         return os._exit, (9,)
 
 
+def test_a_worker_whose_parent_goes_with_messages_unread_ends_quietly(tmp_path: Path) -> None:
+    waiting = session(tiny(tmp_path), tmp_path, workers=1)
+    with waiting.pool as pool:
+        pool.submit(Job([waiting.plan()[0]], {"name": "none"}, "cpu", 1, None))
+        ((pipe, process),) = pool._processes.items()
+        assert pipe.poll(60), "an answer: no such data"
+        pipe.close()  # the answer unread: what the worker reads next is a reset, not an end
+        process.join(60)
+        assert process.exitcode == 0
+
+
 @pytest.mark.parametrize(
     ("reached", "more", "threads"), [(0.5, 0, 1), (0.7, 0, 1), (0.9, 0, 2), (0.9, 1, 1)]
 )
