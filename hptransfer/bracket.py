@@ -5,9 +5,12 @@ another order proposes the same points.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from hptransfer import paired
 from hptransfer.spec import canonical
 from hptransfer.suite import Suite
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 AROUND = 1  # octaves at each side of a carried lr, from where the bracket grows by itself
 Point = tuple[float, dict[str, float]]  # log2_lr, searched hyperparameters
+Key = tuple[float, str]  # a Point whose hyperparameters are JSON
+Trial = tuple[Key, int]  # and its seed
 
 
 def bracket(
@@ -84,15 +89,25 @@ def propose(
 
     `rows`: the search rows of (label, n). `around`: search the octave at each side of this
     log2 lr instead of the start grid. First the bracket on seed 0, then the further seeds within
-    one octave of the best.
+    one octave of the best, then both again as the means over the seeds ask for it.
     """
     del n  # the rows are of one axis value already
     start, limits = grid_and_limits(suite, label, around)
-    losses = {lr: loss for (lr, _), loss in finished(rows, rows["loss"], seed=0).items()}
-    if missing := bracket(losses, start, limits, suite.setting(label, "trials")):
-        return [((lr, {}), 0) for lr in missing]
-    points = [((lr, {}), loss) for lr, loss in losses.items()]
-    return further_seeds(points, suite.seeds, rows)
+    trials = suite.setting(label, "trials")
+
+    def stage(told: Mapping[Trial, float]) -> list[Trial]:
+        first = {lr: loss for ((lr, _), seed), loss in told.items() if seed == 0}
+        if missing := bracket(first, start, limits, trials):
+            return [((lr, ""), 0) for lr in missing]
+        if near := _near_the_best(told, suite.seeds):
+            return near
+        averaged = {lr: loss for (lr, _), loss in _means(told).items()}
+        return [((lr, ""), 0) for lr in bracket(averaged, start, limits, trials)]
+
+    losses = finished(rows, rows["loss"])
+    known = {((lr, ""), seed): loss for ((lr, _), seed), loss in losses.items()}
+    missing = _replay(stage, {}, known) or stage(known)  # what else was tried counts too
+    return [((lr, {}), seed) for (lr, _), seed in missing]
 
 
 def grid_and_limits(
@@ -107,21 +122,24 @@ def grid_and_limits(
     return (max(centre - AROUND, low), min(centre + AROUND, high)), (low, high)
 
 
-def key(point: Point) -> tuple[float, str]:
+def key(point: Point) -> Key:
     """A point as it is found in `finished`."""
     return point[0], canonical(point[1])
 
 
-def finished(
-    rows: "pd.DataFrame", losses: Iterable[float], *, seed: int
-) -> dict[tuple[float, str], float]:
-    """(log2 lr, searched values as JSON) -> loss; failed runs are unknown."""
+def finished(rows: "pd.DataFrame", losses: Iterable[float]) -> dict[Trial, float]:
+    """Losses of what was tried; failed runs are unknown."""
     columns = (rows[name] for name in ("log2_lr", "hp_point", "status", "seed"))
     return {
-        (lr, hp): loss
-        for lr, hp, status, own, loss in zip(*columns, losses, strict=True)
-        if own == seed and status != "failed"
+        ((lr, hp), seed): loss
+        for lr, hp, status, seed, loss in zip(*columns, losses, strict=True)
+        if status != "failed"
     }
+
+
+def on_first_seed(losses: Mapping[Trial, float]) -> dict[Key, float]:
+    """The losses of seed 0."""
+    return {key: loss for (key, seed), loss in losses.items() if seed == 0}
 
 
 def clipped(rows: "pd.DataFrame") -> list[float]:
@@ -135,20 +153,49 @@ def clipped(rows: "pd.DataFrame") -> list[float]:
     return [worst if loss == math.inf else loss for loss in losses]
 
 
-def further_seeds(
-    points: list[tuple[Point, float]], seeds: int, rows: "pd.DataFrame"
-) -> list[tuple[Point, int]]:
-    """Seeds 1..S-1 that are missing within one octave of the best point, its other values fixed."""
-    if seeds == 1 or not points:
+def further_seeds(points: list[Point], seeds: int, rows: "pd.DataFrame") -> list[tuple[Point, int]]:
+    """Seeds 1..S-1 that are missing within one octave of the best point, its other values fixed.
+
+    Where another point is the best of the means over the seeds, those about that one too.
+    """
+    own, known = {key(point): point for point in points}, finished(rows, rows["loss"])
+    told = {(name, 0): known[name, 0] for name in own}
+    missing = _replay(lambda told: _near_the_best(told, seeds), told, known)
+    return [(own[name], seed) for name, seed in missing]
+
+
+def _replay(
+    stage: Callable[[Mapping[Trial, float]], list[Trial]],
+    told: Mapping[Trial, float],
+    known: Mapping[Trial, float],
+) -> list[Trial]:
+    """What is missing of the first stage that is not known whole; [] after the last.
+
+    A stage is decided by those before it, so the order of the answers within one cannot matter.
+    """
+    told = dict(told)
+    while wanted := stage(told):
+        if missing := [trial for trial in wanted if trial not in known]:
+            return missing
+        told |= {trial: known[trial] for trial in wanted}
+    return []
+
+
+def _near_the_best(told: Mapping[Trial, float], seeds: int) -> list[Trial]:
+    if seeds == 1 or not told:
         return []
-    (best_lr, best_hp), best = min(points, key=lambda item: (item[1], item[0][0]))
-    if best == math.inf:
+    losses = _means(told)
+    best, hp = min(losses, key=lambda name: (losses[name], name))
+    if losses[best, hp] == math.inf:
         return []
-    near = sorted(lr for (lr, hp), _ in points if hp == best_hp and abs(lr - best_lr) <= 1)
-    have = {seed: finished(rows, rows["loss"], seed=seed) for seed in range(1, seeds)}
-    return [
-        ((lr, best_hp), seed)
-        for seed in range(1, seeds)
-        for lr in dict.fromkeys(near)
-        if key((lr, best_hp)) not in have[seed]
-    ]
+    near = sorted(lr for lr, other in losses if other == hp and abs(lr - best) <= 1)
+    wanted = [((lr, hp), seed) for seed in range(1, seeds) for lr in near]
+    return [trial for trial in wanted if trial not in told]
+
+
+def _means(told: Mapping[Trial, float]) -> dict[Key, float]:
+    """Over the seeds of each, as paired.means has it."""
+    names = list(dict.fromkeys(name for name, _ in told))
+    seeds = sorted({seed for _, seed in told})
+    grid = [[told.get((name, seed), math.nan) for seed in seeds] for name in names]
+    return dict(zip(names, paired.means(np.array(grid)).tolist(), strict=True)) if names else {}

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from hptransfer import paired
 from hptransfer.spec import LR_STEP, Axis, canonical
 from hptransfer.suite import FRESH_SEED, Suite
 
@@ -88,7 +89,10 @@ def clipped(rows: pd.DataFrame) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Curve:
-    """Loss against log2 lr: `grid[i, j]` is the clipped loss at `x[i]` of the j-th seed, or NaN."""
+    """Loss against log2 lr: `grid[i, j]` is the clipped loss at `x[i]` of the j-th seed, or NaN.
+
+    `mean` is over the seeds as paired.means has it: not every point has every seed.
+    """
 
     x: np.ndarray
     grid: np.ndarray
@@ -106,7 +110,7 @@ def curve(rows: pd.DataFrame) -> Curve:
     grid[i, j] = clipped(rows)
     roofed = np.zeros(len(x), bool)
     roofed[i[(loss >= roof) | np.isinf(loss)]] = True
-    return Curve(x, grid, np.nanmean(grid, axis=1) if len(x) else np.empty(0), roofed)
+    return Curve(x, grid, paired.means(grid, ~roofed), roofed)
 
 
 def _vertices(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
@@ -185,8 +189,10 @@ def optimum(rows: pd.DataFrame) -> Optimum | None:
 
 def _best_trial(rows: pd.DataFrame, n_diverged: int) -> Optimum:
     """The trial of least loss; no curve in lr exists when other values moved with it."""
-    trials = rows.assign(loss=clipped(rows)).groupby(["hp_point", "log2_lr"])["loss"].mean()
-    point, log2_lr = trials.index[int(np.argmin(trials.to_numpy()))]
+    by_seed = rows.assign(loss=clipped(rows)).groupby(["hp_point", "log2_lr", "seed"])["loss"]
+    grid = by_seed.mean().unstack("seed")
+    trials = paired.means(grid.to_numpy(float))
+    point, log2_lr = grid.index[int(np.argmin(trials))]
     tried = rows["log2_lr"]
     edge = "low" if log2_lr == tried.min() else "high" if log2_lr == tried.max() else None
     return Optimum(

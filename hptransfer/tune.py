@@ -184,7 +184,7 @@ def propose(
     search = (suite.setting(label, "sampler"), suite.setting(label, "trials"), suite.ask)
     name = canonical([suite.name, label, n])
     identity = canonical([name, search, ranges])
-    losses = bracket.finished(rows, bracket.clipped(rows), seed=0)
+    losses = bracket.on_first_seed(bracket.finished(rows, bracket.clipped(rows)))
     with _quiet():
         replay = _replays.get(identity)
         # Another store, or a record taken out: then this replay was told what is not so.
@@ -193,9 +193,7 @@ def propose(
             replay = _replays[identity] = _Replay(*search, seed, space)
         if missing := replay.advance(losses):
             return [(point, 0) for point in missing]
-    losses = bracket.finished(rows, rows["loss"], seed=0)
-    points = [(point, losses[bracket.key(point)]) for point in replay.points]
-    return bracket.further_seeds(points, suite.seeds, rows)
+    return bracket.further_seeds(replay.points, suite.seeds, rows)
 
 
 class _Replay:

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hptransfer import bracket as module
+from hptransfer import paired
 from hptransfer.bracket import bracket
 from hptransfer.suite import Suite, parse_suite
 
@@ -181,3 +183,52 @@ def test_further_seeds_follow_within_one_octave_of_the_best(suite: Suite) -> Non
     assert left == [-7, -6, -5.5]
     done = pd.concat([rows(known), rows(known, seed=1)], ignore_index=True)
     assert module.propose(suite, "adamw", 32, done) == []
+
+
+Loss = Callable[[float, int], float]
+
+
+def noisy(lr: float, seed: int) -> float:
+    """A basin so flat that each seed has its own best lr."""
+    return 0.01 * (lr + 6.4) ** 2 + 0.1 * np.random.default_rng([seed, int(2 * lr) + 99]).normal()
+
+
+def lucky(lr: float, seed: int) -> float:
+    """Seed 0 is best where the mean is not."""
+    return 0.01 * (lr + 6.4) ** 2 + seed - 0.1 * (lr == -9 and seed == 0)
+
+
+def searched(suite: Suite, loss: Loss, order: int = 0) -> dict[tuple[float, int], float]:
+    """A whole search on several seeds, answered one trial at a time in an order by lot."""
+    lot, known = np.random.default_rng(order), {}
+    while missing := module.propose(suite, "adamw", 32, trials(known)):
+        (lr, _), seed = missing[lot.integers(len(missing))]
+        known[lr, seed] = loss(lr, seed)
+    return known
+
+
+def trials(known: dict[tuple[float, int], float]) -> pd.DataFrame:
+    return pd.concat([rows({lr: loss}, seed) for (lr, seed), loss in known.items()] or [rows({})])
+
+
+def test_several_seeds_in_any_order_end_in_the_same_trials(suite: Suite) -> None:
+    assert len({frozenset(searched(suite, noisy, order)) for order in range(8)}) == 1
+
+
+def test_the_best_of_the_means_has_every_seed_and_known_neighbours(suite: Suite) -> None:
+    known = searched(suite, lucky)
+    lrs = sorted({lr for lr, _ in known})
+    grid = np.array([[known.get((lr, seed), math.nan) for seed in (0, 1)] for lr in lrs])
+    assert lrs[int(np.nanargmin(grid[:, 0]))] == -9
+    assert lrs[int(paired.means(grid).argmin())] == -6.5
+    assert {-7, -6} < set(lrs)
+    assert not np.isnan(grid[[abs(lr + 6.5) <= 1 for lr in lrs]]).any()
+    assert min(lrs) == -10, "an edge was left behind"
+
+
+def test_runs_that_the_search_did_not_ask_for_count_in_the_end(suite: Suite) -> None:
+    known = searched(suite, lucky)
+    free = min(lr for lr, _ in known) - 1
+    known[free, 0] = known[free, 1] = -9.0  # far below all others
+    missing = module.propose(suite, "adamw", 32, trials(known))
+    assert {lr for (lr, _), _ in missing} == {free - 1}
