@@ -18,7 +18,7 @@ from hptransfer.adaptor import is_torch_optimizer
 from hptransfer.build import Data, blocks, build, context_of, describe_params
 from hptransfer.datasets import HELDOUT_SEED, Tokens, offsets
 from hptransfer.optimizers import rules
-from hptransfer.optimizers.rules import Rule, State, Step, generator_for
+from hptransfer.optimizers.rules import Rule, Stack, State, Step, generator_for
 from hptransfer.registry import InputError
 from hptransfer.spec import Param, RunSpec
 
@@ -57,13 +57,14 @@ def vectorises(spec: RunSpec) -> bool:
 class Group:
     """Same-shaped parameters of a role; `w`, `g`, every state tensor: (k, [lanes,] *shape).
 
-    `carried`: the gradient buffer is the optimizer's (ScionLight), so gradients are added to it.
+    With one lane `g` is a list of the k gradients, as the backward pass leaves them. `carried`: the
+    gradient buffer is the optimizer's (ScionLight), so gradients are added to it.
     """
 
     p: Param
     names: list[str]
     w: Tensor
-    g: Tensor
+    g: Stack
     state: State
     carried: bool = False
 
@@ -167,7 +168,10 @@ class Lanes:
             return rules.init_state(rule, w)
 
         state = start(w) if self.single else vmap(start, 1, 1)(w)
-        return Group(alike[0], [p.name for p in alike], w, torch.zeros_like(w), state)
+        return Group(alike[0], [p.name for p in alike], w, self._no_gradient(w), state)
+
+    def _no_gradient(self, w: Tensor) -> Stack:
+        return [] if self.single else torch.zeros_like(w)
 
     def _own_init(self) -> Callable[[list[Param]], Group]:
         """Groups that start where the model's constructor puts them."""
@@ -175,12 +179,12 @@ class Lanes:
 
         def group(alike: list[Param]) -> Group:
             w = torch.stack([drawn[p.name] for p in alike]).to(self.device, self.dtype)
-            return Group(alike[0], [p.name for p in alike], w, torch.zeros_like(w), {})
+            return Group(alike[0], [p.name for p in alike], w, self._no_gradient(w), {})
 
         return group
 
     def _leaves(self) -> dict[str, Tensor]:
-        """Views of the groups, one a parameter, whose gradients accumulate into `Group.g`."""
+        """Views of the groups, one a parameter; those of lanes add their gradients to `Group.g`."""
         leaves: dict[str, Tensor] = {}
         own = dict(self.model.named_parameters())
         for group in self.groups:
@@ -191,7 +195,7 @@ class Lanes:
                 else:
                     own[name].data = group.w[i, 0]
                     leaf = group.w[i].detach().requires_grad_()
-                leaf.grad = group.g[i]
+                    leaf.grad = group.g[i]
                 leaves[name] = leaf
         return leaves
 
@@ -210,9 +214,14 @@ class Lanes:
 
     def gradients(self, t: int) -> None:
         """Mean gradient of step t into `Group.g`, micro-batch by micro-batch; losses kept."""
-        for group in self.groups:
-            if not group.carried:
+        free = [group for group in self.groups if not group.carried]
+        for group in free:
+            if isinstance(group.g, Tensor):
                 group.g.zero_()
+                continue
+            group.g = []
+            for name in group.names:  # the backward pass then need not add to anything
+                self.leaves[name].grad = None
         x, y, shared = self._batches.train(t)
         axis = 0 if shared else 1
         total = torch.zeros(len(self.specs), device=self.device, dtype=self.dtype)
@@ -223,6 +232,9 @@ class Lanes:
             losses.sum().backward()
             total += losses.detach()
         self.losses[:, t] = total
+        for group in free:
+            if not isinstance(group.g, Tensor):
+                group.g = [_gradient(self.leaves[name]) for name in group.names]
 
     @torch.no_grad()
     def update(self, t: int) -> None:
@@ -258,22 +270,29 @@ class Lanes:
                         "which clipping would scale",
                         "clip = 0",
                     )
-                group.g.copy_(kept)
-                group.carried = True
+                self._carry(group, kept)
+
+    def _carry(self, group: Group, kept: Tensor) -> None:
+        """Let the next gradient be added to what the optimizer kept."""
+        if isinstance(group.g, Tensor):
+            group.g.copy_(kept)
+        else:
+            group.g = kept
+            for name, gradient in zip(group.names, kept, strict=True):
+                self.leaves[name].grad = gradient
+        group.carried = True
 
     def _clip(self, limit: float) -> None:
         """g <- g min(1, limit / ||g||), the norm over all parameters of a lane."""
+        gradients = [g for group in self.groups for g in group.g]
         norms = [
-            torch.linalg.vector_norm(
-                group.g, dim=None if self.single else [d for d in range(group.g.ndim) if d != 1]
-            )
-            for group in self.groups
+            torch.linalg.vector_norm(g, dim=None if self.single else tuple(range(1, g.ndim)))
+            for g in gradients
         ]
         norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         scale = torch.clamp(limit / norm, max=1.0)
-        for group in self.groups:
-            shape = () if self.single else (-1, *(1 for _ in group.g.shape[2:]))
-            group.g.mul_(scale.view(shape))
+        for g in gradients:
+            g.mul_(scale if self.single else scale.view(-1, *(1 for _ in g.shape[1:])))
 
     def finite(self, t: int) -> Tensor:
         """Which lanes had a finite loss in every step up to and including t; bool, (lanes,)."""
@@ -312,8 +331,7 @@ class Lanes:
             group.w.copy_(loaded["w"])
             group.state = loaded["state"]
             if loaded["g"] is not None:
-                group.g.copy_(loaded["g"])
-                group.carried = True
+                self._carry(group, loaded["g"])
         if self.foreign is not None:
             self.foreign.load_state_dict(saved["foreign"])
 
@@ -326,6 +344,13 @@ class Lanes:
             for xs, ys in zip(x.split(self.micro_batch), y.split(self.micro_batch), strict=True):
                 total += self._lane_losses(xs, ys, shared=True) * (len(xs) / len(x))
         return total / self.spec.eval_batches
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    """Zeros for a parameter that took no part in the loss."""
+    if leaf.grad is None:
+        leaf.grad = torch.zeros_like(leaf)
+    return leaf.grad
 
 
 class _Batches:

@@ -260,7 +260,7 @@ def test_the_estimate_on_the_meta_device_agrees_with_the_counters(
     assert cost.optimizer_flops == probes["optimizer_flops_per_step"]
     running = lanes([run])
     assert cost.parameters == sum(w.numel() for w in weights(running).values())
-    held = sum(t.numel() * 4 for g in running.groups for t in (g.w, g.g, *g.state.values()))
+    held = sum(t.numel() * 4 for g in running.groups for t in (g.w, g.w, *g.state.values()))
     assert held <= cost.memory <= held + 2**24
 
 

@@ -82,7 +82,9 @@ def _contiguous(stack: Stack) -> bool:
 
 
 def _together(stack: Stack) -> Tensor:
-    return stack if isinstance(stack, Tensor) else torch.stack(list(stack))
+    if isinstance(stack, Tensor):
+        return stack
+    return stack[0].unsqueeze(0) if len(stack) == 1 else torch.stack(list(stack))
 
 
 def readout(rule: Rule, w: Tensor, state: State) -> Tensor:

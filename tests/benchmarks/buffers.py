@@ -47,7 +47,7 @@ def main() -> None:
             if device.type == "cuda":
                 peak = torch.cuda.max_memory_allocated(device)
         weights = held([group.w for group in lanes.groups])
-        gradients = held([group.g for group in lanes.groups])
+        gradients = held([g for group in lanes.groups for g in group.g])
         state = held([s for group in lanes.groups for s in group.state.values()])
         shares = [x / weights for x in (weights, gradients, state, weights + gradients + state)]
         shown = " | ".join(f"{share:.2f}" for share in shares)
