@@ -125,14 +125,8 @@ class LMO:
 
     def update_(self, g: Stack, state: State, w: Stack, step: Step) -> None:
         """`update` in place, bit for bit: half its passes over memory."""
-        m = state["m"]
-        if step.t == 0 and self.start == "first":
-            for kept, first in zip(m, g, strict=True):
-                kept.copy_(first)
-        else:
-            average_(m, g, self.beta)
-        moves = from_matrix(self.p, self.norm.lmo(as_matrix(self.p, m)))
-        moves.mul_(step.lr * self.radius)
+        self.momentum_(g, state, step)
+        moves = self.free_(state["m"], step.lr)
         for own, move in zip(w, moves, strict=True):
             own.add_(move - step.lr * own if self.constrained else move)
 
@@ -144,6 +138,14 @@ class LMO:
             return g.clone()
         return average(state["m"], g, self.beta)
 
+    def momentum_(self, g: Stack, state: State, step: Step) -> None:
+        """`momentum` into the state."""
+        if step.t == 0 and self.start == "first":
+            for kept, first in zip(state["m"], g, strict=True):
+                kept.copy_(first)
+        else:
+            average_(state["m"], g, self.beta)
+
     def displacement(self, m: Tensor, x: Tensor, step: Step) -> Tensor:
         """X_{t+1} - X_t = lr rho lmo(m), minus lr X_t in the constrained form."""
         move = self.free(m, step.lr)
@@ -152,6 +154,10 @@ class LMO:
     def free(self, m: Tensor, lr: Tensor) -> Tensor:
         """lr rho lmo(m)."""
         return lr * self.radius * from_matrix(self.p, self.norm.lmo(as_matrix(self.p, m)))
+
+    def free_(self, m: Tensor, lr: Tensor) -> Tensor:
+        """`free` of one lane, in the memory of lmo(m)."""
+        return from_matrix(self.p, self.norm.lmo(as_matrix(self.p, m))).mul_(lr * self.radius)
 
     def settings(self, lr: float) -> dict[str, float | str]:
         """What another framework is told, at the peak lr.
