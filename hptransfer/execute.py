@@ -272,15 +272,8 @@ class Session:
     def _todo(self, pool: Pool, failed: dict[str, Ended]) -> list[list[RunSpec]]:
         leave = pool.in_flight | set(failed)
         specs = [spec for spec in self.plan() if spec.key not in leave]
-        return pack(specs, self._lanes_for(specs))
-
-    def _lanes_for(self, specs: list[RunSpec]):
-        """No more lanes than leave a unit for every worker."""
-        kinds: dict[str, int] = {}
-        for spec in specs:
-            kinds[unit_kind(spec)] = kinds.get(unit_kind(spec), 0) + 1
-        share = max(1, -(-len(specs) // self.workers))
-        return lambda spec: min(self.lanes(spec), share)
+        share = max(1, -(-len(specs) // self.workers))  # leaves a unit for every worker
+        return pack(specs, lambda spec: min(self.lanes(spec), share), self.workers)
 
     def _submit(
         self, pool: Pool, todo: list[list[RunSpec]], left: list[RunSpec]

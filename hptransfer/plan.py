@@ -1,6 +1,7 @@
 """What is missing: a pure function of the suite and the frame. No files, no clock, no torch."""
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 import pandas as pd
 
@@ -115,15 +116,20 @@ def unit_kind(spec: RunSpec) -> str:
     return canonical(data)
 
 
-def pack(specs: Iterable[RunSpec], lanes: Callable[[RunSpec], int]) -> list[list[RunSpec]]:
-    """Runs -> units of at most `lanes(spec)` lanes; the kinds stay in order of first use."""
+def pack(
+    specs: Iterable[RunSpec], lanes: Callable[[RunSpec], int], workers: int = 1
+) -> list[list[RunSpec]]:
+    """Runs -> units of at most `lanes(spec)` lanes; the kinds stay in order of first use.
+
+    Each kind makes units of nearly one size, as many for every worker where there are enough runs.
+    """
     kinds: dict[str, list[RunSpec]] = {}
     for spec in specs:
         kinds.setdefault(unit_kind(spec), []).append(spec)
     units = []
     for alike in kinds.values():
-        size = max(1, lanes(alike[0]))
-        count = -(-len(alike) // size)
-        even = -(-len(alike) // count)
-        units += [alike[i : i + even] for i in range(0, len(alike), even)]
+        count = -(-len(alike) // max(1, lanes(alike[0])))
+        count = min(-(-count // workers) * workers, len(alike))
+        ends = [-(-len(alike) * i // count) for i in range(count + 1)]
+        units += [alike[first:last] for first, last in pairwise(ends)]
     return units

@@ -248,6 +248,27 @@ def test_flops_of_an_mlp_are_those_of_its_three_products() -> None:
     assert probes["optimizer_flops_per_step"] == 2 * 8 * 3 * 2 * 16**3
 
 
+def test_the_flops_of_one_kind_of_unit_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_flops", {})
+    counted: list[RunSpec] = []
+    count = engine._counted_step
+
+    def counting(lanes: Lanes, t: int) -> dict[str, float]:
+        counted.append(lanes.spec)
+        return count(lanes, t)
+
+    monkeypatch.setattr(engine, "_counted_step", counting)
+    run = spec("scion", "mlp", steps=2)
+    first, again = (records([run.point(lr, 0)])[0] for lr in (-6.0, -5.0))
+    assert first.probes == again.probes != {}
+    assert len(counted) == 1
+    wider = records([spec("scion", "mlp", steps=2, width=2 * run.width)])[0]
+    twice = records(ladder(run, 2))[0]
+    assert len(counted) == 3
+    assert wider.probes["model_flops_per_step"] > first.probes["model_flops_per_step"]
+    assert twice.probes == first.probes
+
+
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize(("optimizer", "model"), PAIRS)
 def test_the_estimate_on_the_meta_device_agrees_with_the_counters(
@@ -280,6 +301,16 @@ def test_speed_is_measured_and_the_fastest_number_of_lanes_is_chosen(
     assert estimate.calibrate(run, data, CPU).lanes == 8
     together = partial(estimate.Speed, step=1.0, evaluation=2.0)
     assert estimate.calibrate(run, data, CPU, None, together) == estimate.Speed(8, 1.0, 2.0)
+
+
+def test_more_lanes_are_not_chosen_for_one_slow_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = {1: [1e-3, 5e-4], 4: [6e-4]}  # one lane was slow, and is not when it is timed again
+
+    def fake(spec: RunSpec, data: Any, device: Any, n: int, **_: Any) -> estimate.Speed:
+        return estimate.Speed(n, looks[n].pop(0), 1e-4)
+
+    monkeypatch.setattr(estimate, "measure", fake)
+    assert estimate.calibrate(spec("adamw", "mlp"), data_for("mlp"), CPU).lanes == 1
 
 
 def test_a_run_too_heavy_to_time_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:

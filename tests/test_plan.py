@@ -147,6 +147,28 @@ def test_units_share_everything_but_scalars_and_hold_at_most_the_lanes() -> None
     assert unit_kind(one) != unit_kind(one.at("width", 64))
 
 
+@pytest.mark.parametrize(
+    ("runs", "lanes", "workers", "sizes"),
+    [
+        (14, 4, 2, [4, 3, 4, 3]),
+        (9, 4, 2, [3, 2, 2, 2]),
+        (9, 4, 1, [3, 3, 3]),
+        (8, 8, 1, [8]),
+        (5, 1, 2, [1] * 5),
+        (3, 8, 4, [1] * 3),
+        (1, 4, 2, [1]),
+    ],
+)
+def test_every_worker_gets_as_many_units_of_nearly_one_size(
+    runs: int, lanes: int, workers: int, sizes: list[int]
+) -> None:
+    one = plan(a_suite(), frame([]))[0]
+    specs = [one.point(-8, seed) for seed in range(runs)]
+    units = pack(specs, lambda _: lanes, workers)
+    assert [s.key for unit in units for s in unit] == [s.key for s in specs]
+    assert sorted(map(len, units)) == sorted(sizes)
+
+
 def test_a_proxy_that_is_a_target_is_refused() -> None:
     with pytest.raises(InputError, match="--to 64: that is the proxy itself"):
         a_suite().narrowed(proxy=64, targets=[64])

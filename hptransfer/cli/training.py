@@ -112,20 +112,16 @@ def tune(
     """Best lr of every optimizer at a proxy width, with its curve."""
     chosen = load(suite, steps=steps, trials=trials, data=data, seeds=seeds)
     _ahead(dry_run)
-    from hptransfer.display import curve_table
-    from hptransfer.report import metrics_json
-    from hptransfer.report.write import section
-
     chosen = chosen.narrowed(proxy=width or chosen.proxy)
     where = (results, device, workers, lanes, storage)
     session = _do(chosen.narrowed(targets=[]), optimizer, where, yes, quiet, dry_run)
     if session is None:
         return
     if as_json:
-        typer.echo(
-            json.dumps(metrics_json([section(session.suite, session.store.frame(), results)]))
-        )
+        _metrics(session)
         return
+    from hptransfer.display import curve_table
+
     table, points = curve_table(session.suite, session.suite.proxy, session.rows())
     out.print(table)
     for line in points:
@@ -179,14 +175,20 @@ def _say_proxy(suite: "Suite", results: Path, quiet: bool) -> None:
             err.print(line)
 
 
-def _verdicts(session: Any, as_json: bool) -> None:
-    from hptransfer import verdicts
+def _metrics(session: Any) -> None:
+    """What the report would say, as JSON."""
     from hptransfer.report import metrics_json
     from hptransfer.report.write import section
 
     found = section(session.suite, session.store.frame(), session.options.results)
+    typer.echo(json.dumps(metrics_json([found])))
+
+
+def _verdicts(session: Any, as_json: bool) -> None:
+    from hptransfer import verdicts
+
     if as_json:
-        typer.echo(json.dumps(metrics_json([found])))
+        _metrics(session)
         return
     rows = session.rows()
     table = verdicts.pairs(session.suite, rows)
