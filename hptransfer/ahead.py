@@ -7,9 +7,7 @@ import sys
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 
-# torch._dynamo: a model on the meta device, where every worker describes its parameters, loads it
-# in 2 s of its own.
-LOADED = ["hptransfer.workers", "torch._dynamo"]
+LOADED = ["hptransfer.workers"]
 
 
 def context() -> ForkServerContext | SpawnContext:

@@ -99,13 +99,16 @@ def propose(
         first = {lr: loss for ((lr, _), seed), loss in told.items() if seed == 0}
         if missing := bracket(first, start, limits, trials):
             return [((lr, ""), 0) for lr in missing]
-        if near := _near_the_best(told, suite.seeds):
+        if near := _near_the_best(told, roof, suite.seeds):
             return near
-        averaged = {lr: loss for (lr, _), loss in _means(told).items()}
+        if suite.seeds == 1:
+            return []
+        averaged = {lr: loss for (lr, _), loss in _means(told, roof).items()}
         return [((lr, ""), 0) for lr in bracket(averaged, start, limits, trials)]
 
-    losses = finished(rows, rows["loss"])
+    losses, roofs = finished(rows, rows["loss"]), finished(rows, rows["loss_init"])
     known = {((lr, ""), seed): loss for ((lr, _), seed), loss in losses.items()}
+    roof = {((lr, ""), seed): loss for ((lr, _), seed), loss in roofs.items()}
     missing = _replay(stage, {}, known) or stage(known)  # what else was tried counts too
     return [((lr, {}), seed) for (lr, _), seed in missing]
 
@@ -158,9 +161,10 @@ def further_seeds(points: list[Point], seeds: int, rows: "pd.DataFrame") -> list
 
     Where another point is the best of the means over the seeds, those about that one too.
     """
-    own, known = {key(point): point for point in points}, finished(rows, rows["loss"])
+    own = {key(point): point for point in points}
+    known, roof = finished(rows, rows["loss"]), finished(rows, rows["loss_init"])
     told = {(name, 0): known[name, 0] for name in own}
-    missing = _replay(lambda told: _near_the_best(told, seeds), told, known)
+    missing = _replay(lambda told: _near_the_best(told, roof, seeds), told, known)
     return [(own[name], seed) for name, seed in missing]
 
 
@@ -171,7 +175,8 @@ def _replay(
 ) -> list[Trial]:
     """What is missing of the first stage that is not known whole; [] after the last.
 
-    A stage is decided by those before it, so the order of the answers within one cannot matter.
+    A stage is decided by those before it, so the order of the answers within one cannot matter, nor
+    what was tried for another reason.
     """
     told = dict(told)
     while wanted := stage(told):
@@ -181,10 +186,12 @@ def _replay(
     return []
 
 
-def _near_the_best(told: Mapping[Trial, float], seeds: int) -> list[Trial]:
+def _near_the_best(
+    told: Mapping[Trial, float], roof: Mapping[Trial, float], seeds: int
+) -> list[Trial]:
     if seeds == 1 or not told:
         return []
-    losses = _means(told)
+    losses = _means(told, roof)
     best, hp = min(losses, key=lambda name: (losses[name], name))
     if losses[best, hp] == math.inf:
         return []
@@ -193,9 +200,18 @@ def _near_the_best(told: Mapping[Trial, float], seeds: int) -> list[Trial]:
     return [trial for trial in wanted if trial not in told]
 
 
-def _means(told: Mapping[Trial, float]) -> dict[Key, float]:
-    """Over the seeds of each, as paired.means has it."""
-    names = list(dict.fromkeys(name for name, _ in told))
+def _means(told: Mapping[Trial, float], roof: Mapping[Trial, float]) -> dict[Key, float]:
+    """Over the seeds of each, as metrics.curve has it: losses above those at init count as these.
+
+    A point where no seed did better is infinite, as a diverged one.
+    """
+    names = sorted({name for name, _ in told})
     seeds = sorted({seed for _, seed in told})
-    grid = [[told.get((name, seed), math.nan) for seed in seeds] for name in names]
-    return dict(zip(names, paired.means(np.array(grid)).tolist(), strict=True)) if names else {}
+    loss, most = (
+        np.array([[table.get((name, seed), math.nan) for seed in seeds] for name in names])
+        for table in (told, roof)
+    )
+    better = np.less(loss, most)
+    found = paired.means(np.fmin(loss, most), np.all(better, axis=1))
+    found[~np.any(better, axis=1)] = math.inf
+    return dict(zip(names, found.tolist(), strict=True))

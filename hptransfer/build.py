@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,18 @@ from hptransfer.roles import kinds
 from hptransfer.spec import Param, RunSpec
 
 Data = Tokens | Examples
+
+
+@dataclass(frozen=True)
+class Described:
+    """What can be said of a run before it begins: its parameters, FLOPs of a step and lane by name.
+
+    A model on the meta device says both, but loads torch's compiler for it, which takes 1.4 s.
+    `flops` is None where only a step shows them.
+    """
+
+    params: list[Param]
+    flops: dict[str, float] | None
 
 
 def build(spec: RunSpec, data: Data, width: int) -> nn.Module:

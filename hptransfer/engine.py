@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from hptransfer import __version__, registry
-from hptransfer.build import Data
+from hptransfer.build import Data, Described
 from hptransfer.lanes import Lanes
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord, RunSpec, digest
@@ -96,16 +96,19 @@ def train(
     resume: Path | None = None,
     micro_batch: int | None = None,
     recompute: bool = False,
+    described: Described | None = None,
     snapshot_seconds: float = SNAPSHOT_SECONDS,
 ) -> Iterator[Progress | Snapshot | RunRecord]:
     """Train runs that differ only in scalar hyperparameters or seed as lanes of one run.
 
     Yields Progress about 50 times, a Snapshot every `snapshot_seconds`, and one RunRecord a lane at
-    the end. Too little CUDA memory: the unit is split in two; one lane that does not fit raises
-    InputError.
+    the end. What is not `described` is found out: the first step is then counted, which takes as
+    long as a few. Too little CUDA memory: the unit is split in two; one lane that does not fit
+    raises InputError.
     """
     try:
-        yield from _train(unit, data, device, resume, micro_batch, recompute, snapshot_seconds)
+        how = (micro_batch, recompute, described)
+        yield from _train(unit, data, device, resume, *how, snapshot_seconds)
         return
     except torch.OutOfMemoryError:
         if len(unit) == 1:
@@ -123,6 +126,7 @@ def train(
             device,
             micro_batch=micro_batch,
             recompute=recompute,
+            described=described,
             snapshot_seconds=snapshot_seconds,
         )
 
@@ -134,21 +138,22 @@ def _train(
     resume: Path | None,
     micro_batch: int | None,
     recompute: bool,
+    described: Described | None,
     snapshot_seconds: float,
 ) -> Iterator[Progress | Snapshot | RunRecord]:
     spec = unit[0]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     began = time.perf_counter()
-    lanes = Lanes(unit, data, device, micro_batch=micro_batch, recompute=recompute)
+    params, flops = (described.params, described.flops) if described else (None, None)
+    lanes = Lanes(unit, data, device, micro_batch=micro_batch, recompute=recompute, params=params)
     first, spent = (_resume(lanes, resume) if resume else (0, 0.0)) or (0, 0.0)
     keys = tuple(s.key for s in unit)
-    kind = _kind(lanes)
     saved = time.perf_counter()
     every = max(1, spec.steps // CURVE_POINTS)
     for t in range(first, spec.steps):
-        if kind not in _flops:
-            _flops[kind] = _counted_step(lanes, t)
+        if flops is None:
+            flops = _counted_step(lanes, t)
         else:
             lanes.gradients(t)
             lanes.update(t)
@@ -167,16 +172,8 @@ def _train(
     lanes.read_out()
     final = lanes.evaluate().tolist()
     seconds = spent + time.perf_counter() - began
-    yield from _records(lanes, final, seconds, _flops[kind], device)
-
-
-# FLOPs of a step, counted once a process for all that take the same: the counter costs some steps.
-_flops: dict[tuple[Any, ...], dict[str, float]] = {}
-
-
-def _kind(lanes: Lanes) -> tuple[Any, ...]:
-    where = (lanes.device.type, len(lanes.specs), lanes.micro_batch, lanes.recompute)
-    return (lanes.spec.cell, *where)
+    assert flops is not None  # a snapshot is never one of the last step
+    yield from _records(lanes, final, seconds, flops, device)
 
 
 def _flop_formulas() -> dict[Any, Any]:

@@ -49,6 +49,14 @@ class Estimate:
         """Of the whole batch at once."""
         return self.fixed + self.activations
 
+    @property
+    def flops(self) -> dict[str, float]:
+        """Of a step, as records name them."""
+        return {
+            "model_flops_per_step": self.model_flops,
+            "optimizer_flops_per_step": self.optimizer_flops,
+        }
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -257,8 +265,9 @@ def calibrate(
         found = measure(spec, data, device, lanes)
         if found.step > WORTH * best.step:
             break
-        again = measure(spec, data, device, best.lanes, how=how)  # what was a slow moment?
-        if found.step > WORTH * again.step:
+        again = measure(spec, data, device, best.lanes, how=how)  # was it a slow moment?
+        best = min(best, again, key=lambda speed: speed.step)
+        if found.step > WORTH * best.step:
             break
         best = found
         lanes *= 2

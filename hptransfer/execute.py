@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from hptransfer import engine, tune
+from hptransfer.build import Described, describe_params
 from hptransfer.engine import Progress
 from hptransfer.estimate import Estimate, Fit, Speed, calibrate, estimate, fit, memory_of
 from hptransfer.known import Known, sources
@@ -21,7 +22,7 @@ from hptransfer.lanes import vectorises
 from hptransfer.metrics import optimum, select
 from hptransfer.plan import clip_lr, forecast, pack, plan, unit_kind
 from hptransfer.registry import InputError
-from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.spec import Param, RunRecord, RunSpec
 from hptransfer.store import Store
 from hptransfer.suite import Suite
 from hptransfer.workers import Ended, Job, Message, Pool, Probe
@@ -100,6 +101,7 @@ class Session:
         self.pool = Pool(self.workers, options.results, suite.name, options.snapshot_seconds)
         self._known = Known()
         self._costs: dict[str, Estimate] = {}
+        self._described: dict[str, Described] = {}
         self._beside: dict[str, Speed] = {}  # measured beside a run, so for this session alone
 
     def _default_workers(self) -> int:
@@ -148,11 +150,22 @@ class Session:
             self._costs[spec.cell] = cost
         return self._costs[spec.cell]
 
+    def described(self, spec: RunSpec) -> Described:
+        if spec.cell not in self._described:
+            key = Known.key("parameters", sources(), _kind(spec, "steps", "schedule", "warmup"))
+            found = self._known.get(key) or [p.to_json() for p in describe_params(spec, self.data)]
+            self._known.put(key, found)
+            params = [Param.from_json(each) for each in found]
+            # what a torch.optim.Optimizer multiplies is known only once it does
+            flops = self.cost(spec).flops if vectorises(spec) else None
+            self._described[spec.cell] = Described(params, flops)
+        return self._described[spec.cell]
+
     def speed(self, spec: RunSpec) -> Speed:
         # machine, versions, threads, and what decides the time of a step
         where = (engine.device_name(self.device), self.threads, self.workers)
         kind = _kind(spec, "steps", "schedule", "warmup", "eval_batches", "data")
-        key = Known.key("speed of every worker", *where, kind)
+        key = Known.key("speed of every worker", sources(), *where, kind)
         found = self._known.get(key)
         if found is not None:
             return Speed(int(found[0]), found[1], found[2])
@@ -288,7 +301,7 @@ class Session:
             resume = self.store.find_snapshot(engine.unit_key(unit))
             how = self.how(unit[0])
             where = (str(self.device), threads, resume, how.micro_batch, how.recompute)
-            pool.submit(Job(unit, self.suite.data, *where))
+            pool.submit(Job(unit, self.suite.data, *where, self.described(unit[0])))
             yield Started(unit)
 
     def _ending(self, pool: Pool, unit: list[RunSpec]) -> int:

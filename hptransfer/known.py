@@ -1,4 +1,4 @@
-"""Speeds measured and costs counted before, kept in the user's cache folder."""
+"""Speeds, costs and parameters that were found before, kept in the user's cache folder."""
 
 import contextlib
 import hashlib
@@ -14,12 +14,12 @@ from hptransfer.spec import digest
 
 
 class Known:
-    """Lists of numbers by key. A cache that is lost or damaged is filled again."""
+    """Lists by key, of what JSON holds. A cache that is lost or damaged is filled again."""
 
     def __init__(self) -> None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         self._path = base / "hptransfer" / "known.json"
-        self._values: dict[str, list[float]] = {}
+        self._values: dict[str, list[Any]] = {}
         with contextlib.suppress(OSError, ValueError):
             self._values = json.loads(self._path.read_text())
 
@@ -28,10 +28,10 @@ class Known:
         """Of whatever JSON holds, and of torch's version."""
         return digest(json.dumps([torch.__version__, *parts], sort_keys=True))
 
-    def get(self, key: str) -> list[float] | None:
+    def get(self, key: str) -> list[Any] | None:
         return self._values.get(key)
 
-    def put(self, key: str, values: list[float]) -> None:
+    def put(self, key: str, values: list[Any]) -> None:
         """Nothing happens where it holds these already, or where the folder cannot be written."""
         if self._values.get(key) == values:
             return

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from hptransfer import adaptor, registry
 from hptransfer.adaptor import is_torch_optimizer
-from hptransfer.build import Data, blocks, build, context_of, describe_params
-from hptransfer.datasets import HELDOUT_SEED, Tokens, offsets
+from hptransfer.batches import Batches
+from hptransfer.build import Data, blocks, build, describe_params
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, Stack, State, Step, generator_for
 from hptransfer.registry import InputError
@@ -87,8 +87,8 @@ class Lanes:
     """The weights, gradients and optimizer states of a unit, and its pure training step.
 
     `micro_batch`: examples a backward pass, all by default. `recompute`: one lane keeps the inputs
-    of its blocks alone and computes the rest again in the backward pass. One lane runs without
-    vmap, on tensors without a lane axis.
+    of its blocks alone and computes the rest again in the backward pass. `params`: the parameters,
+    where they are described already. One lane runs without vmap, on tensors without a lane axis.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class Lanes:
         dtype: torch.dtype = torch.float32,
         micro_batch: int | None = None,
         recompute: bool = False,
+        params: list[Param] | None = None,
     ) -> None:
         self.specs = specs
         self.spec = specs[0]
@@ -129,7 +130,8 @@ class Lanes:
                 "--lanes 1",
             )
         draw = self._own_init() if foreign else self._group
-        self.groups = [draw(alike) for alike in grouped(self._params(), len(specs), device)]
+        params = describe_params(self.spec, data) if params is None else params
+        self.groups = [draw(alike) for alike in grouped(params, len(specs), device)]
         self.leaves = self._leaves()
         self.foreign = (
             adaptor.construct(self.optimizer, self.spec, self.leaves.values())  # type: ignore[arg-type]
@@ -137,10 +139,7 @@ class Lanes:
             else None
         )
         self.losses = torch.zeros(len(specs), self.spec.steps, device=device)
-        self._batches = _Batches(specs, data, device, dtype)
-
-    def _params(self) -> list[Param]:
-        return describe_params(self.spec, self.data)
+        self._batches = Batches(specs, data, device, dtype)
 
     def _per_lane(self, values: list[float]) -> Tensor:
         scalars = torch.tensor(values, dtype=self.dtype, device=self.device)
@@ -230,6 +229,8 @@ class Lanes:
         ):
             losses = self._lane_losses(xs, ys, shared) * (xs.shape[axis] / self.spec.batch)
             losses.sum().backward()
+            if self.single:
+                _separate(self.leaves.values())
             total += losses.detach()
         self.losses[:, t] = total
         for group in free:
@@ -259,6 +260,7 @@ class Lanes:
                 step = Step(t, self.lr * now, self.lr * then, self.lr)
                 group.state = rules.update_(rule, group.g, group.state, group.w, step)
             else:
+                assert isinstance(group.g, Tensor)
                 run = vmap(partial(one, p=group.p), in_dims=(0, 0, 1, 1, 1), out_dims=1)
                 w, group.state = run(self.hp, self.lr, group.g, group.state, group.w)
                 group.w.copy_(w)
@@ -286,7 +288,7 @@ class Lanes:
         """g <- g min(1, limit / ||g||), the norm over all parameters of a lane."""
         gradients = [g for group in self.groups for g in group.g]
         norms = [
-            torch.linalg.vector_norm(g, dim=None if self.single else tuple(range(1, g.ndim)))
+            torch.linalg.vector_norm(g.flatten() if self.single else g.reshape(len(g), -1), dim=-1)
             for g in gradients
         ]
         norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
@@ -346,60 +348,22 @@ class Lanes:
         return total / self.spec.eval_batches
 
 
+def _separate(leaves: Iterable[Tensor]) -> None:
+    """Copy gradients that share memory, as those of two views of one sum do.
+
+    Adding to one, or scaling it, would change the other too.
+    """
+    seen: set[int] = set()
+    for leaf in leaves:
+        if leaf.grad is not None:
+            place = leaf.grad.data_ptr()
+            if place in seen:
+                leaf.grad = leaf.grad.clone()
+            seen.add(place)
+
+
 def _gradient(leaf: Tensor) -> Tensor:
     """Zeros for a parameter that took no part in the loss."""
     if leaf.grad is None:
         leaf.grad = torch.zeros_like(leaf)
     return leaf.grad
-
-
-class _Batches:
-    """Batches on the device, a pure function of (seed, step)."""
-
-    def __init__(
-        self, specs: list[RunSpec], data: Data, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self.seeds = list(dict.fromkeys(spec.seed for spec in specs))
-        self.lane_seed = torch.tensor(
-            [self.seeds.index(spec.seed) for spec in specs], device=device
-        )
-        self.batch = specs[0].batch
-        self.device = device
-        self.text = isinstance(data, Tokens)
-        if isinstance(data, Tokens):
-            context = context_of(specs[0])
-            self.window = torch.arange(context + 1, device=device)
-            parts = {"train": data.train, "heldout": data.heldout}
-            self.tokens = {k: torch.from_numpy(v).to(device) for k, v in parts.items()}
-            self.high = {k: len(v) - context for k, v in parts.items()}
-            for part, tokens in parts.items():
-                if self.high[part] < 1:
-                    raise InputError(
-                        f"data {data.name!r}: its {part} part has {len(tokens)} tokens, "
-                        f"needs more than the context of {context}",
-                        "a shorter model.context, or more data",
-                    )
-        else:
-            images = {"train": data.x_train, "heldout": data.x_heldout}
-            labels = {"train": data.y_train, "heldout": data.y_heldout}
-            self.images = {k: torch.from_numpy(v).to(device, dtype) for k, v in images.items()}
-            self.labels = {k: torch.from_numpy(v).to(device) for k, v in labels.items()}
-            self.high = {k: len(v) for k, v in labels.items()}
-
-    def _draw(self, part: str, seed: int, step: int) -> tuple[Tensor, Tensor]:
-        at = torch.from_numpy(offsets(seed, step, self.batch, self.high[part])).to(self.device)
-        if self.text:
-            windows = self.tokens[part][at[:, None] + self.window].long()
-            return windows[:, :-1], windows[:, 1:]
-        return self.images[part][at], self.labels[part][at]
-
-    def train(self, t: int) -> tuple[Tensor, Tensor, bool]:
-        """x, y of step t and whether all lanes share them (else they carry a lane axis)."""
-        drawn = [self._draw("train", seed, t) for seed in self.seeds]
-        if len(drawn) == 1:
-            return *drawn[0], True
-        x, y = (torch.stack(parts)[self.lane_seed] for parts in zip(*drawn, strict=True))
-        return x, y, False
-
-    def heldout(self, i: int) -> tuple[Tensor, Tensor]:
-        return self._draw("heldout", HELDOUT_SEED, i)

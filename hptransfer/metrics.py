@@ -87,6 +87,12 @@ def clipped(rows: pd.DataFrame) -> np.ndarray:
     return np.fmin(rows["loss"].to_numpy(float), rows["loss_init"].to_numpy(float))
 
 
+def _roofed(rows: pd.DataFrame) -> np.ndarray:
+    """Diverged, or no better than the model at init."""
+    loss = rows["loss"].to_numpy(float)
+    return (loss >= rows["loss_init"].to_numpy(float)) | np.isinf(loss)
+
+
 @dataclass(frozen=True)
 class Curve:
     """Loss against log2 lr: `grid[i, j]` is the clipped loss at `x[i]` of the j-th seed, or NaN.
@@ -105,11 +111,10 @@ def curve(rows: pd.DataFrame) -> Curve:
     rows = rows[rows["status"] != "failed"]
     x, i = np.unique(rows["log2_lr"].to_numpy(float), return_inverse=True)
     seeds, j = np.unique(rows["seed"].to_numpy(int), return_inverse=True)
-    loss, roof = rows["loss"].to_numpy(float), rows["loss_init"].to_numpy(float)
     grid = np.full((len(x), len(seeds)), np.nan)
     grid[i, j] = clipped(rows)
     roofed = np.zeros(len(x), bool)
-    roofed[i[(loss >= roof) | np.isinf(loss)]] = True
+    roofed[i[_roofed(rows)]] = True
     return Curve(x, grid, paired.means(grid, ~roofed), roofed)
 
 
@@ -189,9 +194,11 @@ def optimum(rows: pd.DataFrame) -> Optimum | None:
 
 def _best_trial(rows: pd.DataFrame, n_diverged: int) -> Optimum:
     """The trial of least loss; no curve in lr exists when other values moved with it."""
-    by_seed = rows.assign(loss=clipped(rows)).groupby(["hp_point", "log2_lr", "seed"])["loss"]
-    grid = by_seed.mean().unstack("seed")
-    trials = paired.means(grid.to_numpy(float))
+    known = rows.assign(clipped=clipped(rows), roofed=_roofed(rows))
+    by_seed = known.groupby(["hp_point", "log2_lr", "seed"])
+    grid = by_seed["clipped"].mean().unstack("seed")
+    roofed = known.groupby(["hp_point", "log2_lr"])["roofed"].any()
+    trials = paired.means(grid.to_numpy(float), ~roofed.loc[grid.index].to_numpy(bool))
     point, log2_lr = grid.index[int(np.argmin(trials))]
     tried = rows["log2_lr"]
     edge = "low" if log2_lr == tried.min() else "high" if log2_lr == tried.max() else None

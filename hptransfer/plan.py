@@ -121,7 +121,8 @@ def pack(
 ) -> list[list[RunSpec]]:
     """Runs -> units of at most `lanes(spec)` lanes; the kinds stay in order of first use.
 
-    Each kind makes units of nearly one size, as many for every worker where there are enough runs.
+    Each kind makes units of nearly one size: as many for every worker, where that does not cost a
+    third of its lanes.
     """
     kinds: dict[str, list[RunSpec]] = {}
     for spec in specs:
@@ -129,7 +130,9 @@ def pack(
     units = []
     for alike in kinds.values():
         count = -(-len(alike) // max(1, lanes(alike[0])))
-        count = min(-(-count // workers) * workers, len(alike))
+        shared = -(-count // workers) * workers
+        if shared <= min(1.5 * count, len(alike)):
+            count = shared
         ends = [-(-len(alike) * i // count) for i in range(count + 1)]
         units += [alike[first:last] for first, last in pairwise(ends)]
     return units

@@ -35,6 +35,14 @@ class Param:
     parts: int = 1
     depth_m: float = 1.0
 
+    def to_json(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**own)
+
     def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
         if len(shape) == 1:
             return shape[0], 1

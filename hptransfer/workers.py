@@ -11,6 +11,7 @@ from statistics import mean
 from typing import Any, NoReturn
 
 from hptransfer import ahead, engine, registry
+from hptransfer.build import Described
 from hptransfer.estimate import Fit, Speed, measure
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord, RunSpec
@@ -19,7 +20,7 @@ from hptransfer.store import Store
 
 @dataclass(frozen=True)
 class Job:
-    """A unit to train, where, and the snapshot to go on from."""
+    """A unit to train, where, the snapshot to go on from, and what is known of its runs."""
 
     unit: list[RunSpec]
     data: dict[str, Any]
@@ -28,6 +29,7 @@ class Job:
     resume: Path | None
     micro_batch: int | None = None
     recompute: bool = False
+    described: Described | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def _train(
         resume=job.resume,
         micro_batch=job.micro_batch,
         recompute=job.recompute,
+        described=job.described,
         snapshot_seconds=snapshot_seconds,
     ):
         if isinstance(message, engine.Snapshot):

@@ -40,7 +40,7 @@ def test_workers_begin_with_torch_loaded_and_nothing_of_the_current_folder(tmp_p
     for name in ("torch.py", "hptransfer.py", "random.py"):
         (here / name).write_text("open('loaded', 'w')")
     done = subprocess.run(script(tmp_path), cwd=here, capture_output=True, text=True, check=False)
-    assert done.stdout.split("\n")[:2] == ["started", "[True, True]"], done.stderr
+    assert done.stdout.split("\n")[:2] == ["started", "[True, False]"], done.stderr
     assert not (here / "loaded").exists()
 
 

@@ -15,6 +15,7 @@ from hptransfer.bracket import bracket
 from hptransfer.suite import Suite, parse_suite
 
 START, LIMITS = (-9.0, -4.0), (-13.0, 0.0)
+INIT = 20.0
 losses = st.one_of(st.floats(0, 10), st.just(math.inf))
 
 
@@ -144,6 +145,7 @@ def rows(known: dict[float, float], seed: int = 0, status: str = "done") -> pd.D
             "status": ["diverged" if v == math.inf else status for v in known.values()],
             "seed": seed,
             "hp_point": "{}",
+            "loss_init": INIT,
         }
     )
 
@@ -232,3 +234,19 @@ def test_runs_that_the_search_did_not_ask_for_count_in_the_end(suite: Suite) -> 
     known[free, 0] = known[free, 1] = -9.0  # far below all others
     missing = module.propose(suite, "adamw", 32, trials(known))
     assert {lr for (lr, _), _ in missing} == {free - 1}
+
+
+@pytest.mark.parametrize("blown_up", [math.inf, 30.0])
+def test_a_seed_that_blows_up_at_one_lr_says_nothing_about_the_others(
+    suite: Suite, blown_up: float
+) -> None:
+    def loss(lr: float, seed: int) -> float:
+        return blown_up if (lr, seed) == (-5.5, 1) else 1 + 0.1 * (lr + 6.4) ** 2
+
+    smooth = searched(suite, lambda lr, seed: 1 + 0.1 * (lr + 6.4) ** 2)
+    assert set(searched(suite, loss)) == set(smooth)
+
+
+def test_no_further_seeds_where_nothing_learned(suite: Suite) -> None:
+    known = searched(suite, lambda lr, seed: INIT + 1)
+    assert {seed for _, seed in known} == {0}

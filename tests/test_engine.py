@@ -2,6 +2,9 @@
 
 import json
 import math
+import pickle
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,10 +16,11 @@ import pytest
 import torch
 
 from hptransfer import engine, estimate
+from hptransfer.build import Described, describe_params
 from hptransfer.engine import Progress, Snapshot
 from hptransfer.lanes import Lanes
 from hptransfer.registry import InputError
-from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.spec import Param, RunRecord, RunSpec
 from units import (
     CONTEXT,
     CPU,
@@ -248,25 +252,36 @@ def test_flops_of_an_mlp_are_those_of_its_three_products() -> None:
     assert probes["optimizer_flops_per_step"] == 2 * 8 * 3 * 2 * 16**3
 
 
-def test_the_flops_of_one_kind_of_unit_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_flops", {})
-    counted: list[RunSpec] = []
-    count = engine._counted_step
-
-    def counting(lanes: Lanes, t: int) -> dict[str, float]:
-        counted.append(lanes.spec)
-        return count(lanes, t)
-
-    monkeypatch.setattr(engine, "_counted_step", counting)
+def test_what_is_described_is_not_found_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
     run = spec("scion", "mlp", steps=2)
-    first, again = (records([run.point(lr, 0)])[0] for lr in (-6.0, -5.0))
-    assert first.probes == again.probes != {}
-    assert len(counted) == 1
-    wider = records([spec("scion", "mlp", steps=2, width=2 * run.width)])[0]
-    twice = records(ladder(run, 2))[0]
-    assert len(counted) == 3
-    assert wider.probes["model_flops_per_step"] > first.probes["model_flops_per_step"]
-    assert twice.probes == first.probes
+    found = records([run])[0]
+    params = [Param.from_json(p.to_json()) for p in describe_params(run, data_for("mlp"))]
+    known = Described(params, estimate.estimate(run, data_for("mlp")).flops)
+    monkeypatch.setattr(engine, "_counted_step", None)
+    monkeypatch.setattr("hptransfer.lanes.describe_params", None)
+    events = engine.train([run], data_for("mlp"), CPU, described=known)
+    [told] = [event for event in events if isinstance(event, RunRecord)]
+    assert (told.probes, told.flops, told.loss) == (found.probes, found.flops, found.loss)
+
+
+LOADED = """
+import pickle, sys
+from pathlib import Path
+import torch
+from hptransfer import engine
+unit, data, described = pickle.loads(Path(sys.argv[1]).read_bytes())
+for _ in engine.train(unit, data, torch.device("cpu"), described=described):
+    pass
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_run_that_is_described_does_not_load_the_compiler(tmp_path: Path) -> None:
+    run, data = spec("scion", "gpt", steps=2), data_for("gpt")
+    known = Described(describe_params(run, data), estimate.estimate(run, data).flops)
+    path = tmp_path / "run.pkl"
+    path.write_bytes(pickle.dumps((ladder(run, 2), data, known)))
+    subprocess.run([sys.executable, "-c", LOADED, str(path)], check=True)
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -281,7 +296,8 @@ def test_the_estimate_on_the_meta_device_agrees_with_the_counters(
     assert cost.optimizer_flops == probes["optimizer_flops_per_step"]
     running = lanes([run])
     assert cost.parameters == sum(w.numel() for w in weights(running).values())
-    held = sum(t.numel() * 4 for g in running.groups for t in (g.w, g.w, *g.state.values()))
+    running.gradients(0)
+    held = sum(t.numel() * 4 for g in running.groups for t in (g.w, *g.g, *g.state.values()))
     assert held <= cost.memory <= held + 2**24
 
 
@@ -310,7 +326,8 @@ def test_more_lanes_are_not_chosen_for_one_slow_moment(monkeypatch: pytest.Monke
         return estimate.Speed(n, looks[n].pop(0), 1e-4)
 
     monkeypatch.setattr(estimate, "measure", fake)
-    assert estimate.calibrate(spec("adamw", "mlp"), data_for("mlp"), CPU).lanes == 1
+    found = estimate.calibrate(spec("adamw", "mlp"), data_for("mlp"), CPU)
+    assert (found.lanes, found.step) == (1, 5e-4)
 
 
 def test_a_run_too_heavy_to_time_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:

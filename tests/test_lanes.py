@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hptransfer import lanes as module
 from hptransfer.datasets import Tokens
 from hptransfer.lanes import GROUP_ELEMENTS, GROUP_LEAST, Lanes, describe_params, lr_factor
 from hptransfer.registry import InputError
@@ -179,6 +180,16 @@ def test_each_lane_is_clipped_by_its_own_norm_as_torch_clips(n: int) -> None:
                 ours = group.g[i] if n == 1 else group.g[i, lane]
                 # torch divides by norm + 1e-6
                 torch.testing.assert_close(ours, fakes[k].grad, rtol=3e-6, atol=0)
+
+
+def test_gradients_that_share_memory_are_parted() -> None:
+    a, b = torch.zeros(6, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
+    ((a.view(2, 3) + b.view(2, 3)) * torch.arange(6.0).view(2, 3)).sum().backward()
+    assert a.grad is not None and b.grad is not None
+    assert a.grad.data_ptr() == b.grad.data_ptr(), "torch gives both the gradient of the sum"
+    module._separate([a, b])
+    a.grad.zero_()
+    assert b.grad.flatten().tolist() == list(range(6))
 
 
 def test_clipping_a_zero_gradient_leaves_it_zero() -> None:

@@ -165,6 +165,24 @@ def test_with_searched_values_the_optimum_is_the_best_trial():
     assert best.loss == pytest.approx(2.6)
 
 
+def test_a_seed_that_diverged_once_does_not_make_another_trial_the_best():
+    suite = make_suite("muon")
+    table = suite.optimizers["muon"].model_copy(update={"search": {"beta": "0.8..0.95"}})
+    suite = suite.model_copy(update={"optimizers": {"muon": table}})
+    spec = suite.template("muon", 32)
+    records = [
+        record(spec.point(x, seed, beta=0.95), 32, -5, noise=0)
+        for x in (-6.0, -5.5, -5.0, -4.5)
+        for seed in (0, 1, 2)
+    ]
+    records += [record(spec.point(-4.0, seed, beta=0.95), 32, -5, noise=0) for seed in (1, 2)]
+    records.append(record(spec.point(-4.0, 0, beta=0.95), 32, -5, status="diverged"))
+    records.append(record(spec.point(-7.0, 0, beta=0.95), 32, -5, noise=0))  # tried on seed 0 alone
+    best = metrics.optimum(metrics.select(suite, to_frame(records)))
+    assert best is not None
+    assert (best.log2_lr, best.loss) == (-5.0, pytest.approx(2.6))
+
+
 def test_the_exponent_of_an_inverse_width_law_is_one_and_censored_widths_are_left_out():
     suite = make_suite("adamw", targets=[64, 128, 256])
     center = CENTERS["adamw"]

@@ -155,11 +155,12 @@ def test_units_share_everything_but_scalars_and_hold_at_most_the_lanes() -> None
         (9, 4, 1, [3, 3, 3]),
         (8, 8, 1, [8]),
         (5, 1, 2, [1] * 5),
-        (3, 8, 4, [1] * 3),
+        (3, 8, 4, [3]),
+        (9, 5, 16, [5, 4]),
         (1, 4, 2, [1]),
     ],
 )
-def test_every_worker_gets_as_many_units_of_nearly_one_size(
+def test_every_worker_gets_as_many_units_where_lanes_allow(
     runs: int, lanes: int, workers: int, sizes: list[int]
 ) -> None:
     one = plan(a_suite(), frame([]))[0]

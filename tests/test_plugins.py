@@ -139,6 +139,7 @@ BAD_RULES = {
         "moves lanes together as alone (vmap = loop)",
     ),
     "in place": ("m = beta * state", "g.mul_(0.5); m = beta * state", "leaves its argum"),
+    "keeps the gradient": ('{"m": m}', '{"m": g}', "leaves its arguments alone"),
     "in place otherwise": (
         "readout=",
         "batched=True,\n        update_=lambda g, state, w, step: w.add_(1),\n        readout=",

@@ -29,9 +29,10 @@ class Rule(Protocol):
     The engine maps `update` and `readout` over same-shaped parameters and over lanes. A rule with a
     true attribute `batched` is given same-shaped parameters together, as (k, *shape), which is
     faster. A state entry named `gradient` replaces the gradient buffer: the next gradient is added
-    to it (ScionLight). A batched rule may also have `update_(g, state, w, step)`, which moves the
-    tensors of one lane and its state in place, g and w being a Stack; it is not used for a
-    subclass that does not define its own, nor for tensors that are not contiguous.
+    to it (ScionLight). No state is g or w itself, whose memory is used again. A batched rule may
+    also have `update_(g, state, w, step)`, which moves the tensors of one lane and its state in
+    place, g and w being a Stack; it is not used for a subclass that does not define its own, nor
+    for tensors that are not contiguous.
     """
 
     def init_weight(self, generator: Generator) -> Tensor: ...

@@ -126,6 +126,11 @@ class _RuleContract:
                 all(after[key].shape == before[key].shape for key in before if key in after),
                 f"{name}: a state's shape changed",
             )
+            used = {tensor.untyped_storage().data_ptr() for tensor in (g, w)}
+            require(
+                not any(kept.untyped_storage().data_ptr() in used for kept in after.values()),
+                f"{name}: the state keeps g or w itself, whose memory is used again",
+            )
             x = rules.readout(rule, moved, after)
             require(x.shape == w.shape, f"{name}: readout gave {tuple(x.shape)}")
             require(not torch.equal(x, w), f"{name}: a step moved nothing")
