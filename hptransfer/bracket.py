@@ -1,7 +1,8 @@
 """The default search: a coarse octave grid, grown where the minimum lies at its edge, refined.
 
 A pure function of the points that are known, so a search that is stopped, resumed or answered in
-another order proposes the same points.
+another order proposes the same points. (With several seeds, runs that it did not ask for are taken
+in at its end, and what they lead to may depend on the order.)
 """
 
 import math

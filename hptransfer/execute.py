@@ -21,7 +21,7 @@ from hptransfer.known import Known, sources
 from hptransfer.lanes import vectorises
 from hptransfer.metrics import optimum, select
 from hptransfer.plan import clip_lr, forecast, pack, plan, unit_kind
-from hptransfer.registry import InputError
+from hptransfer.registry import BUILTINS, InputError
 from hptransfer.spec import Param, RunRecord, RunSpec
 from hptransfer.store import Store
 from hptransfer.suite import Suite
@@ -138,8 +138,8 @@ class Session:
         return found
 
     def _fit(self, spec: RunSpec, room: float) -> Fit | None:
-        cost = self.cost(spec)
-        return fit(cost, spec.batch, room, self.suite.micro_batch, self.suite.recompute)
+        suite = self.suite
+        return fit(self.cost(spec), spec.batch, room, suite.micro_batch, suite.recompute)
 
     def cost(self, spec: RunSpec) -> Estimate:
         if spec.cell not in self._costs:
@@ -153,10 +153,12 @@ class Session:
     def described(self, spec: RunSpec) -> Described:
         if spec.cell not in self._described:
             key = Known.key("parameters", sources(), _kind(spec, "steps", "schedule", "warmup"))
-            found = self._known.get(key) or [p.to_json() for p in describe_params(spec, self.data)]
-            self._known.put(key, found)
-            params = [Param.from_json(each) for each in found]
-            # what a torch.optim.Optimizer multiplies is known only once it does
+            # a model of somebody's own may be made of files that no key knows
+            own = spec.model["name"] in BUILTINS["model"]
+            found = self._known.get(key) if own else None
+            params = [Param.from_json(p) for p in found or ()] or describe_params(spec, self.data)
+            if own:
+                self._known.put(key, [p.to_json() for p in params])
             flops = self.cost(spec).flops if vectorises(spec) else None
             self._described[spec.cell] = Described(params, flops)
         return self._described[spec.cell]
@@ -362,8 +364,8 @@ def proxy_lines(suite: Suite, results: Path) -> list[str]:
         found = optimum(at_proxy)
         if found is not None:
             lr = clip_lr(suite, label, found.log2_lr)
-            n = found.n_points
-            lines.append(f"{label}: lr 2^{lr:g} from {suite.axis} {suite.proxy} ({n} points)")
+            where = f"{suite.axis} {suite.proxy} ({found.n_points} points)"
+            lines.append(f"{label}: lr 2^{lr:g} from {where}")
         elif manifest is not None and len(own):
             others = ", ".join(str(n) for n in sorted(set(own["n"])))
             lines.append(

@@ -1,6 +1,7 @@
 """The server that workers are forked from: what reaches it, and what it may load."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -8,6 +9,9 @@ import time
 from pathlib import Path
 
 from commands import interruptible
+from hptransfer.build import Described, describe_params
+from hptransfer.estimate import estimate
+from units import data_for, spec
 
 SCRIPT = """
 import multiprocessing as mp
@@ -58,3 +62,23 @@ def test_ctrl_c_while_it_imports_is_the_callers_alone(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert errors.count(b"KeyboardInterrupt") == 1, errors.decode()
+
+
+LOADED = """
+import pickle, sys
+from pathlib import Path
+import torch
+from hptransfer import engine
+unit, data, described = pickle.loads(Path(sys.argv[1]).read_bytes())
+for _ in engine.train(unit, data, torch.device("cpu"), described=described):
+    pass
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_run_that_is_described_does_not_load_the_compiler(tmp_path: Path) -> None:
+    run, data = spec("scion", "gpt", steps=2), data_for("gpt")
+    known = Described(describe_params(run, data), estimate(run, data).flops)
+    path = tmp_path / "run.pkl"
+    path.write_bytes(pickle.dumps(([run, run.point(-5.0, 0)], data, known)))
+    subprocess.run([sys.executable, "-c", LOADED, str(path)], check=True)

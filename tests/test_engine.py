@@ -2,9 +2,6 @@
 
 import json
 import math
-import pickle
-import subprocess
-import sys
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -262,26 +259,6 @@ def test_what_is_described_is_not_found_out_again(monkeypatch: pytest.MonkeyPatc
     events = engine.train([run], data_for("mlp"), CPU, described=known)
     [told] = [event for event in events if isinstance(event, RunRecord)]
     assert (told.probes, told.flops, told.loss) == (found.probes, found.flops, found.loss)
-
-
-LOADED = """
-import pickle, sys
-from pathlib import Path
-import torch
-from hptransfer import engine
-unit, data, described = pickle.loads(Path(sys.argv[1]).read_bytes())
-for _ in engine.train(unit, data, torch.device("cpu"), described=described):
-    pass
-sys.exit("torch._dynamo" in sys.modules)
-"""
-
-
-def test_a_run_that_is_described_does_not_load_the_compiler(tmp_path: Path) -> None:
-    run, data = spec("scion", "gpt", steps=2), data_for("gpt")
-    known = Described(describe_params(run, data), estimate.estimate(run, data).flops)
-    path = tmp_path / "run.pkl"
-    path.write_bytes(pickle.dumps((ladder(run, 2), data, known)))
-    subprocess.run([sys.executable, "-c", LOADED, str(path)], check=True)
 
 
 @pytest.mark.parametrize("n", [1, 3])

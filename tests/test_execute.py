@@ -15,7 +15,7 @@ from hptransfer.execute import Finished, Options, Session, Started, Status
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord
 from hptransfer.suite import Suite, load_suite, parse_suite, suite_names
-from hptransfer.workers import Job, Probe
+from hptransfer.workers import Ended, Job, Probe
 
 SMALLEST = {"steps": 2, "eval_batches": 1, "trials": 2, "fresh_seeds": 1, "verify": False}
 AXIS = {"width": (32, 64), "depth": (2, 4), "batch_size": (4, 8)}
@@ -222,6 +222,22 @@ def test_a_worker_whose_parent_goes_with_messages_unread_ends_quietly(tmp_path: 
         pipe.close()  # the answer unread: what the worker reads next is a reset, not an end
         process.join(60)
         assert process.exitcode == 0
+
+
+def test_a_job_for_a_worker_that_has_just_died_ends_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = session(tiny(tmp_path), tmp_path, workers=1)
+    monkeypatch.setattr(waiting.pool, "_forget_the_dead", lambda: None)  # it looked a moment ago
+    with waiting.pool as pool:
+        pool.start()
+        ((_, process),) = pool._processes.items()
+        process.kill()
+        process.join()
+        pool.submit(Job([waiting.plan()[0]], waiting.suite.data, "cpu", 1, None))
+        [ended] = list(pool.messages(timeout=10))
+    assert isinstance(ended, Ended)
+    assert "its process died" in ended.error
 
 
 @pytest.mark.parametrize(

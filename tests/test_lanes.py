@@ -182,6 +182,15 @@ def test_each_lane_is_clipped_by_its_own_norm_as_torch_clips(n: int) -> None:
                 torch.testing.assert_close(ours, fakes[k].grad, rtol=3e-6, atol=0)
 
 
+def test_a_parameter_without_dimensions_is_clipped_lane_by_lane() -> None:
+    running = lanes(ladder(spec("adamw", "mlp"), (0, 1)))
+    scalar = module.Group(running.groups[0].p, ["scale"], torch.zeros(1, 2), torch.zeros(1, 2), {})
+    scalar.g = torch.tensor([[4.0, 0.5]])
+    running.groups = [scalar]
+    running._clip(1.0)
+    assert scalar.g.tolist() == [[1.0, 0.5]]
+
+
 def test_gradients_that_share_memory_are_parted() -> None:
     a, b = torch.zeros(6, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
     ((a.view(2, 3) + b.view(2, 3)) * torch.arange(6.0).view(2, 3)).sum().backward()

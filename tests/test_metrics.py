@@ -148,10 +148,14 @@ def test_fresh_seeds_never_enter_the_optimum():
     pd.testing.assert_series_equal(*both)
 
 
-def test_with_searched_values_the_optimum_is_the_best_trial():
+def searching_suite():
     suite = make_suite("muon")
     table = suite.optimizers["muon"].model_copy(update={"search": {"beta": "0.8..0.95"}})
-    suite = suite.model_copy(update={"optimizers": {"muon": table}})
+    return suite.model_copy(update={"optimizers": {"muon": table}})
+
+
+def test_with_searched_values_the_optimum_is_the_best_trial():
+    suite = searching_suite()
     spec = suite.template("muon", 32)
     records = [
         record(spec.point(x, 0, beta=beta), 32, -5 + shift, noise=0)
@@ -166,18 +170,14 @@ def test_with_searched_values_the_optimum_is_the_best_trial():
 
 
 def test_a_seed_that_diverged_once_does_not_make_another_trial_the_best():
-    suite = make_suite("muon")
-    table = suite.optimizers["muon"].model_copy(update={"search": {"beta": "0.8..0.95"}})
-    suite = suite.model_copy(update={"optimizers": {"muon": table}})
+    suite = searching_suite()
     spec = suite.template("muon", 32)
+    tried = [(x, seed) for x in (-6.0, -5.5, -5.0, -4.5, -4.0) for seed in (0, 1, 2)] + [(-7.0, 0)]
+    status = {(-4.0, 0): "diverged"}
     records = [
-        record(spec.point(x, seed, beta=0.95), 32, -5, noise=0)
-        for x in (-6.0, -5.5, -5.0, -4.5)
-        for seed in (0, 1, 2)
+        record(spec.point(x, seed, beta=0.95), 32, -5, noise=0, status=status.get((x, seed)))
+        for x, seed in tried
     ]
-    records += [record(spec.point(-4.0, seed, beta=0.95), 32, -5, noise=0) for seed in (1, 2)]
-    records.append(record(spec.point(-4.0, 0, beta=0.95), 32, -5, status="diverged"))
-    records.append(record(spec.point(-7.0, 0, beta=0.95), 32, -5, noise=0))  # tried on seed 0 alone
     best = metrics.optimum(metrics.select(suite, to_frame(records)))
     assert best is not None
     assert (best.log2_lr, best.loss) == (-5.0, pytest.approx(2.6))
