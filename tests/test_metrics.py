@@ -173,11 +173,9 @@ def test_a_seed_that_diverged_once_does_not_make_another_trial_the_best():
     suite = searching_suite()
     spec = suite.template("muon", 32)
     tried = [(x, seed) for x in (-6.0, -5.5, -5.0, -4.5, -4.0) for seed in (0, 1, 2)] + [(-7.0, 0)]
-    status = {(-4.0, 0): "diverged"}
-    records = [
-        record(spec.point(x, seed, beta=0.95), 32, -5, noise=0, status=status.get((x, seed)))
-        for x, seed in tried
-    ]
+    fell = {(-4.0, 0): "diverged"}
+    points = [(spec.point(*trial, beta=0.95), fell.get(trial)) for trial in tried]
+    records = [record(point, 32, -5, noise=0, status=how) for point, how in points]
     best = metrics.optimum(metrics.select(suite, to_frame(records)))
     assert best is not None
     assert (best.log2_lr, best.loss) == (-5.0, pytest.approx(2.6))
