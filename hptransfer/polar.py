@@ -1,7 +1,9 @@
 """The polar factor U V^T of M = U S V^T: by SVD, Newton-Schulz (Muon) or Polar Express."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -41,15 +43,24 @@ POLAR_EXPRESS: tuple[Row, ...] = (
     (1.875, -1.25, 0.375),
 )
 
-# Every three steps the Gram form multiplies into X and starts from a fresh Gram matrix: that has
-# the squared condition number, and eight steps on one turn its rounding into an operator norm of
-# 1.12 (float32, k^-1.5, 1024 x 256). Two starts (3 + 5 steps) leave 1e-5, three 7e-7, like the
-# plain form. In bfloat16 three steps already diverge and two lose 5e-3 of <M, D>.
+# The Gram form multiplies into X and begins again from a fresh Gram matrix: that has the squared
+# condition number, and eight steps on one turn its rounding into an operator norm of 1.12 (float32,
+# k^-1.5, 1024 x 256). Two starts (3 + 5 steps) leave 1e-5, three 7e-7, like the plain form. In
+# bfloat16 the later matrices, no longer small, bear two steps: after the eighth of Jordan's the
+# norm is 1.14, with three 35 (256 x 1024, singular values down to 1e-3).
 GRAM_STEPS = 3
-# Long over short side from which the Gram form is faster in float32 on CPU, measured on short sides
-# of 64 to 512: 0.9 to 1.1 times as fast at 2, 1.1 to 1.4 at 3, 1.2 to 1.8 at 4, 2 or more at 16.
-# Against `mixed` it does not pay from 128 on, where bfloat16 is 2 to 3 times as fast as float32.
+GRAM_STEPS_BFLOAT16 = 2
+# Long over short side from which the Gram form is faster on CPU, in float32 measured on short sides
+# of 64 to 512: 0.9 to 1.1 times as fast at 2, 1.1 to 1.4 at 3, 1.2 to 1.8 at 4, 2 or more at 16. In
+# bfloat16 1.4 times at 4, Jordan's five steps at 256 and 768.
 GRAM_ASPECT = 3
+# Polar Express takes its first steps in bfloat16 in the plain form, for they amplify rounding most:
+# <M, D> / ||M||_* is 0.99958 without the Gram form, 0.99956 with it from the fifth step on, 0.99915
+# from the third on (256 x 1024, k^-1.5).
+PLAIN_STEPS = 4
+
+# Frobenius norms between which no square that counts leaves the range of float32.
+SMALLEST_NORM, LARGEST_NORM = 1e-12, 1e15
 
 
 def divide(x: Tensor, size: Tensor) -> Tensor:
@@ -86,31 +97,41 @@ def polar(
     published; so does `bfloat16` of both. M is normalised before it is rounded, in float32 at
     least, and a float64 M stays in float64.
 
-    `gram` iterates on the Gram matrix of the smaller side, which saves work on long matrices; it
-    takes no step in bfloat16. `auto` is gram for `float32` from GRAM_ASPECT on, else plain.
-    Raises InputError for the Gram form in bfloat16.
+    `gram` iterates on the Gram matrix of the smaller side, which saves work on long matrices: every
+    step of `jordan` and of Polar Express in float32, of its steps in bfloat16 those from
+    PLAIN_STEPS on. `auto` takes it from GRAM_ASPECT on, for float64 and for `jordan` below
+    BFLOAT16_ROWS not at all.
+    Raises InputError for the Gram form of Polar Express in bfloat16 throughout.
     Source: Jordan 2024 (Muon); Amsel et al. 2025, arXiv:2505.16932, Alg. 1.
     """
-    if form == "gram" and dtype == "bfloat16":
+    if form == "gram" and dtype == "bfloat16" and method == "polar_express":
         raise InputError(
             "polar: form = 'gram' with dtype = 'bfloat16', allowed are 'float32' and 'mixed'",
             "the Gram matrix squares the condition number, and its rounding diverges",
         )
     if method == "svd":
         return _svd(m)
-    full = torch.promote_types(m.dtype, torch.float32)
-    x = m.to(full)
-    wide = x.shape[-2] <= x.shape[-1]
-    if not wide:
-        x = x.mT
-    safety = _SAFETY if method == "polar_express" else 1.0
-    # squares of a float32 neither overflow nor vanish in float64
-    size = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float64)
-    x = divide(x, safety * size.to(full))
-    d, n = x.shape[-2:]
+    x = m.to(torch.promote_types(m.dtype, torch.float32))
     rows = coefficients(method, steps)
-    x = _Steps.apply(x.reshape(-1, d, n), rows, method, dtype, form).reshape(x.shape)
-    return (x if wide else x.mT.contiguous()).to(m.dtype)
+    x = _Steps.apply(x.reshape(-1, *x.shape[-2:]), rows, method, dtype, form).reshape(x.shape)
+    return x.to(m.dtype)
+
+
+def _normalised(x: Tensor, size: float) -> Tensor:
+    """x (batch, m, n) over size ||x||_F; zero for x = 0.
+
+    Squares of a float32 may overflow or vanish. CUDA sums them in float64, for which a CPU would
+    first copy x: it brings a matrix out of range nearer to 1 by a power of two, which is exact.
+    """
+    if x.dtype != torch.float32 or x.device.type != "cpu":
+        norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float64)
+        return divide(x, size * norm.to(x.dtype))
+    norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
+    if not ((norm > SMALLEST_NORM) & (norm < LARGEST_NORM)).all():
+        exponent = torch.frexp(x.abs().amax(dim=(-2, -1), keepdim=True)).exponent
+        x = torch.ldexp(x, -exponent.clamp(-126, 126))
+        norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
+    return divide(x, size * norm)
 
 
 class _Steps(torch.autograd.Function):
@@ -140,23 +161,27 @@ class _Steps(torch.autograd.Function):
 def _iterated(
     x: Tensor, rows: tuple[Row, ...], method: PolarMethod, dtype: PolarDtype, form: PolarForm
 ) -> Tensor:
-    """All steps on the normalised x, (batch, d, n) with d <= n; a new tensor, contiguous."""
-    d, n = x.shape[-2:]
+    """All steps on x, (batch, m, n), over its norm."""
+    x = _normalised(x, _SAFETY if method == "polar_express" else 1.0)
+    short, long = sorted(x.shape[-2:])
     single = x.dtype == torch.float32
+    gram = form == "gram" or (form == "auto" and single and long >= GRAM_ASPECT * short)
     if single and (dtype == "bfloat16" or (dtype == "mixed" and method == "jordan")):
-        return _quintic(x.bfloat16().contiguous(), rows)  # rounded first: half the bytes to turn
-    x = x.contiguous()
-    long = dtype == "float32" and n >= GRAM_ASPECT * d
-    if form == "gram" or (form == "auto" and long):
-        for t in range(0, len(rows), GRAM_STEPS):
-            x = _quintic_of_gram(x, rows[t : t + GRAM_STEPS])
-        return x
-    if single and dtype == "mixed" and d >= BFLOAT16_ROWS and len(rows) > 2:
-        return _mixed(x, rows)
-    return _quintic(x, rows)
+        x = x.bfloat16()  # rounded first: half the bytes to turn
+        gram = gram and method == "jordan" and (form == "gram" or short >= BFLOAT16_ROWS)
+    elif single and dtype == "mixed" and short >= BFLOAT16_ROWS and len(rows) > 2:
+        return _turned(x, partial(_mixed, rows=rows, gram=gram))
+    return _in_gram_form(x, rows) if gram else _turned(x, partial(_quintic, rows=rows))
 
 
-def _mixed(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
+def _turned(x: Tensor, steps: Callable[[Tensor], Tensor]) -> Tensor:
+    """`steps` of x with its smaller side first."""
+    if x.shape[-2] <= x.shape[-1]:
+        return steps(x.contiguous())
+    return steps(x.mT.contiguous()).mT.contiguous()
+
+
+def _mixed(x: Tensor, rows: tuple[Row, ...], gram: bool) -> Tensor:
     """Every step at the speed of bfloat16 products, its result near that of float32.
 
     First: a x keeps its precision and the Gram matrix its float32 sums, or the rounding of a
@@ -167,7 +192,9 @@ def _mixed(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
     """
     with short_factors():
         x = _quintic(x, rows[:1])
-    x = _quintic(x.bfloat16(), rows[1:-1]).float()
+    plain = PLAIN_STEPS if gram else len(rows)
+    x = _quintic(x.bfloat16(), rows[1:-1][: plain - 1])
+    x = _in_gram_form(x, rows[plain:-1]).float()
     a, b, c = rows[-1]
     with short_factors():
         e = torch.bmm(x, x.mT).neg_()
@@ -204,10 +231,25 @@ def _quintic(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
     return x
 
 
+def _in_gram_form(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
+    """The same steps on x of either side smaller, begun again after GRAM_STEPS, then more often."""
+    later = GRAM_STEPS_BFLOAT16 if x.dtype == torch.bfloat16 else GRAM_STEPS
+    starts = [0, *range(GRAM_STEPS, len(rows), later), len(rows)]
+    for start, end in pairwise(starts):
+        x = _quintic_of_gram(x, rows[start:end])
+    return x
+
+
 def _quintic_of_gram(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
-    """The same steps as x <- Q x: P = a + b A + c A^2, Q <- P Q, A <- P A P, all (d, d)."""
-    gram = torch.bmm(x, x.mT)
-    total = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device).expand_as(gram)
+    """The same steps as x <- Q x: P = a + b A + c A^2, Q <- P Q, A <- P A P, all (d, d).
+
+    A tall x is not turned: its steps are x <- x Q with A = x^T x.
+    """
+    if not rows:
+        return x
+    tall = x.shape[-2] > x.shape[-1]
+    gram = torch.bmm(x.mT, x) if tall else torch.bmm(x, x.mT)
+    total = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device).expand_as(gram)
     for t, (a, b, c) in enumerate(rows):
         poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         # a is added outside the products, where it keeps its full precision
@@ -215,7 +257,7 @@ def _quintic_of_gram(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
         if t + 1 < len(rows):
             half_way = torch.baddbmm(gram, poly, gram, beta=a)
             gram = torch.baddbmm(half_way, half_way, poly, beta=a)
-    return torch.bmm(total, x)
+    return torch.bmm(x, total) if tall else torch.bmm(total, x)
 
 
 def _svd(m: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The polar factor: the accurate default, published polynomials, types, and the Gram form."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -16,16 +17,13 @@ few = settings(max_examples=12)
 seeds = st.integers(0, 2**31)
 every_iteration = pytest.mark.parametrize("method", ["polar_express", "jordan"])
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "mixed", "bfloat16"])
-# Gram steps in bfloat16 are refused
+# Polar Express refuses the Gram form in bfloat16 throughout
 every_pair = pytest.mark.parametrize(
     ("dtype", "form"),
-    [
-        ("float32", "plain"),
-        ("mixed", "plain"),
-        ("bfloat16", "plain"),
-        ("float32", "gram"),
-        ("mixed", "gram"),
-    ],
+    [*itertools.product(["float32", "mixed"], ["plain", "gram"]), ("bfloat16", "plain")],
+)
+every_accurate_pair = pytest.mark.parametrize(
+    ("dtype", "form"), list(itertools.product(["float32", "mixed"], ["plain", "gram"]))
 )
 every_form = pytest.mark.parametrize("form", ["plain", "gram"])
 
@@ -61,22 +59,11 @@ SPECTRA: dict[str, Callable[[int], Tensor]] = {
 }
 every_spectrum = pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA.keys())
 # from 128 on the smaller side, `mixed` takes steps in bfloat16
-SHAPES = [
-    (1, 1),
-    (1, 16),
-    (16, 1),
-    (8, 8),
-    (128, 32),
-    (256, 61),
-    (128, 128),
-    (160, 256),
-    (512, 128),
-]
+SHAPES = [(1, 1), (1, 16), (16, 1), (8, 8), (128, 32), (256, 61)]
+SHAPES += [(128, 128), (160, 256), (512, 128)]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "form"), [("float32", "plain"), ("mixed", "plain"), ("float32", "gram")]
-)
+@every_accurate_pair
 @every_spectrum
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_polar_express_is_accurate_at_every_shape_and_spectrum(
@@ -233,6 +220,30 @@ def test_scaling_by_a_power_of_two_is_exact(
     assert torch.equal(polar(m * 2.0**exponent, method, dtype, form=form), d)
 
 
+@every_iteration
+def test_a_matrix_out_of_range_changes_nothing_for_its_neighbours(method: PolarMethod) -> None:
+    m = matrix(3, 5, 6, 4, dtype=torch.float32)
+    alone = polar(m, method)
+    for factor, unchanged in ((1e-30, False), (1e25, False), (2.0**-100, True), (0.0, False)):
+        other = m.clone()
+        other[2] *= factor
+        d = polar(other, method)
+        assert torch.equal(d[[0, 1, 3, 4]], alone[[0, 1, 3, 4]])
+        assert d.isfinite().all()
+        assert torch.equal(d[2], alone[2]) or not unchanged
+    for value in (torch.nan, torch.inf):
+        other = m.clone()
+        other[2, 0, 0] = value
+        assert torch.equal(polar(other, method)[[0, 1, 3, 4]], alone[[0, 1, 3, 4]])
+        assert polar(other, method)[2].isnan().any()
+
+
+def test_the_smallest_and_the_largest_numbers_have_a_polar_factor() -> None:
+    for value in (2.0**-149, 2.0**-127, 2.0**127, torch.finfo(torch.float32).max):
+        d = polar(value * torch.eye(4))
+        torch.testing.assert_close(d, torch.eye(4), rtol=0, atol=1e-3)
+
+
 def test_mixed_steps_leave_the_precision_of_other_products_alone() -> None:
     def precisions() -> list[str]:
         places = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)  # pyright: ignore[reportAttributeAccessIssue]
@@ -315,19 +326,55 @@ def test_a_batch_equals_a_loop(
     torch.testing.assert_close(vmap(of)(m), loop, rtol=1e-9, atol=1e-10)
 
 
-def test_auto_is_gram_for_long_matrices_in_float32_alone() -> None:
+@pytest.mark.parametrize("steps", [5, 8])
+@pytest.mark.parametrize("shape", [(128, 384), (512, 128), (1024, 160)])
+@every_spectrum
+def test_in_bfloat16_the_gram_form_is_as_near_the_polynomial_as_the_plain_one(
+    shape: tuple[int, int], spectrum: Callable[[int], Tensor], steps: int
+) -> None:
+    m = with_spectrum(*shape, spectrum(min(shape)))
+    exact = polar(m, "jordan", steps=steps)
+    forms: tuple[PolarForm, ...] = "gram", "plain"
+    gram, plain = (polar(m.float(), "jordan", steps=steps, form=form).double() for form in forms)
+    assert torch.linalg.matrix_norm(gram, ord=2) <= 1.21
+    assert (gram - exact).norm() <= 1.5 * (plain - exact).norm() + 0.02 * exact.norm()
+
+
+@every_dtype
+def test_the_gram_form_of_a_tall_matrix_is_that_of_the_wide_one(dtype: PolarDtype) -> None:
+    m = matrix(7, 2, 512, 128, dtype=torch.float32)
+    methods: list[PolarMethod] = ["jordan"] if dtype == "bfloat16" else ["jordan", "polar_express"]
+    for method in methods:
+        tall, wide = polar(m, method, dtype, form="gram"), polar(m.mT, method, dtype, form="gram")
+        assert tall.is_contiguous()
+        assert (tall - wide.mT).norm() < 0.01 * wide.norm()
+
+
+def test_auto_is_gram_for_long_matrices() -> None:
     long, short = matrix(0, 5, 15, dtype=torch.float32), matrix(0, 5, 14, dtype=torch.float32)
-    for m in (long, long.mT):
-        gram, plain = (polar(m, dtype="float32", form=form) for form in ("gram", "plain"))
-        assert not torch.equal(gram, plain)
-        assert torch.equal(polar(m, dtype="float32"), gram)
-        assert torch.equal(polar(m), plain)
+    wide = matrix(0, 128, 384, dtype=torch.float32)
+    forms: tuple[PolarForm, ...] = "gram", "plain"
+    dtypes: tuple[PolarDtype, ...] = "float32", "mixed"
+    for m in (long, long.mT, wide):
+        for dtype in dtypes:
+            gram, plain = (polar(m, dtype=dtype, form=form) for form in forms)
+            assert not torch.equal(gram, plain)
+            assert torch.equal(polar(m, dtype=dtype), gram)
     assert torch.equal(polar(short, dtype="float32"), polar(short, dtype="float32", form="plain"))
+    # no gain below 128, and more rounding
+    assert torch.equal(polar(long, "jordan"), polar(long, "jordan", form="plain"))
+    assert torch.equal(polar(wide, "jordan"), polar(wide, "jordan", form="gram"))
+    assert torch.equal(polar(wide), polar(wide, form="gram"))
+    assert torch.equal(polar(long.double()), polar(long.double(), form="plain"))
 
 
-def test_the_gram_form_in_bfloat16_is_an_input_error() -> None:
+def test_polar_express_in_gram_form_in_bfloat16_throughout_is_an_input_error() -> None:
     with pytest.raises(InputError, match="form = 'gram' with dtype = 'bfloat16'"):
         polar(matrix(0, 4, 4), dtype="bfloat16", form="gram")
+    assert torch.equal(
+        polar(matrix(0, 4, 4), dtype="bfloat16"),
+        polar(matrix(0, 4, 4), dtype="bfloat16", form="plain"),
+    )
 
 
 # The reference
