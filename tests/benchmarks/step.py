@@ -1,7 +1,8 @@
 """Time and memory of one optimizer step on the parameters of a 12-layer GPT.
 
-Against torch.optim.Muon, the Scion of pytorch-optimizer, and the floor: the FLOPs of the matrix
-products over the bfloat16 matrix-product rate measured in the same run. Muon and Scion at equal
+Against torch.optim.Muon, the Scion of pytorch-optimizer, and the floor: the FLOPs of the plain
+form's matrix products over the bfloat16 matrix-product rate measured in the same run; the Gram form
+needs fewer on long matrices. Muon and Scion at equal
 polynomial (5 Jordan steps), then our accurate default. Prints a Markdown table of medians; asserts
 nothing about time.
 
