@@ -2,9 +2,8 @@
 
 Against torch.optim.Muon, the Scion of pytorch-optimizer, and the floor: the FLOPs of the plain
 form's matrix products over the bfloat16 matrix-product rate measured in the same run; the Gram form
-needs fewer on long matrices. Muon and Scion at equal
-polynomial (5 Jordan steps), then our accurate default. Prints a Markdown table of medians; asserts
-nothing about time.
+needs fewer on long matrices. Muon and Scion at equal polynomial (5 Jordan steps), then our accurate
+default. Prints a Markdown table of medians; asserts nothing about time.
 
     python tests/benchmarks/step.py [--widths 64 256 768] [--layers 12] [--repeats 5] [--device cpu]
 """
