@@ -154,10 +154,10 @@ class Session:
         if spec.cell not in self._described:
             key = Known.key("parameters", sources(), _kind(spec, "steps", "schedule", "warmup"))
             # a model of somebody's own may be made of files that no key knows
-            own = spec.model["name"] in BUILTINS["model"]
-            found = self._known.get(key) if own else None
+            builtin = spec.model["name"] in BUILTINS["model"]
+            found = self._known.get(key) if builtin else None
             params = [Param.from_json(p) for p in found or ()] or describe_params(spec, self.data)
-            if own:
+            if builtin:
                 self._known.put(key, [p.to_json() for p in params])
             flops = self.cost(spec).flops if vectorises(spec) else None
             self._described[spec.cell] = Described(params, flops)

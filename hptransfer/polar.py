@@ -95,10 +95,10 @@ def polar(
     `mixed` takes the middle steps of Polar Express in bfloat16; the first and the last keep a
     float32 x, and their products round their factors alone (`_mixed`). `<M, D>` then stays within
     5e-4 of the float32 result, in the Gram form within 1e-3, its worst case being rank one
-    (measured here, not from the paper). A side below BFLOAT16_ROWS, or
-    fewer than three steps, stay in float32. Of `jordan` it takes every step in bfloat16, as
-    published; so does `bfloat16` of both. M is normalised before it is rounded, in float32 at
-    least, and a float64 M stays in float64.
+    (measured here, not from the paper). A side below BFLOAT16_ROWS, or fewer than three steps, stay
+    in float32. Of `jordan` it takes every step in bfloat16, as published; so does `bfloat16` of
+    both. M is normalised before it is rounded, in float32 at least, and a float64 M stays in
+    float64.
 
     `gram` iterates on the Gram matrix of the smaller side, which saves work on long matrices: every
     step of `jordan` and of Polar Express in float32, of its steps in bfloat16 those from
@@ -138,7 +138,8 @@ def _normalised(x: Tensor, size: float) -> Tensor:
 
 
 def _frobenius(x: Tensor) -> Tensor:
-    """Row by row: one float32 sum over all entries is off by 1% at 4096 x 4096, this by 1e-6."""
+    """||x||_F, row by row: one float32 sum over all entries is off by 1% at 4096 x 4096, this by
+    1e-6. Rows that are too long for it are summed in float64."""
     if x.shape[-1] > LONGEST_ROW:
         return torch.linalg.vector_norm(x.double(), dim=(-2, -1), keepdim=True).float()
     rows = torch.linalg.vector_norm(x, dim=-1, keepdim=True)

@@ -25,7 +25,8 @@ every_pair = pytest.mark.parametrize(
 every_accurate_pair = pytest.mark.parametrize(
     ("dtype", "form"), list(itertools.product(["float32", "mixed"], ["plain", "gram"]))
 )
-every_form = pytest.mark.parametrize("form", ["plain", "gram"])
+FORMS: tuple[PolarForm, ...] = "gram", "plain"
+every_form = pytest.mark.parametrize("form", FORMS)
 
 
 def matrix(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -245,8 +246,7 @@ def test_the_norm_of_a_large_matrix_is_not_lost_in_its_sum() -> None:
     for shape in ((2048, 1024), (64, 2**15)):
         m = torch.full(shape, 0.3)
         exact = polar(m.double(), "jordan", steps=1).float()
-        found = polar(m, "jordan", "float32", steps=1)
-        torch.testing.assert_close(found, exact, rtol=5e-5, atol=0)
+        torch.testing.assert_close(polar(m, "jordan", "float32", 1), exact, rtol=5e-5, atol=0)
 
 
 def test_mixed_steps_leave_the_precision_of_other_products_alone() -> None:
@@ -339,8 +339,7 @@ def test_in_bfloat16_the_gram_form_is_as_near_the_polynomial_as_the_plain_one(
 ) -> None:
     m = with_spectrum(*shape, spectrum(min(shape)))
     exact = polar(m, "jordan", steps=steps)
-    forms: tuple[PolarForm, ...] = "gram", "plain"
-    gram, plain = (polar(m.float(), "jordan", steps=steps, form=form).double() for form in forms)
+    gram, plain = (polar(m.float(), "jordan", steps=steps, form=form).double() for form in FORMS)
     assert torch.linalg.matrix_norm(gram, ord=2) <= 1.21
     assert (gram - exact).norm() <= 1.5 * (plain - exact).norm() + 0.02 * exact.norm()
 
@@ -355,16 +354,14 @@ def test_the_gram_form_of_a_tall_matrix_is_that_of_the_wide_one(dtype: PolarDtyp
         assert (tall - wide.mT).norm() < 0.01 * wide.norm()
 
 
-def test_auto_is_gram_for_long_matrices() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "mixed"])
+def test_auto_is_gram_for_long_matrices(dtype: PolarDtype) -> None:
     long, short = matrix(0, 5, 15, dtype=torch.float32), matrix(0, 5, 14, dtype=torch.float32)
     wide = matrix(0, 128, 384, dtype=torch.float32)
-    forms: tuple[PolarForm, ...] = "gram", "plain"
-    dtypes: tuple[PolarDtype, ...] = "float32", "mixed"
     for m in (long, long.mT, wide):
-        for dtype in dtypes:
-            gram, plain = (polar(m, dtype=dtype, form=form) for form in forms)
-            assert not torch.equal(gram, plain)
-            assert torch.equal(polar(m, dtype=dtype), gram)
+        gram, plain = (polar(m, dtype=dtype, form=form) for form in FORMS)
+        assert not torch.equal(gram, plain)
+        assert torch.equal(polar(m, dtype=dtype), gram)
     assert torch.equal(polar(short, dtype="float32"), polar(short, dtype="float32", form="plain"))
     # no gain below 128, and more rounding
     assert torch.equal(polar(long, "jordan"), polar(long, "jordan", form="plain"))
