@@ -1,5 +1,9 @@
-"""Gradient accumulation and recomputed activations: set by the estimate, changing no loss."""
+"""Gradient accumulation and recomputed activations, set by the estimate, changing no loss; freed
+memory."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +104,24 @@ def test_a_session_accumulates_where_the_memory_is_short_and_records_it(
         pass
     env = session.store.frame()["env"].iloc[0]
     assert (env["micro_batch"], env["recompute"]) == (4, False)
+
+
+FREED = """
+import ctypes, sys
+from hptransfer import engine
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+if sys.argv[1] == "configured":
+    engine.configure(1)
+before = libc.sbrk(0)
+libc.free(libc.malloc(24 << 20))
+print(libc.sbrk(0) - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told")
+@pytest.mark.parametrize(("how", "kept"), [("configured", 24 << 20), ("as it is", 0)])
+def test_a_freed_block_stays_with_a_configured_process(how: str, kept: int) -> None:
+    grown = int(subprocess.check_output([sys.executable, "-c", FREED, how], text=True))
+    assert abs(grown - kept) < 1 << 20
