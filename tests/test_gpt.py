@@ -73,19 +73,36 @@ def test_normalised_activations_have_rms_one() -> None:
     assert x.grad is not None and x.grad.isfinite().all()
 
 
+def formula(x: Tensor) -> Tensor:
+    return x * (math.sqrt(8) / (x.square().sum(-1, keepdim=True).sqrt() + 1e-6))
+
+
 @pytest.mark.parametrize("dim", [0, 1])
 def test_the_gradient_of_the_norm_is_that_of_its_formula_also_under_vmap(dim: int) -> None:
     x = noise(3, 3, 8).mul(100).requires_grad_()
     pull = noise(3, 3, 8, seed=1)
-
-    def formula(x: Tensor) -> Tensor:
-        return x * (math.sqrt(8) / (x.square().sum(-1, keepdim=True).sqrt() + 1e-6))
-
     (expected,) = torch.autograd.grad((formula(x) * pull).sum(), x)
     for mapped in (rms_norm(x), vmap(rms_norm, dim, dim)(x)):
         (found,) = torch.autograd.grad((mapped * pull).sum(), x)
         torch.testing.assert_close(mapped, formula(x))
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "near"), [(torch.float64, 1e-9), (torch.float32, 1e-4), (torch.bfloat16, 3e-2)]
+)
+def test_the_gradient_of_the_norm_holds_for_rows_of_every_size(
+    dtype: torch.dtype, near: float
+) -> None:
+    sizes = 10.0 ** torch.arange(-16, 5, 2)
+    x = (noise(8, 11, seed=2).mT * sizes[:, None]).to(dtype)  # transposed: not contiguous
+    pull = noise(11, 8, seed=3).to(dtype)
+    exact, own = (t.requires_grad_() for t in (x.double(), x.clone()))
+    (formula(exact) * pull.double()).sum().backward()
+    (rms_norm(own) * pull).sum().backward()
+    assert own.grad is not None and exact.grad is not None
+    largest = exact.grad.abs().amax(-1, keepdim=True)
+    assert ((own.grad - exact.grad).abs() / largest).max() < near
 
 
 def test_a_second_derivative_of_the_norm_is_refused() -> None:
