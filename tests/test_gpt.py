@@ -86,6 +86,8 @@ def test_the_gradient_of_the_norm_is_that_of_its_formula_also_under_vmap(dim: in
         (found,) = torch.autograd.grad((mapped * pull).sum(), x)
         torch.testing.assert_close(mapped, formula(x))
         torch.testing.assert_close(found, expected)
+    found = torch.func.grad(lambda x: (rms_norm(x) * pull).sum())(x.detach())
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize(
