@@ -94,7 +94,7 @@ class _RMSNorm(torch.autograd.Function):
 class _LaneRMSNorm(_RMSNorm):
     """The same for vmap and the other transforms, which ask for a function in this form.
 
-    Without them it costs 0.1 ms a call more.
+    Without one it would cost 0.05 ms a call more.
     """
 
     @staticmethod
