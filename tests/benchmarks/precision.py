@@ -34,7 +34,10 @@ def main() -> None:
         f"{engine.device_name(device)}, 1 thread, torch {torch.__version__}, "
         f"Python {platform.python_version()}; batch {suite.batch}, {options.steps} steps\n"
     )
-    print("| width | float32, ms | bfloat16, ms | bfloat16 / float32 | loss | in bfloat16 |")
+    print(
+        "| width | float32, ms | bfloat16, ms | bfloat16 / float32 "
+        "| loss in float32 | loss in bfloat16 |"
+    )
     print("|---|---|---|---|---|---|")
     for width in options.widths:
         spec = suite.template("adamw", width).point(-8.0, 0)
