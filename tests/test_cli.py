@@ -425,22 +425,3 @@ def test_a_long_job_without_a_terminal_needs_yes(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert re.search(r"error: this takes about [\d.]+ h\n\nhint: add --yes; ", done.stderr)
     assert not (tmp_path / "results").exists()
-
-
-def test_help_does_not_import_torch(tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.argv = ['hptransfer', '--help']\n"
-        "from hptransfer.cli import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "print('HEAVY', sorted({'torch', 'pandas', 'matplotlib', 'optuna'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-    assert "HEAVY []" in done.stdout
-    listed = code.replace("'--help'", "'list'")
-    done = subprocess.run(
-        [sys.executable, "-c", listed], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-    assert "HEAVY []" in done.stdout

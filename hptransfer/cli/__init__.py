@@ -1,5 +1,6 @@
 """The command line. The only modules that print or exit."""
 
+import gc
 import os
 import sys
 from typing import Annotated
@@ -52,6 +53,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of stdout has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    finally:
+        gc.freeze()  # or the interpreter searches all that torch made for cycles on its way out
 
 
 def _die(error: InputError | FailedError, code: int) -> None:

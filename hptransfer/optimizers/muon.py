@@ -73,12 +73,14 @@ class Orthogonal:
         average_(m, g, self.beta)
         ahead = m
         if self.nesterov:
-            ahead = m.clone()
-            average_(ahead, g, self.beta)
+            ahead = torch.empty_like(m)
+            average_(m, g, self.beta, out=ahead)
         matrix = polar(as_matrix(self.p, ahead), self.method, self.dtype, self.steps)
         kept, size = 1 - step.lr * self.weight_decay, -step.lr * self.scale
         for own, d in zip(w, from_matrix(self.p, matrix), strict=True):
-            own.mul_(kept).addcmul_(d, size)
+            if kept != 1:
+                own.mul_(kept)
+            own.addcmul_(d, size)
 
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w

@@ -98,10 +98,10 @@ def average(old: Tensor, new: Tensor, beta: float | Tensor) -> Tensor:
     return torch.lerp(new, old, beta)
 
 
-def average_(old: Stack, new: Stack, beta: float | Tensor) -> None:
-    """`average` in place of the old tensors."""
-    for kept, added in zip(old, new, strict=True):
-        torch.lerp(added, kept, beta, out=kept)
+def average_(old: Stack, new: Stack, beta: float | Tensor, out: Stack | None = None) -> None:
+    """`average` into `out`, by default in place of the old tensors."""
+    for kept, added, place in zip(old, new, old if out is None else out, strict=True):
+        torch.lerp(added, kept, beta, out=place)
 
 
 def descend(
