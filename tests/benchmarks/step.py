@@ -1,19 +1,23 @@
 """Time and memory of one optimizer step on the parameters of a 12-layer GPT.
 
 Against torch.optim.Muon, the Scion of pytorch-optimizer, and the floor: the FLOPs of the plain
-form's matrix products over the bfloat16 matrix-product rate measured in the same run; the Gram form
-needs fewer on long matrices. Muon and Scion at equal polynomial (5 Jordan steps), then our accurate
-default. Prints a Markdown table of medians; asserts nothing about time.
+form's matrix products over the best bfloat16 matrix-product rate of the same run; the Gram form
+needs fewer on long matrices. Beside it these products themselves, in batches as large as ours, with
+nothing else of a step: small ones do not reach that rate. Muon and Scion at equal polynomial (5
+Jordan steps), then our accurate default. Prints a Markdown table of medians; asserts nothing about
+time.
 
     python tests/benchmarks/step.py [--widths 64 256 768] [--layers 12] [--repeats 5] [--device cpu]
 """
 
 import argparse
+import math
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -21,7 +25,11 @@ from torch import Tensor, nn
 
 import hptransfer.torch
 from hptransfer import engine
+from hptransfer.lanes import GROUP_ELEMENTS, GROUP_LEAST
 from hptransfer.models.gpt import gpt
+from hptransfer.polar import JORDAN, JORDAN_STEPS
+
+PRODUCTS = "products of 5 plain Jordan steps alone"
 
 
 def timed(
@@ -68,6 +76,28 @@ def jordan_flops(model: nn.Module) -> float:
             n, m = sorted(p.shape)
             total += 5 * 2 * n * n * (2 * m + n)
     return total
+
+
+def jordan_products(model: nn.Module, device: torch.device) -> Callable[[], Any]:
+    """The products of 5 Jordan steps in bfloat16, in batches of the size that ours has."""
+    hidden = [p for name, p in model.named_parameters() if name.startswith("blocks")]
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    stacks: list[Tensor] = []
+    for shape, alike in groupby(sorted(tuple(sorted(p.shape)) for p in hidden)):
+        x = torch.randn(len(list(alike)), *shape, device=device)
+        x = (x / torch.linalg.matrix_norm(x, keepdim=True)).bfloat16()
+        size = max(GROUP_ELEMENTS[kind] // math.prod(shape), GROUP_LEAST[kind])
+        stacks += [part.clone() for part in x.split(size)]
+    a, b, c = JORDAN
+
+    def five() -> None:
+        for x in stacks:
+            for _ in range(JORDAN_STEPS):
+                gram = torch.bmm(x, x.mT)
+                poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+                x = torch.baddbmm(x, poly, x, beta=a)
+
+    return five
 
 
 def with_gradients(model: nn.Module) -> nn.Module:
@@ -132,12 +162,16 @@ def main() -> None:
     for width in options.widths:
         n = min(2048, max(512, 4 * width))
         steps = {"product": product(device, torch.bfloat16, n)}
+        with torch.device("meta"):
+            shapes = gpt(width, n_layer=options.layers)
+        steps[PRODUCTS] = jordan_products(shapes, device)
         steps |= contestants(width, options.layers, device)
         found = timed(steps, device, options.repeats)
-        rate = 3 * 2 * n**3 / found.pop("product")[0]
-        with torch.device("meta"):
-            floor = jordan_flops(gpt(width, n_layer=options.layers)) / rate
-        fastest = min(seconds for name, (seconds, _) in found.items() if "ours" not in name)
+        flops = jordan_flops(shapes)
+        rate = max(3 * 2 * n**3 / found.pop("product")[0], flops / found[PRODUCTS][0])
+        floor = flops / rate
+        others = [name for name in found if name != PRODUCTS and not name.startswith("ours")]
+        fastest = min(found[name][0] for name in others)
         for name, (seconds, peak) in found.items():
             share = f"{floor / seconds:.0%}" if "default" not in name else "-"
             memory = f"{peak / 2**20:.0f}" if peak else "-"
