@@ -78,7 +78,7 @@ class Transported:
         m = self.scion.momentum(g, state, step)
         u = self.scion.displacement(m, x, step)
         kept: State = {"m": m, **self._placed(state, u, step, beta_next)}
-        return w + u + (kept["ahead"] * u - state["ahead"] * u_prev), kept
+        return torch.addcmul(w, u, 1 + kept["ahead"]).sub_(state["ahead"] * u_prev), kept
 
     def update_(self, g: Stack, state: State, w: Stack, step: Step) -> None:
         """`update` in place, bit for bit: half its passes over memory."""
@@ -89,7 +89,7 @@ class Transported:
         for own, move, behind, ahead in zip(w, u, back, state["ahead"], strict=True):
             if self.scion.constrained:
                 move.sub_(step.lr * (own - behind))
-            own.add_(move).add_((ahead * move).sub_(behind))
+            own.addcmul_(move, 1 + ahead).sub_(behind)
 
     def _placed(self, state: State, u: Tensor, step: Step, beta_next: float | Tensor) -> State:
         """What is kept of where Y lies, X having moved by u."""
