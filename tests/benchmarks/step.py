@@ -2,7 +2,7 @@
 
 Against torch.optim.Muon, the Scion of pytorch-optimizer, and the floor: the FLOPs of the plain
 form's matrix products over the best bfloat16 matrix-product rate of the same run; the Gram form
-needs fewer on long matrices. Beside it these products themselves, in batches as large as ours, with
+needs fewer on long matrices. Beside it these products themselves, in batches up to the size of ours, with
 nothing else of a step: small ones do not reach that rate. Muon and Scion at equal polynomial (5
 Jordan steps), then our accurate default. Prints a Markdown table of medians; asserts nothing about
 time.
@@ -79,7 +79,10 @@ def jordan_flops(model: nn.Module) -> float:
 
 
 def jordan_products(model: nn.Module, device: torch.device) -> Callable[[], Any]:
-    """The products of 5 Jordan steps in bfloat16, in batches of the size that ours has."""
+    """The products of 5 Jordan steps in bfloat16, in batches up to the size of ours.
+
+    Wide and tall matrices, which a step of ours keeps apart, go together here.
+    """
     hidden = [p for name, p in model.named_parameters() if name.startswith("blocks")]
     kind = "cuda" if device.type == "cuda" else "cpu"
     stacks: list[Tensor] = []
