@@ -2,10 +2,10 @@
 
 Against torch.optim.Muon, the Scion of pytorch-optimizer, and the floor: the FLOPs of the plain
 form's matrix products over the best bfloat16 matrix-product rate of the same run; the Gram form
-needs fewer on long matrices. Beside it these products themselves, in batches up to the size of ours, with
-nothing else of a step: small ones do not reach that rate. Muon and Scion at equal polynomial (5
-Jordan steps), then our accurate default. Prints a Markdown table of medians; asserts nothing about
-time.
+needs fewer on long matrices. Beside it these products themselves, in batches up to the size of
+ours, with nothing else of a step: small ones do not reach that rate. Muon and Scion at equal
+polynomial (5 Jordan steps), then our accurate default. Prints a Markdown table of medians; asserts
+nothing about time.
 
     python tests/benchmarks/step.py [--widths 64 256 768] [--layers 12] [--repeats 5] [--device cpu]
 """
