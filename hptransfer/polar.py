@@ -1,8 +1,5 @@
 """The polar factor U V^T of M = U S V^T: by SVD, Newton-Schulz (Muon) or Polar Express."""
 
-import contextlib
-from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -55,8 +52,8 @@ GRAM_STEPS_BFLOAT16 = 2
 # bfloat16 1.4 times at 4, Jordan's five steps at 256 and 768.
 GRAM_ASPECT = 3
 # Polar Express takes its first steps in bfloat16 in the plain form, for they amplify rounding most:
-# <M, D> / ||M||_* is 0.99958 without the Gram form, 0.99956 with it from the fifth step on, 0.99939
-# from the fourth on (256 x 1024, k^-1.5).
+# <M, D> / ||M||_* is 0.9995 without the Gram form and with it from the fifth step on, 0.9993 from
+# the fourth on, 0.998 from the third on (256 x 1024, k^-1.5; float32 0.9997).
 PLAIN_STEPS = 4
 
 # Frobenius norms between which no square that counts leaves the range of float32, and the longest
@@ -90,15 +87,15 @@ def polar(
     `svd`: float64, the reference. `jordan`: Muon's polynomial, 5 steps unless told otherwise.
     `polar_express`: 8 quintic steps unless told otherwise; with 8, `||D||_op` is within 1e-3 of 1
     and `<M, D> >= 0.999 ||M||_*`, unless the spectrum is so steep that small singular values carry
-    the nuclear norm (0.989 for k^-1.5 at width 1024).
+    the nuclear norm (0.988 for k^-1.5 at width 1024, 0.989 in float32).
 
-    `mixed` takes the middle steps of Polar Express in bfloat16; the first and the last keep a
-    float32 x, and their products round their factors alone (`_mixed`). `<M, D>` then stays within
-    5e-4 of the float32 result, in the Gram form within 1e-3, its worst case being rank one
-    (measured here, not from the paper). A side below BFLOAT16_ROWS, or fewer than three steps, stay
-    in float32. Of `jordan` it takes every step in bfloat16, as published; so does `bfloat16` of
-    both. M is normalised before it is rounded, in float32 at least, and a float64 M stays in
-    float64.
+    `mixed` takes the products of Polar Express in bfloat16, and the first and the last step so that
+    their rounding does not count (`_first_in_bfloat16`, `_last_in_bfloat16`; both are ours).
+    `<M, D>` then stays within 5e-4 of the float32 result, in the Gram form within 1e-3, its worst
+    case being rank one (measured here, not from the paper). A side below BFLOAT16_ROWS, or fewer
+    than three steps, stay in float32. Of `jordan` it takes every step in bfloat16, as published; so
+    does `bfloat16` of both. M is normalised before it is rounded, in float32 at least, and a
+    float64 M stays in float64.
 
     `gram` iterates on the Gram matrix of the smaller side, which saves work on long matrices: every
     step of `jordan` and of Polar Express in float32, of its steps in bfloat16 those from
@@ -179,59 +176,49 @@ def _iterated(
     single = x.dtype == torch.float32
     gram = form == "gram" or (form == "auto" and single and long >= GRAM_ASPECT * short)
     if single and (dtype == "bfloat16" or (dtype == "mixed" and method == "jordan")):
-        x = x.bfloat16()  # rounded first: half the bytes to turn
+        x = x.bfloat16()
         gram = gram and method == "jordan" and (form == "gram" or short >= BFLOAT16_ROWS)
     elif single and dtype == "mixed" and short >= BFLOAT16_ROWS and len(rows) > 2:
-        return _turned(x, partial(_mixed, rows=rows, gram=gram))
-    return _in_gram_form(x, rows) if gram else _turned(x, partial(_quintic, rows=rows))
-
-
-def _turned(x: Tensor, steps: Callable[[Tensor], Tensor]) -> Tensor:
-    """`steps` of x with its smaller side first."""
-    if x.shape[-2] <= x.shape[-1]:
-        return steps(x.contiguous())
-    return steps(x.mT.contiguous()).mT.contiguous()
+        return _mixed(x, rows, gram)
+    return (_in_gram_form if gram else _quintic)(x, rows)
 
 
 def _mixed(x: Tensor, rows: tuple[Row, ...], gram: bool) -> Tensor:
-    """Every step at the speed of bfloat16 products, its result near that of float32.
-
-    First: a x keeps its precision and the Gram matrix its float32 sums, or the rounding of a
-    dominant direction would be amplified up to the size of the small ones. Last: with E = 1 - A,
-    (a + b A + c A^2) x = (a+b+c) x + C x and C = -(b + 2c) E + c E^2, where x, a bfloat16, is exact
-    and C is small once x is nearly orthogonal; C is multiplied in two parts, so that its rounding
-    does not count.
-    """
-    with short_factors():
-        x = _quintic(x, rows[:1])
+    """Every step in bfloat16 products, the result near that of float32."""
+    x = _first_in_bfloat16(x, rows[0])
     plain = PLAIN_STEPS if gram else len(rows)
-    x = _quintic(x.bfloat16(), rows[1:-1][: plain - 1])
-    x = _in_gram_form(x, rows[plain:-1]).float()
-    a, b, c = rows[-1]
-    with short_factors():
-        e = torch.bmm(x, x.mT).neg_()
-        e.diagonal(dim1=-2, dim2=-1).add_(1)
-        small = torch.baddbmm(e, e, e, beta=-(b + 2 * c), alpha=c)
-        leading = small.bfloat16().float()
-        rest = torch.bmm(small.sub_(leading), x)
-        return torch.baddbmm(x, leading, x, beta=a + b + c).add_(rest)
+    x = _quintic(x, rows[1:-1][: plain - 1])
+    return _last_in_bfloat16(_in_gram_form(x, rows[plain:-1]), rows[-1])
 
 
-@contextlib.contextmanager
-def short_factors() -> Iterator[None]:
-    """Float32 products whose factors are rounded to bfloat16 (CPU) or TF32 (CUDA), and the sums
-    and results are not: 3 times as fast in float32 on a CPU with bfloat16 units. Without such units
-    they are ordinary float32 products."""
-    on_cpu = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
-    short = {on_cpu: "bf16", torch.backends.cuda.matmul: "tf32"}
-    kept = {place: place.fp32_precision for place in short}
-    try:
-        for place, precision in short.items():
-            place.fp32_precision = precision
-        yield
-    finally:
-        for place, precision in kept.items():
-            place.fp32_precision = precision
+def _first_in_bfloat16(x: Tensor, row: Row) -> Tensor:
+    """(a + b A + c A^2) h + a (x - h) with A = h h^T, h the bfloat16 of x, which is overwritten.
+
+    The steps amplify what is small in x up to 1000 times, and the rounding x - h with it: its part
+    in the linear term, the only one that counts there, is added. The rounding of A is harmless: it
+    turns the whole result from one side, by no more than itself.
+    """
+    a, b, c = row
+    h = x.bfloat16()
+    gram = _gram(h)
+    poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    return _times(poly, h, a).add_(x.sub_(h).bfloat16(), alpha=a)
+
+
+def _last_in_bfloat16(x: Tensor, row: Row) -> Tensor:
+    """(a + b A + c A^2) x as (a+b+c) x + E y with E = 1 - A, y = c E x - (b+2c) x; float32.
+
+    E, y and E y are rounded once each, from float32 sums. Nearly orthogonal rows leave little of E,
+    and of its rounding. Singular values that are still small leave more: it adds up to 8e-4 to
+    ||D||_op (any share of them, 128 to 1024 rows); c E^2 - (b+2c) E, rounded before it is
+    multiplied into x, would add twice that.
+    """
+    a, b, c = row
+    n = min(x.shape[-2:])
+    one = torch.eye(n, dtype=x.dtype, device=x.device).expand(len(x), n, n)
+    e = _gram(x, one, alpha=-1.0)
+    y = _times(e, x, beta=-(b + 2 * c), alpha=c)
+    return _times(e, y).float().add_(x.float(), alpha=a + b + c)
 
 
 def _quintic(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
@@ -242,14 +229,14 @@ def _quintic(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
     """
     gram = poly = spare = None
     for t, (a, b, c) in enumerate(rows):
-        gram = torch.bmm(x, x.mT, out=gram)
+        gram = _gram(x, out=gram)
         poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=poly)
-        x, spare = torch.baddbmm(x, poly, x, beta=a, out=spare), x if t else None
+        x, spare = _times(poly, x, a, out=spare), x if t else None
     return x
 
 
 def _in_gram_form(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
-    """The same steps on x of either side smaller, begun again after GRAM_STEPS, then more often."""
+    """The same steps, begun again after GRAM_STEPS, then more often."""
     later = GRAM_STEPS_BFLOAT16 if x.dtype == torch.bfloat16 else GRAM_STEPS
     starts = [0, *range(GRAM_STEPS, len(rows), later), len(rows)]
     for start, end in pairwise(starts):
@@ -258,23 +245,43 @@ def _in_gram_form(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
 
 
 def _quintic_of_gram(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
-    """The same steps as x <- Q x: P = a + b A + c A^2, Q <- P Q, A <- P A P, all (d, d).
-
-    A tall x is not turned: its steps are x <- x Q with A = x^T x.
-    """
+    """The same steps as x <- Q x: P = a + b A + c A^2, Q <- P Q, A <- P A P, all (d, d)."""
     if not rows:
         return x
-    tall = x.shape[-2] > x.shape[-1]
-    gram = torch.bmm(x.mT, x) if tall else torch.bmm(x, x.mT)
-    total = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device).expand_as(gram)
+    gram = total = _gram(x)
     for t, (a, b, c) in enumerate(rows):
         poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         # a is added outside the products, where it keeps its full precision
-        total = torch.baddbmm(total, poly, total, beta=a)
+        if t:
+            total = torch.baddbmm(total, poly, total, beta=a)
+        else:
+            total = poly.clone()
+            diagonal = total.diagonal(dim1=-2, dim2=-1)
+            diagonal.copy_(diagonal.double() + a)  # a bfloat16 would round a itself
         if t + 1 < len(rows):
             half_way = torch.baddbmm(gram, poly, gram, beta=a)
             gram = torch.baddbmm(half_way, half_way, poly, beta=a)
-    return torch.bmm(x, total) if tall else torch.bmm(total, x)
+    return _times(total, x)
+
+
+def _gram(
+    x: Tensor, add: Tensor | None = None, alpha: float = 1.0, out: Tensor | None = None
+) -> Tensor:
+    """add + alpha A of A = x x^T, or x^T x of a tall x, the smaller; (batch, d, d)."""
+    left, right = (x.mT, x) if x.shape[-2] > x.shape[-1] else (x, x.mT)
+    if add is None:
+        return torch.bmm(left, right, out=out)
+    return torch.baddbmm(add, left, right, alpha=alpha, out=out)
+
+
+def _times(
+    p: Tensor, x: Tensor, beta: float = 0.0, alpha: float = 1.0, out: Tensor | None = None
+) -> Tensor:
+    """beta x + alpha P x, P (batch, d, d) on the smaller side of x: x P of a tall x."""
+    left, right = (x, p) if x.shape[-2] > x.shape[-1] else (p, x)
+    if beta == 0:
+        return torch.bmm(left, right, out=out)
+    return torch.baddbmm(x, left, right, beta=beta, alpha=alpha, out=out)
 
 
 def _svd(m: Tensor) -> Tensor:

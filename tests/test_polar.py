@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import vmap
 
-from hptransfer.polar import PolarDtype, PolarForm, PolarMethod, polar, short_factors
+from hptransfer.polar import PolarDtype, PolarForm, PolarMethod, polar
 from hptransfer.registry import InputError
 
 few = settings(max_examples=12)
@@ -183,14 +183,14 @@ def test_steps_in_bfloat16_turn_a_direction_by_less_than_two_percent() -> None:
 
 
 @pytest.mark.parametrize(("n", "name", "most"), [(512, "power law", 5e-4), (768, "rank one", 1e-3)])
-def test_the_outer_mixed_steps_are_as_good_as_in_float32(n: int, name: str, most: float) -> None:
+def test_the_outer_mixed_steps_lose_little_to_rounding(n: int, name: str, most: float) -> None:
     spectrum = SPECTRA[name](256)
     m = with_spectrum(256, n, spectrum).float()
     exact, mixed = polar(m, dtype="float32", form="plain"), polar(m, dtype="mixed")
     lost = (m.double() * (exact - mixed).double()).sum() / spectrum.sum()
-    assert lost < most  # 8e-4 of the power law with the first one in bfloat16
+    assert lost < most  # 8e-4 of the power law with a first step as any other
     size = torch.linalg.matrix_norm(mixed.double(), ord=2).item()
-    assert size == pytest.approx(1.0, abs=1e-4)  # 1.003 with the last one in bfloat16
+    assert size == pytest.approx(1.0, abs=5e-4)  # 1.003 with a last step as any other
     for steps in (1, 2):
         exact = polar(m, dtype="float32", steps=steps)
         assert torch.equal(polar(m, dtype="mixed", steps=steps), exact)
@@ -247,21 +247,6 @@ def test_the_norm_of_a_large_matrix_is_not_lost_in_its_sum() -> None:
         m = torch.full(shape, 0.3)
         exact = polar(m.double(), "jordan", steps=1).float()
         torch.testing.assert_close(polar(m, "jordan", "float32", 1), exact, rtol=5e-5, atol=0)
-
-
-def test_mixed_steps_leave_the_precision_of_other_products_alone() -> None:
-    def precisions() -> list[str]:
-        places = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)  # pyright: ignore[reportAttributeAccessIssue]
-        return [place.fp32_precision for place in places]
-
-    before = precisions()
-    polar(matrix(0, 1, 160, 160, dtype=torch.float32))
-    assert precisions() == before
-    with short_factors():
-        assert precisions() == ["bf16", "tf32"]
-    with pytest.raises(ValueError, match="inside"), short_factors():
-        raise ValueError("inside")
-    assert precisions() == before
 
 
 @pytest.mark.parametrize("shape", [(520, 130), (130, 520)])
