@@ -88,12 +88,14 @@ class Store:
                 if os.write(self._fd, data) < len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(self._fd)
-            except BaseException:
+            except BaseException as error:
                 # What a failed write left must not end up before another line: cut it off, and
                 # where even that fails leave it as the last line of a file nobody appends to.
+                # A line that an interrupt found whole is a finished run.
                 fd, self._fd = self._fd, None
                 with contextlib.suppress(OSError):
-                    os.ftruncate(fd, before)
+                    if isinstance(error, OSError) or os.fstat(fd).st_size < before + len(data):
+                        os.ftruncate(fd, before)
                 os.close(fd)
                 raise
 

@@ -295,6 +295,23 @@ def test_a_full_disk_is_an_error_and_leaves_no_torn_line(
     assert Store(tmp_path, "x").frame()["seed"].tolist() == [0, 2]
 
 
+@pytest.mark.parametrize(("name", "kept"), [("fsync", [0, 1, 2]), ("write", [0, 2])])
+def test_an_interrupt_while_a_record_is_written_loses_no_whole_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kept: list[int]
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    store = Store(tmp_path, "x")
+    store.append(record(0))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.append(record(1))
+    store.append(record(2))
+    assert sorted(Store(tmp_path, "x").frame()["seed"]) == kept
+
+
 def test_a_read_only_folder_can_be_read_but_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
