@@ -1,5 +1,7 @@
 """The polar factor U V^T of M = U S V^T: by SVD, Newton-Schulz (Muon) or Polar Express."""
 
+import contextlib
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -216,9 +218,23 @@ def _last_in_bfloat16(x: Tensor, row: Row) -> Tensor:
     a, b, c = row
     n = min(x.shape[-2:])
     one = torch.eye(n, dtype=x.dtype, device=x.device).expand(len(x), n, n)
-    e = _gram(x, one, alpha=-1.0)
+    with sums_in_float32():
+        e = _gram(x, one, alpha=-1.0)
     y = _times(e, x, beta=-(b + 2 * c), alpha=c)
     return _times(e, y).float().add_(x.float(), alpha=a + b + c)
+
+
+@contextlib.contextmanager
+def sums_in_float32() -> Iterator[None]:
+    """Products of bfloat16 matrices whose sums stay in float32 on CUDA too, which may otherwise add
+    parts of them in bfloat16 (split-K)."""
+    place, name = torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"
+    kept = getattr(place, name), getattr(place, f"{name}_split_k")
+    setattr(place, name, (False, kept[1]))
+    try:
+        yield
+    finally:
+        setattr(place, name, kept)
 
 
 def _quintic(x: Tensor, rows: tuple[Row, ...]) -> Tensor:

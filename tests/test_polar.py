@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import vmap
 
-from hptransfer.polar import PolarDtype, PolarForm, PolarMethod, polar
+from hptransfer.polar import PolarDtype, PolarForm, PolarMethod, polar, sums_in_float32
 from hptransfer.registry import InputError
 
 few = settings(max_examples=12)
@@ -247,6 +247,37 @@ def test_the_norm_of_a_large_matrix_is_not_lost_in_its_sum() -> None:
         m = torch.full(shape, 0.3)
         exact = polar(m.double(), "jordan", steps=1).float()
         torch.testing.assert_close(polar(m, "jordan", "float32", 1), exact, rtol=5e-5, atol=0)
+
+
+def test_float32_sums_are_asked_for_where_they_count_alone() -> None:
+    place, name = torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"
+
+    def setting() -> tuple[bool, bool]:
+        return getattr(place, name), getattr(place, f"{name}_split_k")
+
+    before = setting()
+    for kept in ((True, True), (False, True), (False, False)):  # all that there are
+        setattr(place, name, kept)
+        with sums_in_float32():
+            assert setting() == (False, kept[1])
+        assert setting() == kept
+        with pytest.raises(ValueError, match="inside"), sums_in_float32():
+            raise ValueError("inside")
+        assert setting() == kept
+    setattr(place, name, before)
+
+
+@pytest.mark.gpu
+@every_spectrum
+@pytest.mark.parametrize("shape", [(256, 256), (2048, 512), (512, 4096), (1024, 1024)], ids=str)
+def test_the_default_is_accurate_on_a_gpu(
+    shape: tuple[int, int], spectrum: Callable[[int], Tensor]
+) -> None:
+    m = with_spectrum(*shape, spectrum(min(shape)))
+    exact = polar(m.float().cuda(), dtype="float32").double().cpu()
+    d = polar(m.float().cuda()).double().cpu()
+    assert torch.linalg.matrix_norm(d, ord=2).item() == pytest.approx(1.0, abs=1e-3)
+    assert (m * (exact - d)).sum() <= 1e-3 * torch.linalg.matrix_norm(m, ord="nuc")
 
 
 @pytest.mark.parametrize("shape", [(520, 130), (130, 520)])
