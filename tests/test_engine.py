@@ -15,7 +15,7 @@ import torch
 from hptransfer import engine, estimate
 from hptransfer.build import Described, describe_params
 from hptransfer.engine import Progress, Snapshot
-from hptransfer.lanes import Lanes
+from hptransfer.lanes import GROUP_ELEMENTS, GROUP_LEAST, Lanes
 from hptransfer.registry import InputError
 from hptransfer.spec import Param, RunRecord, RunSpec
 from units import (
@@ -146,6 +146,29 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     again = [m for m in messages if isinstance(m, RunRecord)]
     assert [numbers(r) for r in again] == [numbers(r) for r in whole]
     assert [r.flops for r in again] == [r.flops for r in whole]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("optimizer", ["adamw", "scion_light", "transported_scion"])
+def test_a_snapshot_of_a_device_that_groups_otherwise_is_gone_on_from(
+    optimizer: str, n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = ladder(spec(optimizer, "gpt"), n)
+    whole = records(unit)
+    path = tmp_path / "snapshot.pt"
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setitem(GROUP_ELEMENTS, "cpu", 1)
+        elsewhere.setitem(GROUP_LEAST, "cpu", 1)
+        for message in engine.train(unit, data_for("gpt"), CPU, snapshot_seconds=0):
+            if isinstance(message, Snapshot) and message.step == 4:
+                message.write(path)
+                break
+    groups = torch.load(path, weights_only=True)["groups"]
+    assert len(groups) > len(lanes(unit, data_for("gpt")).groups)
+    messages = list(engine.train(unit, data_for("gpt"), CPU, resume=path))
+    assert [m.step for m in messages if isinstance(m, Progress)] == [5, 6]
+    ends = [m.loss for m in messages if isinstance(m, RunRecord)]
+    assert ends == pytest.approx([r.loss for r in whole], rel=1e-4)
 
 
 def test_a_snapshot_comes_after_its_time_and_never_after_the_last_step() -> None:
