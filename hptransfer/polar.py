@@ -17,6 +17,7 @@ PolarDtype = Literal["float32", "mixed", "bfloat16"]
 PolarForm = Literal["auto", "plain", "gram"]
 Row = tuple[float, float, float]
 
+WITH_BFLOAT16 = ("AVX512", "SVE256")
 BFLOAT16_ROWS = 128  # a smaller side below this is faster in float32 on CPU (1.8 times at 32)
 
 # Jordan 2024 (Muon), one quintic for every step; singular values end in [0.47, 1.20].
@@ -96,8 +97,8 @@ def polar(
     `<M, D>` then stays within 5e-4 of the float32 result, in the Gram form within 1e-3, its worst
     case being rank one (measured here, not from the paper). A side below BFLOAT16_ROWS, or fewer
     than three steps, stay in float32. Of `jordan` it takes every step in bfloat16, as published; so
-    does `bfloat16` of both. M is normalised before it is rounded, in float32 at least, and a
-    float64 M stays in float64.
+    does `bfloat16` of both. On a CPU where bfloat16 does not pay `mixed` is float32. M is
+    normalised before it is rounded, in float32 at least, and a float64 M stays in float64.
 
     `gram` iterates on the Gram matrix of the smaller side, which saves work on long matrices: every
     step of `jordan` and of Polar Express in float32, of its steps in bfloat16 those from
@@ -177,12 +178,22 @@ def _iterated(
     short, long = sorted(x.shape[-2:])
     single = x.dtype == torch.float32
     gram = form == "gram" or (form == "auto" and single and long >= GRAM_ASPECT * short)
-    if single and (dtype == "bfloat16" or (dtype == "mixed" and method == "jordan")):
+    mixed = single and dtype == "mixed" and bfloat16_pays(x.device)
+    if (single and dtype == "bfloat16") or (mixed and method == "jordan"):
         x = x.bfloat16()
         gram = gram and method == "jordan" and (form == "gram" or short >= BFLOAT16_ROWS)
-    elif single and dtype == "mixed" and short >= BFLOAT16_ROWS and len(rows) > 2:
+    elif mixed and short >= BFLOAT16_ROWS and len(rows) > 2:
         return _mixed(x, rows, gram)
     return (_in_gram_form if gram else _quintic)(x, rows)
+
+
+def bfloat16_pays(device: torch.device) -> bool:
+    """Whether products of bfloat16 matrices are no slower than of float32 ones.
+
+    A CPU whose vectors are narrower has no kernels for them and takes 20 times as long (kernels of
+    AVX2, 4 x 256 x 256 and 2 x 768 x 768).
+    """
+    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability() in WITH_BFLOAT16
 
 
 def _mixed(x: Tensor, rows: tuple[Row, ...], gram: bool) -> Tensor:

@@ -29,6 +29,12 @@ FORMS: tuple[PolarForm, ...] = "gram", "plain"
 every_form = pytest.mark.parametrize("form", FORMS)
 
 
+@pytest.fixture(autouse=True)
+def _fast_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps in bfloat16 on every machine, also where they are slow."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+
 def matrix(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
@@ -172,6 +178,18 @@ def test_jordan_is_bfloat16_unless_float32_is_asked_for() -> None:
     single = polar(m, "jordan", "float32")
     torch.testing.assert_close(single, exact, rtol=0, atol=1e-5)
     assert 1e-3 < (published - exact).norm() / exact.norm() < 0.05
+
+
+@every_iteration
+def test_a_cpu_without_bfloat16_kernels_takes_float32(
+    method: PolarMethod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m = matrix(4, 160, 192, dtype=torch.float32)
+    assert not torch.equal(polar(m, method), polar(m, method, "float32"))
+    rounded = polar(m, method, "bfloat16")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert torch.equal(polar(m, method), polar(m, method, "float32"))
+    assert torch.equal(polar(m, method, "bfloat16"), rounded), "where it is asked for"
 
 
 def test_steps_in_bfloat16_turn_a_direction_by_less_than_two_percent() -> None:
