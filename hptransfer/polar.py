@@ -197,11 +197,11 @@ def bfloat16_pays(device: torch.device) -> bool:
 
 
 def _mixed(x: Tensor, rows: tuple[Row, ...], gram: bool) -> Tensor:
-    """Every step in bfloat16 products, the result near that of float32."""
-    x = _first_in_bfloat16(x, rows[0])
+    """Every step in bfloat16 products, the result near that of float32 and in the memory of x."""
+    y = _first_in_bfloat16(x, rows[0])
     plain = PLAIN_STEPS if gram else len(rows)
-    x = _quintic(x, rows[1:-1][: plain - 1])
-    return _last_in_bfloat16(_in_gram_form(x, rows[plain:-1]), rows[-1])
+    y = _quintic(y, rows[1:-1][: plain - 1])
+    return _last_in_bfloat16(_in_gram_form(y, rows[plain:-1]), rows[-1], out=x)
 
 
 def _first_in_bfloat16(x: Tensor, row: Row) -> Tensor:
@@ -215,11 +215,12 @@ def _first_in_bfloat16(x: Tensor, row: Row) -> Tensor:
     h = x.bfloat16()
     gram = _gram(h)
     poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-    return _times(poly, h, a).add_(x.sub_(h).bfloat16(), alpha=a)
+    y = _times(poly, h, a)
+    return y.add_(h.copy_(x.sub_(h)), alpha=a)
 
 
-def _last_in_bfloat16(x: Tensor, row: Row) -> Tensor:
-    """(a + b A + c A^2) x as (a+b+c) x + E y with E = 1 - A, y = c E x - (b+2c) x; float32.
+def _last_in_bfloat16(x: Tensor, row: Row, out: Tensor) -> Tensor:
+    """(a + b A + c A^2) x as (a+b+c) x + E y with E = 1 - A, y = c E x - (b+2c) x; float32 `out`.
 
     E, y and E y are rounded once each, from float32 sums. Nearly orthogonal rows leave little of E,
     and of its rounding. Singular values that are still small leave more: it adds up to 8e-4 to
@@ -232,7 +233,7 @@ def _last_in_bfloat16(x: Tensor, row: Row) -> Tensor:
     with sums_in_float32():
         e = _gram(x, one, alpha=-1.0)
     y = _times(e, x, beta=-(b + 2 * c), alpha=c)
-    return _times(e, y).float().add_(x.float(), alpha=a + b + c)
+    return out.copy_(_times(e, y)).add_(x, alpha=a + b + c)
 
 
 @contextlib.contextmanager
