@@ -27,6 +27,7 @@ from hptransfer.spec import RunRecord, RunSpec, digest
 
 CURVE_POINTS = 50
 SNAPSHOT_SECONDS = 120.0
+SNAPSHOT_FORMAT = 2  # 2: groups name their parameters
 
 
 @dataclass(frozen=True)
@@ -235,15 +236,17 @@ def _writer(
     lanes: Lanes, step: int, seconds: float, keys: tuple[str, ...]
 ) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        torch.save({"keys": keys, "step": step, "seconds": seconds, **lanes.snapshot()}, path)
+        head = {"format": SNAPSHOT_FORMAT, "keys": keys, "step": step, "seconds": seconds}
+        torch.save({**head, **lanes.snapshot()}, path)
 
     return write
 
 
 def _resume(lanes: Lanes, path: Path) -> tuple[int, float] | None:
-    """Load a snapshot in place; None (start anew) where it belongs to other runs."""
+    """Load a snapshot in place; None (start anew) if it is of other runs or another version."""
     saved = torch.load(path, map_location=lanes.device, weights_only=True)
-    if tuple(saved["keys"]) != tuple(spec.key for spec in lanes.specs):
+    keys = tuple(spec.key for spec in lanes.specs)
+    if saved.get("format") != SNAPSHOT_FORMAT or tuple(saved["keys"]) != keys:
         return None
     lanes.restore(saved)
     return saved["step"], saved["seconds"]

@@ -17,7 +17,7 @@ PolarDtype = Literal["float32", "mixed", "bfloat16"]
 PolarForm = Literal["auto", "plain", "gram"]
 Row = tuple[float, float, float]
 
-WITH_BFLOAT16 = ("AVX512", "SVE256")
+WITH_BFLOAT16 = ("AVX512", "SVE256")  # as torch names CPUs; only the first was measured
 BFLOAT16_ROWS = 128  # a smaller side below this is faster in float32 on CPU (1.8 times at 32)
 
 # Jordan 2024 (Muon), one quintic for every step; singular values end in [0.47, 1.20].
@@ -307,7 +307,7 @@ def _times(
 ) -> Tensor:
     """beta x + alpha P x, P (batch, d, d) on the smaller side of x: x P of a tall x."""
     left, right = (x, p) if x.shape[-2] > x.shape[-1] else (p, x)
-    if beta == 0:
+    if beta == 0 and alpha == 1:
         return torch.bmm(left, right, out=out)
     return torch.baddbmm(x, left, right, beta=beta, alpha=alpha, out=out)
 

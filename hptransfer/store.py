@@ -89,9 +89,8 @@ class Store:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(self._fd)
             except BaseException as error:
-                # What a failed write left must not end up before another line: cut it off, and
-                # where even that fails leave it as the last line of a file nobody appends to.
-                # A line that an interrupt found whole is a finished run.
+                # A torn line must not end up before another: cut it off, or where even that fails
+                # leave it as the last of its file. One that an interrupt found whole counts.
                 fd, self._fd = self._fd, None
                 with contextlib.suppress(OSError):
                     if isinstance(error, OSError) or os.fstat(fd).st_size < before + len(data):

@@ -15,7 +15,7 @@ import torch
 from hptransfer import engine, estimate
 from hptransfer.build import Described, describe_params
 from hptransfer.engine import Progress, Snapshot
-from hptransfer.lanes import GROUP_ELEMENTS, GROUP_LEAST, Lanes
+from hptransfer.lanes import GROUP_ELEMENTS, Lanes
 from hptransfer.registry import InputError
 from hptransfer.spec import Param, RunRecord, RunSpec
 from units import (
@@ -158,11 +158,8 @@ def test_a_snapshot_of_a_device_that_groups_otherwise_is_gone_on_from(
     path = tmp_path / "snapshot.pt"
     with monkeypatch.context() as elsewhere:
         elsewhere.setitem(GROUP_ELEMENTS, "cpu", 1)
-        elsewhere.setitem(GROUP_LEAST, "cpu", 1)
-        for message in engine.train(unit, data_for("gpt"), CPU, snapshot_seconds=0):
-            if isinstance(message, Snapshot) and message.step == 4:
-                message.write(path)
-                break
+        training = engine.train(unit, data_for("gpt"), CPU, snapshot_seconds=0)
+        next(m for m in training if isinstance(m, Snapshot) and m.step == 4).write(path)
     groups = torch.load(path, weights_only=True)["groups"]
     assert len(groups) > len(lanes(unit, data_for("gpt")).groups)
     messages = list(engine.train(unit, data_for("gpt"), CPU, resume=path))
@@ -181,13 +178,16 @@ def test_a_snapshot_comes_after_its_time_and_never_after_the_last_step() -> None
     assert not any(isinstance(m, Snapshot) for m in seldom)
 
 
-def test_a_snapshot_of_other_runs_starts_anew(tmp_path: Path) -> None:
+def test_a_snapshot_of_other_runs_or_another_version_starts_anew(tmp_path: Path) -> None:
     run, path = spec("adamw", "mlp"), tmp_path / "snapshot.pt"
     for message in engine.train([run], data_for("mlp"), CPU, snapshot_seconds=0):
         if isinstance(message, Snapshot):
             message.write(path)
     other = run.point(-5.0, 0)
     assert numbers(records([other], resume=path)[0]) == numbers(records([other])[0])
+    older = {k: v for k, v in torch.load(path, weights_only=True).items() if k != "format"}
+    torch.save({**older, "seconds": 1000.0}, path)
+    assert records([run], resume=path)[0].seconds < 1000
 
 
 def test_the_time_before_an_interruption_counts(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -267,7 +268,9 @@ def test_the_norm_of_a_large_matrix_is_not_lost_in_its_sum() -> None:
         torch.testing.assert_close(polar(m, "jordan", "float32", 1), exact, rtol=5e-5, atol=0)
 
 
-def test_float32_sums_are_asked_for_where_they_count_alone() -> None:
+def test_float32_sums_are_asked_for_where_they_count_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     place, name = torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"
 
     def setting() -> tuple[bool, bool]:
@@ -283,6 +286,18 @@ def test_float32_sums_are_asked_for_where_they_count_alone() -> None:
             raise ValueError("inside")
         assert setting() == kept
     setattr(place, name, before)
+
+    seen: list[bool] = []
+    real = torch.baddbmm
+
+    def noted(*factors: Tensor, **how: Any) -> Tensor:
+        seen.append(getattr(place, name))
+        return real(*factors, **how)
+
+    monkeypatch.setattr(torch, "baddbmm", noted)
+    polar(matrix(0, 160, 160, dtype=torch.float32))
+    assert seen.count(False) == 1, "E = 1 - x x^T"
+    assert seen[-2:] == [False, True], "in the last step"
 
 
 @pytest.mark.gpu
