@@ -44,7 +44,13 @@ def build(spec: RunSpec, data: Data, width: int) -> nn.Module:
     factory = registry.load_spec("model", spec.model)
     asked = inspect.signature(factory).parameters
     dims = {k: v for k, v in data.dims.items() if k in asked}
-    model = factory(width, **{**fields, **dims})
+    try:
+        model = factory(width, **{**fields, **dims})
+    except InputError:
+        raise
+    except Exception as error:
+        what = f"model {spec.model['name']!r}: building it at width {width} failed"
+        raise registry.broken(what, error, "another width, or other fields of the model") from None
     if not isinstance(model, nn.Module):
         raise InputError(
             f"model {spec.model['name']!r}: gave a {type(model).__name__}",

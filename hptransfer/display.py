@@ -12,7 +12,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from hptransfer import registry
-from hptransfer.suite import Suite, load_suite, suite_names
+from hptransfer.suite import Suite
+from hptransfer.suitefile import load_suite, suite_names
 
 if TYPE_CHECKING:
     from hptransfer.execute import Event, Expected, Session

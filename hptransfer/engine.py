@@ -4,6 +4,7 @@ import ctypes
 import math
 import os
 import platform
+import re
 import resource
 import socket
 import subprocess
@@ -92,13 +93,13 @@ def pick_device(name: str) -> torch.device:
     """`auto | cpu | cuda[:i]` -> device. Raises InputError where it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name != "cpu" and not name.startswith("cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise InputError(f"--device: got {name!r}, allowed: auto, cpu, cuda, cuda:0, ...")
     if name.startswith("cuda"):
         if not torch.cuda.is_available():
             raise InputError(f"--device: {name}: torch sees no CUDA device", "use --device cpu")
-        _, _, index = name.partition(":")
-        if index and not (index.isdigit() and int(index) < torch.cuda.device_count()):
+        index = name.removeprefix("cuda").removeprefix(":")
+        if index and int(index) >= torch.cuda.device_count():
             raise InputError(
                 f"--device: {name}: not there", f"torch sees {torch.cuda.device_count()} device(s)"
             )

@@ -1,4 +1,4 @@
-"""plan -> pack -> train -> append, until nothing is missing. Local processes, one GPU each."""
+"""plan -> pack -> train -> append, until nothing is missing. Local processes on one device."""
 
 import contextlib
 import json
@@ -19,8 +19,8 @@ from hptransfer.engine import Progress
 from hptransfer.estimate import Estimate, Fit, Speed, calibrate, estimate, fit, memory_of
 from hptransfer.known import Known, sources
 from hptransfer.lanes import vectorises
-from hptransfer.metrics import optimum, select
-from hptransfer.plan import clip_lr, forecast, pack, plan, unit_kind
+from hptransfer.metrics import select
+from hptransfer.plan import forecast, pack, plan, unit_kind
 from hptransfer.registry import BUILTINS, InputError
 from hptransfer.spec import Param, RunRecord, RunSpec
 from hptransfer.store import Store
@@ -105,7 +105,7 @@ class Session:
         self._beside: dict[str, Speed] = {}  # measured beside a run, so for this session alone
 
     def _default_workers(self) -> int:
-        """One process a core on CPU, where oversubscribed threads cost; one a GPU."""
+        """One process a core on CPU, where oversubscribed threads cost; one on a GPU."""
         if self.device.type == "cuda":
             return 1
         return len(os.sched_getaffinity(0))
@@ -131,7 +131,7 @@ class Session:
 
     def how(self, spec: RunSpec) -> Fit:
         """Micro-batch and recomputation with which a run fits. Raises InputError if none does."""
-        room = 0.9 * memory_of(self.device) / (1 if self.device.type == "cuda" else self.workers)
+        room = 0.9 * memory_of(self.device) / self.workers
         found = self._fit(spec, room)
         if found is None:
             self._refuse(spec, room)
@@ -167,7 +167,7 @@ class Session:
         # machine, versions, threads, and what decides the time of a step
         where = (engine.device_name(self.device), self.threads, self.workers)
         kind = _kind(spec, "steps", "schedule", "warmup", "eval_batches", "data")
-        key = Known.key("speed of every worker", sources(), *where, kind)
+        key = Known.key("speed of every worker", sources(), *where, kind, astuple(self.how(spec)))
         found = self._known.get(key)
         if found is not None:
             return Speed(int(found[0]), found[1], found[2])
@@ -234,9 +234,22 @@ class Session:
         """Do everything that is missing. Closing the generator keeps all that was recorded."""
         if self.options.storage is not None:
             self.sync()  # a storage that cannot be used is refused before anything is trained
-        self.store.write_manifest(self.full)
+        self.store.write_manifest(self._reported())
         with self.store.announce():
             yield from self._run()
+
+    def _reported(self) -> Suite:
+        """The suite that the report is to be about: this one.
+
+        But a search alone leaves the targets of the same runs where they were carried before.
+        """
+        kept = self.store.read_manifest()
+        if self.full.targets or kept is None or not kept.targets:
+            return self.full
+        alike = kept.optimizers.keys() == self.full.optimizers.keys() and all(
+            kept.template(label, 1) == self.full.template(label, 1) for label in kept.optimizers
+        )
+        return kept if alike else self.full
 
     def _run(self) -> Iterator[Event]:
         failed: dict[str, Ended] = {}
@@ -318,20 +331,21 @@ class Session:
         return sum(seconds(*other) < whole / 4 for other in pool.reached)
 
     def _end(self, ended: Ended, failed: dict[str, Ended]) -> None:
-        self.store.drop_snapshot(engine.unit_key(ended.unit))
+        if not ended.died:
+            self.store.drop_snapshot(engine.unit_key(ended.unit))
         if not ended.error:
             return
         recorded = set(self.store.frame()["key"])
         for spec in ended.unit:
             if spec.key not in recorded:
                 failed[spec.key] = ended
-                self.store.append(_failure(spec, ended))
+                self.store.append(_failure(spec, ended, self.device, self.threads))
 
     def _seconds(self, specs: list[RunSpec]) -> float:
         return sum(self.speed(spec).run(spec) for spec in specs) / self.workers
 
 
-def _failure(spec: RunSpec, ended: Ended) -> RunRecord:
+def _failure(spec: RunSpec, ended: Ended, device: torch.device, threads: int) -> RunRecord:
     nan = float("nan")
     return RunRecord(
         spec=spec,
@@ -344,37 +358,10 @@ def _failure(spec: RunSpec, ended: Ended) -> RunRecord:
         seconds=0.0,
         flops=0.0,
         peak_memory=0,
-        env=engine.environment(torch.device("cpu"), 1, spec.batch),
+        env={**engine.environment(device, len(ended.unit), spec.batch), "threads": threads},
         finished=time.time(),
         error=ended.traceback or ended.error,
     )
-
-
-def proxy_lines(suite: Suite, results: Path) -> list[str]:
-    """What `transfer` starts from: the lr of every optimizer at the proxy, if there is one."""
-    store = Store(results, suite.name)
-    manifest = store.read_manifest()
-    resolved = suite.resolve(engine.load_data(suite.data).sha256)
-    rows = select(resolved, store.frame())
-    rows = rows[(rows["stage"] == "search") & (rows["status"] != "failed")]
-    lines = []
-    for label in suite.optimizers:
-        own = rows[rows["optimizer"] == label]
-        at_proxy = own[own["n"] == suite.proxy]
-        found = optimum(at_proxy)
-        if found is not None:
-            lr = clip_lr(suite, label, found.log2_lr)
-            where = f"{suite.axis} {suite.proxy} ({found.n_points} points)"
-            lines.append(f"{label}: lr 2^{lr:g} from {where}")
-        elif manifest is not None and len(own):
-            others = ", ".join(str(n) for n in sorted(set(own["n"])))
-            lines.append(
-                f"{label}: not tuned at {suite.axis} {suite.proxy}, which is done first "
-                f"(tuned: {others}; --from takes one of these)"
-            )
-        else:
-            lines.append(f"{label}: not tuned at {suite.axis} {suite.proxy}, which is done first")
-    return lines
 
 
 def _kind(spec: RunSpec, *without: str) -> dict[str, Any]:

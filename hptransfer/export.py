@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,9 +11,9 @@ from hptransfer import engine, registry
 from hptransfer.build import describe_params
 from hptransfer.lanes import vectorises
 from hptransfer.metrics import optimum, select
-from hptransfer.plan import clip_lr
 from hptransfer.registry import InputError
 from hptransfer.spec import RunSpec
+from hptransfer.store import Store
 from hptransfer.suite import Suite
 
 
@@ -44,9 +45,9 @@ def settings(suite: Suite, frame: pd.DataFrame, n: int, labels: list[str]) -> li
         if best is None:
             raise InputError(
                 f"export: {label} has not been tuned at {suite.axis} {suite.proxy}",
-                f"hptransfer tune {suite.name} --optimizer {label}",
+                f"hptransfer tune {suite.address} --width {suite.proxy} --optimizer {label}",
             )
-        spec = suite.template(label, n).point(clip_lr(suite, label, best.log2_lr), 0, **best.hp)
+        spec = suite.template(label, n).point(suite.clip_lr(label, best.log2_lr), 0, **best.hp)
         source = f"tuned at {suite.axis} {suite.proxy} on {best.n_points} learning rates"
         if best.censored:
             source += f", optimum at an edge ({best.censored})"
@@ -56,6 +57,33 @@ def settings(suite: Suite, frame: pd.DataFrame, n: int, labels: list[str]) -> li
         parameters = _parameters(spec, data)
         found.append(Setting(label, spec, *addresses, parameters, data.dims, source))
     return found
+
+
+def proxy_lines(suite: Suite, results: Path) -> list[str]:
+    """What `transfer` starts from: the lr of every optimizer at the proxy, if there is one."""
+    store = Store(results, suite.name)
+    manifest = store.read_manifest()
+    resolved = suite.resolve(engine.load_data(suite.data).sha256)
+    rows = select(resolved, store.frame())
+    rows = rows[(rows["stage"] == "search") & (rows["status"] != "failed")]
+    lines = []
+    for label in suite.optimizers:
+        own = rows[rows["optimizer"] == label]
+        at_proxy = own[own["n"] == suite.proxy]
+        found = optimum(at_proxy)
+        if found is not None:
+            lr = suite.clip_lr(label, found.log2_lr)
+            where = f"{suite.axis} {suite.proxy} ({found.n_points} points)"
+            lines.append(f"{label}: lr 2^{lr:g} from {where}")
+        elif manifest is not None and len(own):
+            others = ", ".join(str(n) for n in sorted(set(own["n"])))
+            lines.append(
+                f"{label}: not tuned at {suite.axis} {suite.proxy}, which is done first "
+                f"(tuned: {others}; --from takes one of these)"
+            )
+        else:
+            lines.append(f"{label}: not tuned at {suite.axis} {suite.proxy}, which is done first")
+    return lines
 
 
 def _parameters(spec: RunSpec, data: engine.Data) -> dict[str, dict[str, Any]]:

@@ -253,7 +253,7 @@ def curves(suite: Suite, rows: pd.DataFrame) -> Figure:
             fresh = parts.get((label, n, "fresh"))
             if best is None or fresh is None:
                 continue
-            mine = fresh[fresh["log2_lr"] == round_lr(best.log2_lr)]
+            mine = fresh[fresh["log2_lr"] == suite.clip_lr(label, best.log2_lr)]
             paths = [np.array(path, float) for path in mine["curve"] if len(path) > 1]
             if not paths:
                 continue
@@ -311,7 +311,7 @@ def drift(suite: Suite, rows: pd.DataFrame) -> Figure:
                     linestyle=(0, (2, 2)) if broken else "-",
                 )  # fmt: skip
             for x, y, b in points:
-                se = b.se if math.isfinite(b.se) else 0.0
+                se = b.se if b.seeds > 1 else 0.0  # the grid's own says nothing of the seeds
                 ax.errorbar(
                     [x], [y], yerr=[1.96 * se], color=colour, marker=MARKS[i % len(MARKS)],
                     markersize=6, fillstyle="none" if b.censored else "full", capsize=3,

@@ -21,7 +21,8 @@ class Known:
         self._path = base / "hptransfer" / "known.json"
         self._values: dict[str, list[Any]] = {}
         with contextlib.suppress(OSError, ValueError):
-            self._values = json.loads(self._path.read_text())
+            found = json.loads(self._path.read_text())
+            self._values = found if isinstance(found, dict) else {}
 
     @staticmethod
     def key(*parts: Any) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from hptransfer import paired
 from hptransfer.spec import LR_STEP, Axis, canonical
@@ -22,7 +23,10 @@ Groups = dict[tuple[str, int, str], pd.DataFrame]
 
 @dataclass(frozen=True)
 class Optimum:
-    """The best learning rate at one axis value; `log2_lr` and `se` in octaves, `loss` in nats."""
+    """The best learning rate at one axis value; `log2_lr` and `se` in octaves, `loss` in nats.
+
+    `seeds`: how many `se` is drawn from. Below 2 it is the grid's alone and knows no seed noise.
+    """
 
     log2_lr: float
     loss: float
@@ -31,6 +35,7 @@ class Optimum:
     censored: Literal["low", "high", "gap"] | None
     n_points: int
     n_diverged: int
+    seeds: int
     hp: dict[str, Any] = field(default_factory=dict)
 
 
@@ -137,8 +142,8 @@ def _vertices(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
     return x[k] + offset
 
 
-def _standard_error(x: np.ndarray, grid: np.ndarray, k: int) -> float:
-    """Octaves: bootstrap over the seeds that all points near the minimum share.
+def _standard_error(x: np.ndarray, grid: np.ndarray, k: int) -> tuple[float, int]:
+    """Octaves: bootstrap over the seeds that all points near the minimum share, and their number.
 
     The spread is scaled by sqrt(S / (S - 1)), since S resampled seeds vary too little. With one
     seed there is nothing to resample; then the grid alone limits the optimum, and the standard
@@ -149,7 +154,7 @@ def _standard_error(x: np.ndarray, grid: np.ndarray, k: int) -> float:
     shared = grid[near][:, ~np.isnan(grid[near]).any(axis=0)]
     seeds = shared.shape[1]
     if seeds < 2:
-        return float((x[k + 1] - x[k - 1]) / 2 / np.sqrt(12))
+        return float((x[k + 1] - x[k - 1]) / 2 / np.sqrt(12)), seeds
     picks = np.random.default_rng(0).integers(seeds, size=(BOOTSTRAP, seeds))
     means, found = shared[:, picks].mean(axis=2), x[near]
     best = means.argmin(axis=0)
@@ -157,7 +162,7 @@ def _standard_error(x: np.ndarray, grid: np.ndarray, k: int) -> float:
     for at in range(1, len(found) - 1):
         vertices[best == at] = _vertices(found, means[:, best == at], at)
     spread = float(np.std(vertices) * np.sqrt(seeds / (seeds - 1)))
-    return max(spread, LR_STEP / np.sqrt(12))
+    return max(spread, LR_STEP / np.sqrt(12)), seeds
 
 
 def optimum(rows: pd.DataFrame) -> Optimum | None:
@@ -183,13 +188,13 @@ def optimum(rows: pd.DataFrame) -> Optimum | None:
     elif max(x[k] - x[k - 1], x[k + 1] - x[k]) > 1.0:
         censored = "gap"
     cliff = bool(found.roofed[max(k - 1, 0) : k + 2].any())
-    at, se = float(x[k]), CLIFF_SE if cliff else float("nan")
+    at, se, seeds = float(x[k]), CLIFF_SE if cliff else float("nan"), 0
     if not cliff and censored is None:
         kept = ~found.roofed  # the minimum and its neighbours are among these
         x, k_kept = x[kept], int(np.argmin(found.mean[kept]))
         at = float(_vertices(x, found.mean[kept, None], k_kept)[0])
-        se = _standard_error(x, found.grid[kept], k_kept)
-    return Optimum(at, float(found.mean[k]), se, cliff, censored, len(found.x), n_diverged)
+        se, seeds = _standard_error(x, found.grid[kept], k_kept)
+    return Optimum(at, float(found.mean[k]), se, cliff, censored, len(found.x), n_diverged, seeds)
 
 
 def _best_trial(rows: pd.DataFrame, n_diverged: int) -> Optimum:
@@ -210,6 +215,7 @@ def _best_trial(rows: pd.DataFrame, n_diverged: int) -> Optimum:
         censored=edge,
         n_points=len(trials),
         n_diverged=n_diverged,
+        seeds=0,
         hp=json.loads(point),
     )
 
@@ -217,8 +223,9 @@ def _best_trial(rows: pd.DataFrame, n_diverged: int) -> Optimum:
 def exponent(suite: Suite, rows: pd.DataFrame) -> pd.DataFrame:
     """alpha: slope of -log2 lr*(n) against log2 n, one row an optimizer; 0 is ideal.
 
-    Least squares over the optima that are not censored, where at least 3 axis values have one. 95%
-    interval from their standard errors, widened by sqrt(chi2 / dof) where they scatter more.
+    Least squares over the optima that are not censored, where at least 3 axis values have one. The
+    95% interval is from their standard errors, times sqrt(chi2 / dof) where they scatter more, with
+    Student's t of dof = values - 2; normal where seeds gave errors that explain the scatter.
     """
     optima = {key: optimum(part) for key, part in groups(rows).items() if key[2] == "search"}
     table: list[dict[str, Any]] = []
@@ -233,8 +240,11 @@ def exponent(suite: Suite, rows: pd.DataFrame) -> pd.DataFrame:
         z = x - x.mean()
         slope = float(z @ y / (z @ z))
         spread = np.sqrt(z**2 @ se**2) / (z @ z)
-        chi2 = (((y - y.mean() - slope * z) / se) ** 2).sum() / (len(used) - 2)
-        half = 1.96 * float(spread * np.sqrt(max(1.0, chi2)))
+        dof = len(used) - 2
+        chi2 = float((((y - y.mean() - slope * z) / se) ** 2).sum()) / dof
+        known = chi2 <= 1 and all(best.seeds > 1 for _, best in used)
+        factor = 1.96 if known else stdtrit(dof, 0.975)
+        half = float(factor * spread * np.sqrt(max(1.0, chi2)))
         out = [n for n, best in mine if (n, best) not in used]
         table.append(
             {
@@ -269,7 +279,8 @@ def basin_width(found: Curve, eps: float) -> tuple[float, bool]:
         return float("nan"), True
     mesh = np.linspace(found.x[0], found.x[-1], round((found.x[-1] - found.x[0]) / FINE) + 1)
     inside = np.interp(mesh, found.x, found.mean) <= found.mean.min() + eps
-    return float(inside.sum() * FINE), bool(inside[0] or inside[-1])
+    length = np.trapezoid(inside.astype(float)) * (mesh[1] - mesh[0])
+    return float(length), bool(inside[0] or inside[-1])
 
 
 def landscape(suite: Suite, rows: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 from hptransfer import bracket
 from hptransfer.bracket import Point
 from hptransfer.metrics import optimum, select
-from hptransfer.spec import RunSpec, canonical, round_lr
+from hptransfer.spec import RunSpec, canonical
 from hptransfer.suite import Suite, fresh_seeds
 
 Propose = Callable[..., list[tuple[Point, int]]]
@@ -34,7 +34,7 @@ def plan(suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose) 
         found = None if missing else optimum(searched)
         if found is None:
             continue
-        carried = clip_lr(suite, label, found.log2_lr)
+        carried = suite.clip_lr(label, found.log2_lr)
         for n in suite.targets:
             wanted = {carried}
             if suite.verify:
@@ -44,16 +44,10 @@ def plan(suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose) 
                 todo += _specs(suite, label, n, [((lr, found.hp), s) for (lr, _), s in pairs])
                 best = None if pairs else optimum(at_n)
                 if best is not None:
-                    wanted.add(clip_lr(suite, label, best.log2_lr))
+                    wanted.add(suite.clip_lr(label, best.log2_lr))
             fresh = [((lr, found.hp), s) for lr in wanted for s in fresh_seeds(suite.fresh_seeds)]
             todo += _specs(suite, label, n, fresh)
     return [spec for key, spec in {spec.key: spec for spec in todo}.items() if key not in known]
-
-
-def clip_lr(suite: Suite, label: str, log2_lr: float) -> float:
-    """The lr that is carried: a vertex rounded to 1/8 octave, inside what the method admits."""
-    low, high = suite.lr_limits(label)
-    return min(max(round_lr(log2_lr), low), high)
 
 
 def _specs(suite: Suite, label: str, n: int, pairs: Iterable[tuple[Point, int]]) -> list[RunSpec]:

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,22 @@ class Part:
         return value
 
 
+@contextlib.contextmanager
+def located(where: str) -> Generator[None]:
+    """Puts `where: ` before the message of an InputError raised inside."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}", error.hint) from None
+
+
+def broken(what: str, error: Exception, hint: str) -> InputError:
+    """Whatever a part of a user's does wrong is wrong input: where and what, on one line."""
+    line = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{line.filename}:{line.lineno}"
+    return InputError(f"{what} at {where}: {type(error).__name__}: {error}", hint)
+
+
 def suggest(got: object, names: Any) -> str:
     """`did you mean 'x'?`, or nothing where no name comes near."""
     pool = names.split(", ") if isinstance(names, str) else [str(name) for name in names]
@@ -166,12 +183,20 @@ def _source(kind: str, where: str, name: str) -> Path:
                 "give the path from where you are, or from where the suite file lies",
             )
         return path
-    try:
-        found = importlib.util.find_spec(where)
-    except (ImportError, ValueError):
-        found = None
-    if found is None or found.origin is None:
-        raise InputError(f"{kind} {name!r}: no module {where}", "is its package installed here?")
+    found = None
+    try:  # a package is imported for its submodule
+        if all(part.isidentifier() for part in where.split(".")):
+            found = importlib.util.find_spec(where)
+    except ModuleNotFoundError:
+        pass
+    except Exception as error:
+        what = f"{kind} {name!r}: importing it failed"
+        raise broken(what, error, f"python -c 'import {where}' shows the same") from None
+    if found is None or not found.has_location or found.origin is None:
+        raise InputError(
+            f"{kind} {name!r}: no module {where} with a source file",
+            "is its package installed here?",
+        )
     return Path(found.origin)
 
 
@@ -355,7 +380,11 @@ def _load(kind: str, name: str, target: str, revision: int | str) -> Any:
     """`revision` is in the cache's key: an edited file is loaded again."""
     module, _, attribute = target.rpartition(":")
     if not module.endswith(".py"):
-        return getattr(importlib.import_module(module), attribute)
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except Exception as error:
+            what = f"{kind} {name!r}: importing it failed"
+            raise broken(what, error, f"python -c 'import {module}' shows the same") from None
     unique = "hptransfer_plugin_" + hashlib.sha256(f"{module}{revision}".encode()).hexdigest()[:12]
     found = importlib.util.spec_from_file_location(unique, module)
     assert found is not None and found.loader is not None
@@ -366,11 +395,7 @@ def _load(kind: str, name: str, target: str, revision: int | str) -> Any:
         sys.path.append(folder)  # so that a plug-in may import its neighbours
     try:
         found.loader.exec_module(loaded)
-    except Exception as error:  # whatever a user's file does wrong is wrong input
-        line = traceback.extract_tb(error.__traceback__)[-1]
-        raise InputError(
-            f"{kind} {name!r}: importing it failed at {line.filename}:{line.lineno}: "
-            f"{type(error).__name__}: {error}",
-            f"python {module} shows the same",
-        ) from None
+    except Exception as error:
+        what = f"{kind} {name!r}: importing it failed"
+        raise broken(what, error, f"python {module} shows the same") from None
     return getattr(loaded, attribute)

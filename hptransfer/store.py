@@ -11,35 +11,25 @@ import fcntl
 import gc
 import itertools
 import json
-import math
 import os
 import re
 import secrets
 import socket
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from hptransfer import lines
 from hptransfer.registry import InputError
 from hptransfer.spec import SCHEMA, RunRecord
-from hptransfer.suite import Suite, parse_suite
+from hptransfer.suite import Suite
+from hptransfer.suitefile import parse_suite
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_LOSSES = ("loss", "train_loss", "train_mean", "loss_init")
-_DEVICE = {"device": "", "lanes": 1, "threads": 1}
-_POINT = ("width", "batch", "steps", "log2_lr", "seed")
-COLUMNS: dict[str, str] = {
-    **dict.fromkeys(("key", "cell", "status", "error", "device"), "str"),
-    **dict.fromkeys(("spec", "env", "curve", "probes"), "object"),
-    **dict.fromkeys(("width", "batch", "steps", "seed", "tokens"), "int64"),
-    **dict.fromkeys(("peak_memory", "lanes", "threads"), "int64"),
-    **dict.fromkeys(("log2_lr", *_LOSSES, "seconds", "flops", "finished"), "float64"),
-}
-_KINDS = {"str": str, "int64": int, "float64": (int, float), "object": object}
 _BATCH = 500  # lines decoded at once: the decoder then shares the strings of equal keys
 _HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
 
@@ -67,16 +57,7 @@ class Store:
 
     def append(self, record: RunRecord) -> None:
         """Write one record and bring it to disk. Raises InputError on a full or read-only disk."""
-        spec = record.spec
-        line = {
-            "schema": SCHEMA,
-            "key": spec.key,
-            "cell": spec.cell,
-            "spec": spec.to_json(),
-            **{f.name: getattr(record, f.name) for f in fields(record) if f.name != "spec"},
-            "curve": list(zip(*record.curve, strict=True)) or [[], []],  # read faster than pairs
-        }
-        data = (json.dumps(_nulls(line), separators=(",", ":"), allow_nan=False) + "\n").encode()
+        data = lines.encode(record)
         with _disk(self._path, "written"):
             if self._fd is None:
                 self._path = self.folder / f"records-{_mark()}.jsonl"
@@ -126,7 +107,7 @@ class Store:
             if held is None or held["status"] == "failed":
                 best[row["key"]] = row
         rows = sorted(best.values(), key=lambda row: (row["finished"], row["key"]))
-        kinds = COLUMNS.items()
+        kinds = lines.COLUMNS.items()
         return pd.DataFrame({n: pd.Series([row[n] for row in rows], dtype=k) for n, k in kinds})
 
     def _read_new(self) -> None:
@@ -148,12 +129,12 @@ class Store:
     def _read(self, path: Path, file: IO[bytes], source: _Source) -> None:
         file.seek(source.offset)
         torn = False
-        while not torn and (lines := list(itertools.islice(file, _BATCH))):
+        while not torn and (found := list(itertools.islice(file, _BATCH))):
             # A line without its end is the last one, whatever a writer has added since.
-            whole = list(itertools.takewhile(lambda line: line.endswith(b"\n"), lines))
-            torn = len(whole) < len(lines)
-            decoded = _decode(path, whole, source.lines)
-            source.rows += [_row(record, f"{path}:{number}") for record, number in decoded]
+            whole = list(itertools.takewhile(lambda line: line.endswith(b"\n"), found))
+            torn = len(whole) < len(found)
+            decoded = lines.decode(path, whole, source.lines)
+            source.rows += [lines.row(record, f"{path}:{number}") for record, number in decoded]
             source.offset += sum(len(line) for line in whole)
             source.lines += len(whole)
             self._frame = None
@@ -182,7 +163,7 @@ class Store:
                 "delete that file; the next run writes it again",
             ) from None
         if suite is None:
-            raise _newer(str(path), schema)
+            raise lines.newer(str(path), schema)
         if suite.name != self.suite:
             raise InputError(
                 f"{path}: got suite {suite.name!r}, needs {self.suite!r}: "
@@ -190,6 +171,14 @@ class Store:
                 "rename the folder back, or name another --results folder",
             )
         return suite
+
+    def check(self) -> None:
+        """Raises InputError where this suite's folder cannot be written."""
+        path = self.folder / f".{_mark()}.tmp"
+        with _disk(path, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            path.unlink()
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of this suite whole or not at all."""
@@ -289,75 +278,6 @@ def stored_suites(root: Path) -> list[str]:
 
 def _mark() -> str:
     return f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _nulls(value: Any) -> Any:
-    """JSON has no infinity and no NaN: null instead."""
-    if isinstance(value, dict):
-        return {key: _nulls(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_nulls(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _row(record: Any, place: str) -> dict[str, Any]:
-    import numpy as np
-
-    if not isinstance(record, dict):
-        raise _damaged(place, "not an object")
-    if record.get("schema", SCHEMA) != SCHEMA:
-        raise _newer(place, record["schema"])
-    try:
-        spec, env = record["spec"], record["env"]
-        row = {
-            **record,
-            **{name: spec[name] for name in _POINT},
-            "tokens": spec["batch"] * spec["steps"] * spec["model"].get("context", 1),
-            "curve": np.array(record["curve"], dtype=np.float64).reshape(2, -1).T,
-            **{name: env.get(name, default) for name, default in _DEVICE.items()},
-        }
-        for name in _LOSSES:
-            if row[name] is None:
-                diverged = name == "loss" and row["status"] == "diverged"
-                row[name] = math.inf if diverged else math.nan
-        for name, dtype in COLUMNS.items():
-            if not isinstance(row[name], _KINDS[dtype]):
-                raise TypeError(f"{name} is {row[name]!r:.40}")
-    except KeyError as error:
-        raise _damaged(place, f"no field {error}") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise _damaged(place, str(error)) from None
-    return {name: row[name] for name in COLUMNS}
-
-
-def _decode(path: Path, lines: list[bytes], before: int) -> list[tuple[Any, int]]:
-    """Records with their line numbers; blank lines are passed over. Raises InputError."""
-    numbered = [(line, before + i) for i, line in enumerate(lines, 1) if not line.isspace()]
-    with contextlib.suppress(ValueError):
-        records = json.loads(b"[" + b",".join(line for line, _ in numbered) + b"]")
-        if len(records) == len(numbered):
-            return [(record, number) for record, (_, number) in zip(records, numbered, strict=True)]
-    records = []
-    for line, number in numbered:
-        try:
-            records.append((json.loads(line), number))
-        except ValueError as error:
-            raise _damaged(f"{path}:{number}", str(error)) from None
-    return records
-
-
-def _damaged(place: str, why: str) -> InputError:
-    return InputError(
-        f"{place}: damaged record line ({why})",
-        "delete that line; its run will be trained again, all others are kept",
-    )
-
-
-def _newer(place: str, schema: Any) -> InputError:
-    return InputError(
-        f"{place}: got schema {schema}, this version reads {SCHEMA}",
-        "it was written by another version of hptransfer: pip install --upgrade hptransfer",
-    )
 
 
 def _listing(folder: Path, pattern: str) -> list[str]:

@@ -1,17 +1,16 @@
 """Suite: one falsifiable claim as data, read from TOML and checked at the edge."""
 
 import json
-import tomllib
-from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hptransfer import registry
 from hptransfer.ranges import LR_OCTAVES, octave_range, search_range
-from hptransfer.registry import InputError, suggest
-from hptransfer.spec import Axis, RunSpec, canonical, cell_of
+from hptransfer.registry import InputError, located, suggest
+from hptransfer.spec import Axis, RunSpec, canonical, cell_of, round_lr
 
+FROM_DATA = ("vocab", "in_shape", "n_classes")  # fields of a model that its data set says
 FRESH_SEED = 1000  # verification seeds start here, so the seeds that chose the lr never judge it
 GROWTH = 4  # octaves by which a start grid may grow at each side
 
@@ -29,7 +28,7 @@ class OptimizerTable(_Table):
     search: dict[str, str] = {}
     schedule: Literal["linear", "constant", "cosine"] | None = None
     warmup: float | None = Field(default=None, ge=0.0, le=1.0)
-    clip: float | None = Field(default=None, ge=0.0)
+    clip: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
     sampler: str | None = None
     trials: int | None = Field(default=None, ge=1)
 
@@ -50,15 +49,18 @@ class OptimizerTable(_Table):
 class Thresholds(_Table):
     """Limits of the verdict: `tol` in nats, `drift` in octaves."""
 
-    tol: float = Field(default=0.01, gt=0)
-    drift: float = Field(default=0.5, gt=0)
+    tol: float = Field(default=0.01, gt=0, allow_inf_nan=False)
+    drift: float = Field(default=0.5, gt=0, allow_inf_nan=False)
 
 
 class Suite(_Table):
     """One falsifiable claim as data. The TOML says what, the command line where and how much.
 
-    `micro_batch` (examples a backward pass) and `recompute` (activations) change no loss beyond
-    rounding and are no part of a run; left out, the memory estimate sets them.
+    `base`: the width at which the learning rate of a width-aware method has its meaning (muP's base
+    width), the proxy's unless told. `source`: what names it on the command line, and `changed` what
+    that changed in the number of runs. `micro_batch` (examples a backward pass) and `recompute`
+    (activations) change no loss beyond rounding and are no part of a run; left out, the memory
+    estimate sets them.
     """
 
     name: str
@@ -75,7 +77,7 @@ class Suite(_Table):
     width: int | None = Field(default=None, ge=1)
     schedule: Literal["linear", "constant", "cosine"] = "linear"
     warmup: float = Field(default=0.0, ge=0.0, le=1.0)
-    clip: float = Field(default=0.0, ge=0.0)
+    clip: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     precision: Literal["float32", "bfloat16"] = "float32"
     micro_batch: int | None = Field(default=None, ge=1)
     recompute: bool | None = None
@@ -91,17 +93,38 @@ class Suite(_Table):
     controls: list[str] = []
     templates: dict[str, dict[str, Any]] = {}
     bounds: dict[str, list[float]] = {}
+    source: str = ""
+    changed: dict[str, int] = {}
 
     @field_validator("model", "data", mode="before")
     @classmethod
     def _name_or_table(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _base_is_the_proxy(cls, table: Any) -> Any:
+        if isinstance(table, dict) and table.get("axis", "width") == "width" and "proxy" in table:
+            return {"base": {"width": table["proxy"]}, **table}
+        return table
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for what in ("model", "data"):
-            if "name" not in getattr(self, what):
-                raise InputError(f"{what}: no name", f'for instance {what} = {{ name = "gpt" }}')
+            if not isinstance(getattr(self, what).get("name"), str):
+                example = {"model": "gpt", "data": "python_source"}[what]
+                raise InputError(
+                    f"{what}: no name, or one that is not a string", f'for instance "{example}"'
+                )
+        for key in FROM_DATA:
+            if key in self.model:
+                raise InputError(f"model.{key}: the data set says what it is", "take the line out")
+        for key, value in self.base.items():
+            if key != "width" or value < 1:
+                raise InputError(
+                    f"base: got {key} = {value}, takes a width of at least 1",
+                    f"for instance base = {{ width = {self.proxy} }}",
+                )
         if self.axis != "width" and self.width is None:
             raise InputError(f"width: missing on the axis {self.axis!r}", "for instance width = 64")
         for label in [*filter(None, [self.negative_control]), *self.controls]:
@@ -157,6 +180,11 @@ class Suite(_Table):
         floor, ceiling = self.bounds[label] if label in self.bounds else self._bounds(label)
         return max(low - GROWTH, floor), min(high + GROWTH, ceiling)
 
+    def clip_lr(self, label: str, log2_lr: float) -> float:
+        """The lr that is carried: a vertex rounded to 1/8 octave, inside what may be tried."""
+        low, high = self.lr_limits(label)
+        return min(max(round_lr(log2_lr), low), high)
+
     def _bounds(self, label: str) -> list[float]:
         part = registry.describe("optimizer", self.optimizers[label].use or label)
         hp = {**part.defaults, **self.optimizers[label].hp}
@@ -183,7 +211,7 @@ class Suite(_Table):
         templates = {}
         for label, table in self.optimizers.items():
             where = f"optimizers.{label}"
-            with _at(where):
+            with located(where):
                 part = registry.describe("optimizer", table.use or label)
             hp = part.resolve(table.hp, f"{where}.hp")
             for key in table.search:
@@ -217,7 +245,7 @@ class Suite(_Table):
 
     def _part(self, kind: str, table: dict[str, Any]) -> dict[str, Any]:
         where = "data" if kind == "dataset" else kind
-        with _at(where):
+        with located(where):
             part = registry.describe(kind, table["name"])
         given = {key: value for key, value in table.items() if key != "name"}
         return {
@@ -289,105 +317,10 @@ class Suite(_Table):
         spec = RunSpec.from_json(self.templates[label])
         return spec.at(self.axis, self.proxy if value is None else value)
 
-
-class _at:
-    """Puts `where: ` before the message of an InputError raised inside."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, InputError):
-            raise InputError(f"{self.where}: {error}", error.hint) from None
-
-
-def suites_folder() -> Path:
-    """Where the built-in suites lie: in the package, or beside it in a checkout."""
-    packaged = Path(__file__).parent / "suites"
-    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "suites"
-
-
-def suite_names() -> list[str]:
-    return sorted(path.stem for path in suites_folder().glob("*.toml"))
-
-
-def load_suite(name: str, overrides: dict[str, Any] | None = None) -> Suite:
-    """A built-in name or a path to a TOML file -> Suite. Raises InputError with the place."""
-    path = Path(name)
-    if path.suffix != ".toml":
-        path = suites_folder() / f"{name}.toml"
-        if not path.is_file():
-            known = suite_names()
-            raise InputError(
-                f"unknown suite {name!r}",
-                suggest(name, known) or f"suites: {', '.join(known)}, or a path to a .toml file",
-            )
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        _beside(path.parent, table)
-    except FileNotFoundError:
-        raise InputError(f"no suite file {name}", f"suites: {', '.join(suite_names())}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{name}: {error}", "a suite is a TOML file") from None
-    shown = name if Path(name).suffix == ".toml" else f"suites/{path.name}"
-    with _at(shown):
-        for key in ("name", "templates", "bounds"):
-            if key in table:
-                raise InputError(f"{key}: not a field of a suite file", "take the line out")
-        suite = parse_suite({"name": path.stem, **table}, overrides or {})
-        suite.resolve("")  # every part and field exists; the data are not read for that
-        return suite
-
-
-def _beside(folder: Path, table: dict[str, Any]) -> None:
-    """A plug-in file that lies beside the suite is found from anywhere."""
-
-    def found(text: Any) -> Any:
-        file, colon, attribute = str(text).rpartition(":")
-        if file.endswith(".py") and not Path(file).exists() and (folder / file).is_file():
-            return f"{(folder / file).resolve()}{colon}{attribute}"
-        return text
-
-    for key in ("model", "data"):
-        if isinstance(table.get(key), str):
-            table[key] = found(table[key])
-        elif isinstance(table.get(key), dict) and "name" in table[key]:
-            table[key]["name"] = found(table[key]["name"])
-    optimizers = table.get("optimizers")
-    for own in optimizers.values() if isinstance(optimizers, dict) else ():
-        if isinstance(own, dict) and "use" in own:
-            own["use"] = found(own["use"])
-
-
-def parse_suite(table: dict[str, Any], overrides: dict[str, Any]) -> Suite:
-    """A table -> Suite, wrong input as one InputError."""
-    try:
-        return Suite.model_validate({**table, **overrides})
-    except ValidationError as error:
-        # an unknown key first: where one is missing too, it is mostly the same one, misspelt
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        place = ".".join(str(part) for part in first["loc"])
-        raise _readable(first, place) from None
-
-
-def _readable(first: Any, place: str) -> InputError:
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, InputError):
-        return InputError(f"{place}: {cause}" if place else str(cause), cause.hint)
-    if first["type"] == "extra_forbidden":
-        model: type[BaseModel] = Suite
-        if len(first["loc"]) > 1:
-            model = Thresholds if first["loc"][0] == "thresholds" else OptimizerTable
-        known = [key for key in model.model_fields if key not in ("name", "templates", "bounds")]
-        hint = suggest(first["loc"][-1], known) or f"keys: {', '.join(known)}"
-        return InputError(f"{place}: unknown key {first['loc'][-1]!r}", hint)
-    if first["type"] == "missing":
-        return InputError(f"{place}: missing", "every suite needs it; see hptransfer list suites")
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return InputError(f"{place}: got {first['input']!r}, {message}", "see README, section Suites")
+    @property
+    def address(self) -> str:
+        """What names this suite on the command line."""
+        return self.source or self.name
 
 
 def fresh_seeds(count: int) -> range:

@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from hptransfer.metrics import Groups, Optimum, clipped, groups, optimum
 from hptransfer.ranges import LR_OCTAVES, octave_range
-from hptransfer.spec import canonical, round_lr
+from hptransfer.spec import canonical
 from hptransfer.suite import Suite, Thresholds
 
 NAN = float("nan")
@@ -60,10 +60,10 @@ def rule(suite: Suite) -> list[tuple[str, str]]:
     """The verdict rule in words, in the order in which it is applied."""
     tol, drift = suite.thresholds.tol, suite.thresholds.drift
     return [
-        ("diverged", "no run at the proxy, or none at the target, ended with a finite loss"),
-        ("incomplete", "runs that the verdict needs are missing"),
+        ("diverged", "every run at the proxy, or every one at the target, diverged"),
         ("censored", "an optimum lies at an edge of the tried range, or a neighbour was not tried"),
         ("unverified", "carried to the target, but the optimum there was not measured"),
+        ("incomplete", "runs that the verdict needs are missing"),
         (
             "drifts",
             f"the regret's 95% interval lies above 0, the regret is above {tol:g} nat, "
@@ -117,17 +117,22 @@ def _pair(
     search = {at: parts.get((label, at, "search")) for at in (suite.proxy, n)}
     fresh = parts.get((label, n, "fresh"))
     here, there = optima.get((label, suite.proxy)), optima.get((label, n))
+    if here and here.hp and there:  # searched values are carried as they are, only the lr may move
+        tried = search[n]
+        assert tried is not None
+        there = optimum(tried[tried["hp_point"] == canonical(here.hp)])
     made |= {"optimizer": label, "proxy": suite.proxy, "n": n, "hp": "{}", "n_seeds": 0}
     made |= _cost(search[suite.proxy], [p for p in (search[n], fresh) if p is not None])
     carried = own = pd.Series(dtype=float)
     if here:
         made |= {"lr_star_proxy": here.log2_lr, "se_proxy": here.se, "hp": canonical(here.hp)}
-        made["lr_carried"] = round_lr(here.log2_lr)
+        made["lr_carried"] = suite.clip_lr(label, here.log2_lr)
         carried = _at(fresh, made["lr_carried"], made["hp"])
         made["carried_loss"] = float(carried.mean())
         made["n_seeds"] = len(carried)
     if there:
-        made |= {"lr_star_n": there.log2_lr, "se_n": there.se, "lr_own": round_lr(there.log2_lr)}
+        made |= {"lr_star_n": there.log2_lr, "se_n": there.se}
+        made["lr_own"] = suite.clip_lr(label, there.log2_lr)
         own = _at(fresh, made["lr_own"], canonical(there.hp))
         made["best_loss"] = float(own.mean()) if len(own) else there.loss
     if len(own) > 1:
@@ -135,7 +140,8 @@ def _pair(
     if here and there:
         made["drift"] = there.log2_lr - here.log2_lr
         half = 1.96 * float(np.hypot(here.se, there.se))
-        made |= {"drift_low": made["drift"] - half, "drift_high": made["drift"] + half}
+        if min(here.seeds, there.seeds) > 1:  # else nothing is known of the seeds' part in it
+            made |= {"drift_low": made["drift"] - half, "drift_high": made["drift"] + half}
         difference = (carried - own).dropna()
         made["n_seeds"] = len(difference)
         made["regret"], made["regret_low"], made["regret_high"] = mean_interval(
@@ -181,7 +187,7 @@ def _cost(proxy: pd.DataFrame | None, at_n: list[pd.DataFrame]) -> dict[str, Any
 
 
 def _all_diverged(part: pd.DataFrame | None) -> bool:
-    return part is not None and bool((part["status"] == "diverged").any())
+    return part is not None and bool((part["status"] == "diverged").all())
 
 
 def _verdict(
@@ -305,6 +311,8 @@ def _judged(suite: Suite, made: dict[str, Any], start: str, seeds: str) -> str:
     moved = f"the optimum moved by {signed(made['drift'], 1)} octaves"
     if np.isfinite(made["drift_low"]):
         moved += f" ({signed(made['drift_low'], 1)} to {signed(made['drift_high'], 1)})"
+    elif suite.seeds == 1:
+        moved += " (one search seed gives no interval)"
     text = f"{start}. {cost}; {moved}."
     if made["verdict"] == "transfers" and made["regret_low"] > suite.thresholds.tol:
         text += (

@@ -53,12 +53,16 @@ class Probe:
 
 @dataclass(frozen=True)
 class Ended:
-    """A unit is over: empty `error` if every record came; `traceback` for a bug."""
+    """A unit is over: empty `error` if every record came; `traceback` for a bug.
+
+    `died`: its process did, as when memory runs out; its last snapshot is good.
+    """
 
     unit: list[RunSpec]
     error: str = ""
     hint: str = ""
     traceback: str = ""
+    died: bool = False
 
 
 PROBED_SECONDS = 0.3  # of steps, and of evaluations
@@ -256,6 +260,7 @@ class Pool:
                     job.unit,
                     f"its process died (exit code {process.exitcode})",
                     f"exit code -9 is {_MEMORY}",
+                    died=True,
                 )
                 continue
             if isinstance(message, engine.Progress):

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hptransfer.ranges import LR_OCTAVES
 from hptransfer.spec import RunSpec
-from hptransfer.suite import FRESH_SEED, Suite, fresh_seeds, parse_suite
+from hptransfer.suite import FRESH_SEED, Suite, fresh_seeds
+from hptransfer.suitefile import parse_suite
 
 LOSS_INIT = 5.5
 Center = Callable[[int], float]
@@ -59,7 +61,8 @@ def make_suite(*labels: str, **overrides: Any) -> Suite:
         ).to_json()
         for label in suite.optimizers
     }
-    return suite.model_copy(update={"templates": templates})
+    bounds = {label: list(LR_OCTAVES) for label in suite.optimizers}
+    return suite.model_copy(update={"templates": templates, "bounds": bounds})
 
 
 def record(

@@ -25,7 +25,7 @@ lr = "2^-7..2^-5"
 [optimizers.scion_unconstrained]
 lr = "2^-5..2^-3"
 """
-GPT = 'gpt", n_layer = 1, head_size = 8, context = 16, residual_base = 1, sqrt2 = true, vocab = 256'
+GPT = 'gpt", n_layer = 1, head_size = 8, context = 16, residual_base = 1, sqrt2 = true'
 DEPTH = 'axis = "depth"\nwidth = 8\nproxy = 1\ntargets = [3]\nsteps = 3\nbatch = 2'
 
 AXES = {
@@ -104,7 +104,7 @@ def test_every_axis_goes_from_a_suite_to_verdicts_and_a_report(
 
 def test_a_deeper_run_has_more_blocks_and_thinner_branches(tmp_path: Path) -> None:
     from hptransfer.build import build
-    from hptransfer.suite import load_suite
+    from hptransfer.suitefile import load_suite
     from units import tokens
 
     suite = load_suite(str(write(tmp_path, DEPTH))).resolve("")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hptransfer import bracket as module
 from hptransfer import paired
 from hptransfer.bracket import bracket
-from hptransfer.suite import Suite, parse_suite
+from hptransfer.suite import Suite
+from hptransfer.suitefile import parse_suite
 
 START, LIMITS = (-9.0, -4.0), (-13.0, 0.0)
 INIT = 20.0

@@ -14,7 +14,8 @@ from hptransfer.estimate import Speed
 from hptransfer.execute import Finished, Options, Session, Started, Status
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord
-from hptransfer.suite import Suite, load_suite, parse_suite, suite_names
+from hptransfer.suite import Suite
+from hptransfer.suitefile import load_suite, parse_suite, suite_names
 from hptransfer.workers import Ended, Job, Probe
 
 SMALLEST = {"steps": 2, "eval_batches": 1, "trials": 2, "fresh_seeds": 1, "verify": False}
@@ -83,6 +84,47 @@ def test_a_run_that_is_killed_goes_on_from_its_snapshot_with_the_same_bytes(
     assert max(first.values()) > 10, "a unit does not begin at step 0 again"
     assert {e.key: e.loss for e in events if isinstance(e, RunRecord)} == losses
     assert not list((tmp_path / "cut" / "tiny" / "snapshots").glob("*.pt"))
+
+
+def test_a_run_whose_worker_is_killed_goes_on_from_its_snapshot_next_time(
+    tmp_path: Path,
+) -> None:
+    suite = tiny(tmp_path, steps=600)  # so many that no run is over when the first is seen
+    cut = session(suite, tmp_path, snapshot_seconds=0.0)
+    for event in cut.run():
+        if isinstance(event, engine.Progress) and event.step >= 15:
+            for process in cut.pool._processes.values():
+                process.kill()
+    assert isinstance(event, Finished)
+    assert event.failed
+    assert all(ended.died for ended in event.failed)
+
+    first: dict[str, int] = {}
+    for event in session(suite, tmp_path, snapshot_seconds=0.0).run():
+        if isinstance(event, engine.Progress):
+            first.setdefault(event.keys[0], event.step)
+    assert max(first.values()) > 10, "a unit does not begin at step 0 again"
+    assert event == Finished([])
+    assert not list((tmp_path / "tiny" / "snapshots").glob("*.pt"))
+
+
+def test_a_search_alone_leaves_the_report_to_what_was_carried(tmp_path: Path) -> None:
+    """The same suite at another proxy, without targets; but other runs are another suite."""
+    suite = tiny(tmp_path, targets=[16])
+
+    def kept(changed: Suite) -> tuple[int, list[int]]:
+        made = session(changed, tmp_path)
+        made.store.write_manifest(made._reported())
+        manifest = made.store.read_manifest()
+        assert manifest is not None
+        return manifest.proxy, manifest.targets
+
+    search = suite.narrowed(proxy=24, targets=[])
+    assert kept(search) == (24, [])
+    assert kept(suite) == (8, [16])
+    assert kept(search) == (8, [16])
+    assert kept(suite.narrowed(proxy=24, targets=[32])) == (24, [32])
+    assert kept(search.model_copy(update={"steps": 7})) == (24, [])
 
 
 def test_a_failing_run_is_recorded_once_and_the_others_finish(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from commands import call
 from hptransfer import registry
 from hptransfer.display import bibtex
-from hptransfer.suite import load_suite, suite_names
+from hptransfer.suitefile import load_suite, suite_names
 
 SUITE = """
 claim = "it holds"
@@ -102,7 +102,16 @@ def test_what_has_not_been_tuned_cannot_be_exported(
     assert call(["export", "mine.toml", "--from", "32"], monkeypatch) == 2
     shown = capsys.readouterr().err
     assert "mup has not been tuned at width 32" in shown
-    assert "hint: hptransfer tune" in shown
+    hint = shown.partition("hint: hptransfer ")[2].split()
+    assert call([*hint, "--dry-run"], monkeypatch) == 0, "the hint can be typed"
+
+
+def test_a_file_that_cannot_be_written_is_one_line(
+    tuned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tuned)
+    assert call(["export", "mine.toml", "--out", "no/such/folder.toml"], monkeypatch) == 2
+    assert "error: --out no/such/folder.toml: No such file" in capsys.readouterr().err
 
 
 def test_every_built_in_optimizer_cites_a_source(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hptransfer import estimate, execute
 from hptransfer.execute import Options, Session
 from hptransfer.known import Known
-from hptransfer.suite import Suite, load_suite
+from hptransfer.suite import Suite
+from hptransfer.suitefile import load_suite
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_a_cost_is_counted_once_for_what_decides_it(
     assert widths == [32, 32, 64, 32]
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[1"])
+@pytest.mark.parametrize("damage", ["", "{", "[1", "[]"])
 def test_a_damaged_cache_is_filled_again(cache: Path, damage: str) -> None:
     Known().put("key", [1.0])
     assert Known().get("key") == [1.0]

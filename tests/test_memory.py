@@ -12,7 +12,7 @@ import torch
 from hptransfer import execute
 from hptransfer.estimate import Estimate, Fit, estimate, fit
 from hptransfer.execute import Options, Session
-from hptransfer.suite import load_suite
+from hptransfer.suitefile import load_suite
 from units import CONTEXT, data_for, spec, stepped, weights
 
 COST = Estimate(0, 0.0, 0.0, fixed=1000, activations=800, recomputed=80)

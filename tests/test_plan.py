@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 
-from hptransfer.plan import clip_lr, forecast, pack, plan, unit_kind
+from hptransfer.plan import forecast, pack, plan, unit_kind
 from hptransfer.registry import InputError
 from hptransfer.spec import RunSpec
-from hptransfer.suite import Suite, parse_suite
+from hptransfer.suite import Suite
+from hptransfer.suitefile import parse_suite
 
 BEST = {32: -5.0, 64: -5.25}  # octaves, by width
 
@@ -131,8 +132,8 @@ def test_the_forecast_counts_what_a_whole_study_takes() -> None:
 
 def test_the_carried_lr_is_an_eighth_octave_within_what_the_method_admits() -> None:
     suite = a_suite(optimizers={"scion": {"lr": "2^-6..2^-1"}})
-    assert clip_lr(suite, "scion", -2.06) == -2.0
-    assert clip_lr(suite, "scion", 0.4) == 0.0
+    assert suite.clip_lr("scion", -2.06) == -2.0
+    assert suite.clip_lr("scion", 0.4) == 0.0
 
 
 def test_units_share_everything_but_scalars_and_hold_at_most_the_lanes() -> None:

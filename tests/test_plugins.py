@@ -8,7 +8,9 @@ import torch
 
 from commands import call
 from hptransfer import registry
+from hptransfer.execute import Options, Session
 from hptransfer.registry import InputError
+from hptransfer.suitefile import load_suite
 from hptransfer.testing import validate
 
 ROOT = Path(__file__).parent.parent
@@ -107,6 +109,8 @@ WRONG = {
     "nothing.py:f": ("no file", "where you are"),
     "my_opt.py:dammped": ("my_opt.py defines no 'dammped'", "did you mean 'damped'?"),
     "no_such_package.x:f": ("no module no_such_package.x", "is its package installed"),
+    "os:path": ("no module os with a source file", "is its package installed"),
+    "package.inside:f": ("JSONDecodeError", "python -c 'import package.inside' shows the same"),
     "broken.py:f": ("invalid syntax", "valid Python"),
     "literal.py:f": ("the default of beta is", "write it as a literal"),
     "qqqq": ("unknown optimizer 'qqqq'", "my_file.py:my_optimizer"),
@@ -114,8 +118,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_part_that_cannot_be_read_is_one_line_and_a_hint(name: str, folder: Path) -> None:
+def test_a_part_that_cannot_be_read_is_one_line_and_a_hint(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(folder)
     (folder / "broken.py").write_text("def f(:\n")
+    (folder / "package").mkdir()
+    (folder / "package" / "__init__.py").write_text('import json\n\njson.loads("")\n')
     (folder / "literal.py").write_text("B = 1.0\ndef f(p, *, beta: float = B): ...\n")
     with pytest.raises(InputError) as caught:
         registry.describe("optimizer", name)
@@ -125,10 +134,14 @@ def test_a_part_that_cannot_be_read_is_one_line_and_a_hint(name: str, folder: Pa
     assert hint in caught.value.hint
 
 
-def test_a_file_that_fails_on_import_says_where(folder: Path) -> None:
+def test_a_file_that_fails_on_import_says_where(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(folder)
     (folder / "fails.py").write_text('import json\n\njson.loads("")\ndef f(p): ...\n')
-    with pytest.raises(InputError, match=r"importing it failed at .*: JSONDecodeError"):
-        registry.load("optimizer", "fails.py:f")
+    for name in ("fails.py:f", "fails:f"):
+        with pytest.raises(InputError, match=r"importing it failed at .*: JSONDecodeError"):
+            registry.load("optimizer", name)
 
 
 BAD_RULES = {
@@ -253,3 +266,19 @@ def test_a_part_behind_an_entry_point_is_found_by_its_name(
     with pytest.raises(InputError, match="unknown optimizer 'theres'") as caught:
         registry.describe("optimizer", "theres")
     assert caught.value.hint == "did you mean 'theirs'?"
+
+
+def test_a_model_that_cannot_be_built_at_a_width_is_one_line(folder: Path) -> None:
+    (folder / "odd.py").write_text(
+        "from my_model import Past\n\n"
+        "def odd(width, *, vocab: int = 256, context: int = 8):\n"
+        '    """Not above 100."""\n'
+        "    return Past(width, vocab // (width < 100))\n"
+    )
+    suite = (folder / "mine.toml").read_text()
+    (folder / "mine.toml").write_text(suite.replace("my_model.py:past", "odd.py:odd"))
+    chosen = load_suite("mine.toml").narrowed(targets=[128])
+    with pytest.raises(InputError) as caught:
+        Session(chosen, Options(folder / "results", device="cpu"), ["mine"]).expected()
+    assert "building it at width 128 failed at" in str(caught.value)
+    assert "ZeroDivisionError" in str(caught.value)

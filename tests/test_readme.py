@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hptransfer import cli
-from hptransfer.suite import load_suite, suite_names
+from hptransfer.suitefile import load_suite, suite_names
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from hptransfer.lines import COLUMNS
 from hptransfer.registry import InputError
 from hptransfer.spec import SCHEMA, RunRecord, RunSpec
-from hptransfer.store import COLUMNS, Store, stored_suites
-from hptransfer.suite import Suite, parse_suite
+from hptransfer.store import Store, stored_suites
+from hptransfer.suite import Suite
+from hptransfer.suitefile import parse_suite
 
 
 def record(seed: int = 0, **changes: object) -> RunRecord:

@@ -19,7 +19,8 @@ from hptransfer import bracket, tune
 from hptransfer.registry import InputError
 from hptransfer.spec import RunSpec, canonical
 from hptransfer.store import Store
-from hptransfer.suite import Suite, parse_suite
+from hptransfer.suite import Suite
+from hptransfer.suitefile import parse_suite
 from hptransfer.tune import BracketSampler, make_sampler, propose, sync
 
 PLUGIN = "def mine(param, *, beta=0.9, weight_decay=0.1):\n    '''An optimizer.'''\n"

@@ -90,6 +90,8 @@ def coords(
 
     chosen = load(suite, steps=steps, trials=None, data=data)
     labels = only(chosen, optimizer)
+    store = Store(results, chosen.name)
+    store.check()
     where = engine.pick_device(device)
     loaded = engine.load_data(chosen.data)
     resolved = chosen.resolve(loaded.sha256)
@@ -107,7 +109,6 @@ def coords(
     table = slopes.fit(frame)
     verdicts = slopes.judge(table, chosen.controls)
     found = slopes.as_json(table, verdicts, own_head=own_head)
-    store = Store(results, chosen.name)
     store.write_text("coords.json", json.dumps(found, indent=1))
     store.write_text("coords.svg", slopes.drawn(frame, table, verdicts, chosen.name))
     if as_json:

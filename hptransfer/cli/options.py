@@ -32,7 +32,9 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Training steps, instead 
 Trials = Annotated[int | None, typer.Option(min=1, help="Learning rates a search may try.")]
 Data = Annotated[str | None, typer.Option(help="A data set's name, or a path to a file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core or GPU.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes. Default: one a core; one on a GPU.")
+]
 Lanes = Annotated[int | None, typer.Option(min=1, help="Runs trained as one. Default: measured.")]
 Results = Annotated[Path, typer.Option(help="Where the records lie.")]
 Storage = Annotated[str | None, typer.Option(help="Optuna storage URL. Default: a journal file.")]
@@ -49,9 +51,8 @@ def load(
     name: str, *, steps: int | None, trials: int | None, data: str | None, **changes: Any
 ) -> "Suite":
     """The suite with what the command line overrides."""
-    from hptransfer.suite import (
-        load_suite,  # pydantic: a fifth of a second that --help need not take
-    )
+    # pydantic: a fifth of a second that --help need not take
+    from hptransfer.suitefile import load_suite
 
     overrides = {k: v for k, v in {**changes, "steps": steps, "trials": trials}.items() if v}
     if data:

@@ -104,7 +104,10 @@ def export(
     if target is None:
         typer.echo(text, nl=False)
         return
-    target.write_text(text, encoding="utf-8")
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--out {target}: {error.strerror}", "name a writable file") from None
     err.print(f"wrote {target}", soft_wrap=True)
 
 

@@ -168,7 +168,7 @@ def transfer(
 
 def _say_proxy(suite: "Suite", results: Path, quiet: bool) -> None:
     """Where the lr comes from, before anything is trained."""
-    from hptransfer.execute import proxy_lines
+    from hptransfer.export import proxy_lines
 
     for line in proxy_lines(suite, results):
         if not quiet:

@@ -144,7 +144,8 @@ def adamw_emb(
     """AdamW (SP) with the embedding's lr times the width multiplier d / base d.
 
     lr: change per element and step, of embeddings at the base width. lr * decay of an embedding
-    stays as in `adamw`, which is ours. A tied embedding is an output layer and keeps one lr.
+    stays as in `adamw`, which is ours, and so does eps, that the two differ in this lr alone (muP's
+    does not: 1e-12). A tied embedding is an output layer and keeps one lr.
     Source: arXiv:2605.21486 (most of muP's gain over SP lies in the embedding's lr).
     """
     lr_multiplier = p.m_out if p.embedding else 1.0

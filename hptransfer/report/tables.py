@@ -164,7 +164,8 @@ def landscape(suite: Suite, table: pd.DataFrame) -> Table:
         "lr sensitivity is the mean of min(L, loss at init) − L* over a log-uniform range, given "
         "only where the whole range was tried (Wortsman et al. 2023, arXiv:2309.14322). The basin "
         "is where L ≤ min + max(0.01, 2 sigma). cliff: a neighbour diverged or learned nothing, so "
-        "the grid point stands, ± 0.25. With one search seed the ± is the grid's own, step / √12.",
+        "the grid point stands, ± 0.25. With one search seed the ± is the grid's own, step / √12, "
+        "which knows no seed noise: a drift then has no interval.",
     )
 
 

@@ -36,16 +36,21 @@ def section(suite: Suite, frame: pd.DataFrame, results: Path) -> Section:
 
 def _commands(suite: Suite, results: Path) -> list[str]:
     """Lines that reproduce a suite's records."""
-    shared = [suite.name, "--steps", str(suite.steps)]
+    shared = [suite.address, "--steps", str(suite.steps), *_option(suite, "trials", "--trials")]
     if suite.data["name"] == "file":
         shared += ["--data", suite.data["path"]]
-    lines = [["tune", *shared, "--width", str(suite.proxy)]]
-    verify = ["--verify"] if suite.verify else []
+    seeds, fresh = (_option(suite, key, "--seeds") for key in ("seeds", "fresh_seeds"))
+    lines = [["tune", *shared, "--width", str(suite.proxy), *seeds]]
+    more = [*(["--verify"] if suite.verify else []), *fresh]
     for n in suite.targets:
-        lines.append(["transfer", *shared, "--from", str(suite.proxy), "--to", str(n), *verify])
+        lines.append(["transfer", *shared, "--from", str(suite.proxy), "--to", str(n), *more])
     lines.append(["report", suite.name])
     place = [] if results == Path("results") else ["--results", str(results)]
     return [shlex.join(["hptransfer", *line, *place]) for line in lines]
+
+
+def _option(suite: Suite, key: str, option: str) -> list[str]:
+    return [option, str(suite.changed[key])] if key in suite.changed else []
 
 
 def write_report(

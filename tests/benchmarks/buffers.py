@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hptransfer import engine, registry
 from hptransfer.lanes import Lanes
-from hptransfer.suite import load_suite
+from hptransfer.suitefile import load_suite
 
 
 def held(tensors: list[Tensor]) -> int:

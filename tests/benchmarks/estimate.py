@@ -1,10 +1,12 @@
 """What `plan` says a suite takes, what it took, and how much of that was bookkeeping.
 
-Each suite is run as it is, or shortened by the options, into an empty folder; speeds are measured
-anew. Bookkeeping is the CPU time of the parent process between the start of the first unit
-and the end (plans, studies, records, progress), as a share of the elapsed time of all processes.
+Each suite is run as it is, or shortened by the options, into an empty folder, or into one that
+stays; speeds are measured anew. Bookkeeping is the CPU time of the parent process between the start
+of the first unit and the end (plans, studies, records, progress), as a share of the elapsed time of
+all processes.
 
     python tests/benchmarks/estimate.py [SUITE ...] [--steps N] [--trials N] [--eval-batches N]
+        [--results FOLDER]
 """
 
 import argparse
@@ -18,19 +20,20 @@ import torch
 
 from hptransfer import engine
 from hptransfer.execute import Options, Session
-from hptransfer.suite import load_suite, suite_names
+from hptransfer.suitefile import load_suite, suite_names
 
 
-def measured(name: str, changes: dict[str, int]) -> tuple[float, float, float]:
+def measured(name: str, changes: dict[str, int], results: Path) -> tuple[float, float, float]:
     """Seconds estimated and taken, and the share of bookkeeping."""
     suite = load_suite(name, changes)
-    with tempfile.TemporaryDirectory() as results:
-        session = Session(suite, Options(Path(results)), list(suite.optimizers))
-        expected = sum(cell.seconds for cell in session.expected(start=True)) / session.workers
-        began, busy = time.perf_counter(), time.process_time()
-        for _ in session.run():
-            pass
-        taken, busy = time.perf_counter() - began, time.process_time() - busy
+    session = Session(suite, Options(results), list(suite.optimizers))
+    if session.known():
+        raise SystemExit(f"{results} holds runs of {name} already: name an empty folder")
+    expected = sum(cell.seconds for cell in session.expected(start=True)) / session.workers
+    began, busy = time.perf_counter(), time.process_time()
+    for _ in session.run():
+        pass
+    taken, busy = time.perf_counter() - began, time.process_time() - busy
     return expected, taken, busy / (taken * session.workers)
 
 
@@ -40,6 +43,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--trials", type=int)
     parser.add_argument("--eval-batches", type=int)
+    parser.add_argument("--results", type=Path, help="Keep the runs here, for `hptransfer report`.")
     options = parser.parse_args()
     names = suite_names() if options.suites == ["all"] else options.suites
     shortened = ("steps", "trials", "eval_batches")
@@ -51,10 +55,10 @@ def main() -> None:
     )
     print("| suite | estimated, s | taken, s | ratio | bookkeeping |")
     print("|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["XDG_CACHE_HOME"] = cache  # speeds of an earlier call do not count
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["XDG_CACHE_HOME"] = scratch  # speeds of an earlier call do not count
         for name in names:
-            expected, taken, share = measured(name, changes)
+            expected, taken, share = measured(name, changes, options.results or Path(scratch))
             print(
                 f"| {name} | {expected:.0f} | {taken:.0f} | {expected / taken:.2f} | {share:.1%} |",
                 flush=True,

@@ -22,7 +22,7 @@ from hptransfer import engine
 from hptransfer.estimate import calibrate
 from hptransfer.plan import pack
 from hptransfer.spec import RunRecord, RunSpec
-from hptransfer.suite import load_suite
+from hptransfer.suitefile import load_suite
 from hptransfer.workers import Ended, Job, Pool
 
 

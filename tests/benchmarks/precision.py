@@ -17,7 +17,7 @@ import torch
 
 from hptransfer import engine
 from hptransfer.lanes import Lanes
-from hptransfer.suite import load_suite
+from hptransfer.suitefile import load_suite
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ import torch
 
 from hptransfer import engine
 from hptransfer.datasets import Tokens
-from hptransfer.suite import load_suite
+from hptransfer.suitefile import load_suite
 
 HERE = Path(__file__).parent
 SUITE = """

@@ -26,7 +26,7 @@ from hptransfer.estimate import Estimate, estimate, fit, memory_of
 from hptransfer.lanes import Lanes
 from hptransfer.models.gpt import gpt
 from hptransfer.spec import RunSpec
-from hptransfer.suite import load_suite
+from hptransfer.suitefile import load_suite
 
 
 def spec_at(width: int, name: str, options: argparse.Namespace) -> RunSpec:

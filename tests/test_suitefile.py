@@ -1,0 +1,83 @@
+"""A suite file -> Suite: what is refused, what stands in for what is left out."""
+
+from pathlib import Path
+
+import pytest
+
+from hptransfer.registry import InputError
+from hptransfer.spec import RunSpec
+from hptransfer.suite import Suite
+from hptransfer.suitefile import load_suite
+
+SUITE = """
+claim = "a claim"
+model = { name = "gpt", n_layer = 1, head_size = 8, context = 16 }
+data = "python_source"
+base = { width = 8 }
+proxy = 16
+targets = [32]
+steps = 3
+batch = 2
+
+[optimizers.adamw_mup]
+lr = "2^-8..2^-4"
+"""
+
+WRONG = {
+    "a misspelt base": (
+        "base = { width",
+        "base = { widht",
+        "base: got widht = 8, takes a width of at least 1",
+    ),
+    "a base of zero": ("width = 8 }", "width = 0 }", "base: got width = 0, takes a width"),
+    "a model's name": ('name = "gpt"', "name = 3", "model: no name, or one that is not a string"),
+    "a data set's name": ('"python_source"', '{ name = ["x"] }', "data: no name, or one that is"),
+    "an infinite clip": ("steps = 3", "clip = inf\nsteps = 3", "clip: got inf, input should be"),
+    "an infinite clip of one": (
+        'lr = "2^-8',
+        'clip = inf\nlr = "2^-8',
+        "optimizers.adamw_mup.clip: got inf",
+    ),
+    "what the data say": (
+        "context = 16",
+        "context = 16, vocab = 1000",
+        "model.vocab: the data set says what it is",
+    ),
+    "a field of ours": ("steps = 3", 'source = "x"\nsteps = 3', "source: not a field of a suite"),
+}
+
+
+def written(folder: Path, old: str = "", new: str = "") -> str:
+    assert old in SUITE
+    place = folder / "mine.toml"
+    place.write_text(SUITE.replace(old, new) if old else SUITE)
+    return str(place)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_named_on_one_line(case: str, tmp_path: Path) -> None:
+    old, new, message = WRONG[case]
+    with pytest.raises(InputError) as caught:
+        load_suite(written(tmp_path, old, new))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+
+
+def run_at(suite: Suite, width: int) -> RunSpec:
+    return suite.resolve("").template("adamw_mup", width)
+
+
+def test_the_base_is_the_proxy_where_none_is_named(tmp_path: Path) -> None:
+    assert run_at(load_suite(written(tmp_path)), 32).base == {"width": 8}
+    left_out = load_suite(written(tmp_path, "base = { width = 8 }\n"))
+    assert run_at(left_out, 32).base == {"width": 16}
+    # the command line's proxy is a search elsewhere, not another parametrization
+    assert run_at(left_out.narrowed(proxy=64), 32).base == {"width": 16}
+
+
+def test_a_suite_knows_what_names_it_on_the_command_line(tmp_path: Path) -> None:
+    place = written(tmp_path)
+    assert load_suite(place).address == place
+    assert load_suite("quickstart").address == "quickstart"
+    assert load_suite(place, {"trials": 3, "steps": 2}).changed == {"trials": 3}
