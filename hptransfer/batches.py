@@ -1,5 +1,6 @@
 """Batches of a unit on its device, a pure function of (seed, step)."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,11 @@ class Batches:
             context = context_of(specs[0])
             self.window = torch.arange(context + 1, device=device)
             parts = {"train": data.train, "heldout": data.heldout}
-            self.tokens = {k: torch.from_numpy(v).to(device) for k, v in parts.items()}
+            wide = device.type == "cuda" and data.train.itemsize > 1  # no index of uint16 there
+            self.tokens = {
+                k: torch.from_numpy(v.astype(np.int32) if wide else v).to(device)
+                for k, v in parts.items()
+            }
             self.high = {k: len(v) - context for k, v in parts.items()}
             for part, tokens in parts.items():
                 if self.high[part] < 1:
@@ -43,7 +48,8 @@ class Batches:
             self.high = {k: len(v) for k, v in labels.items()}
 
     def _draw(self, part: str, seed: int, step: int) -> tuple[Tensor, Tensor]:
-        at = torch.from_numpy(offsets(seed, step, self.batch, self.high[part])).to(self.device)
+        starts = torch.from_numpy(offsets(seed, step, self.batch, self.high[part]))
+        at = starts.to(self.device, non_blocking=True)  # else every step waits for a GPU
         if self.text:
             windows = self.tokens[part][at[:, None] + self.window].long()
             return windows[:, :-1], windows[:, 1:]

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from hptransfer import __version__, registry
 from hptransfer.build import Data, Described
-from hptransfer.lanes import Lanes
+from hptransfer.lanes import Lanes, release
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord, RunSpec, digest
 
@@ -90,7 +90,11 @@ def _keep_freed_memory() -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto | cpu | cuda[:i]` -> device. Raises InputError where it is not there."""
+    """`auto | cpu | cuda[:i]` -> device. Raises InputError where it is not there.
+
+    float32 is float32 on a GPU too: cuDNN would round convolutions to 10 bits.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
@@ -135,7 +139,7 @@ def train(
                 "a smaller width fits, or micro_batch = 1, recompute = true in the suite",
             ) from None
     # Outside the except clause, for the exception holds the frames and so the unit's tensors.
-    torch.cuda.empty_cache()
+    release()
     half = len(unit) // 2
     for part in (unit[:half], unit[half:]):
         yield from train(
@@ -161,6 +165,8 @@ def _train(
 ) -> Iterator[Progress | Snapshot | RunRecord]:
     spec = unit[0]
     if device.type == "cuda":
+        release()
+        torch.cuda.init()  # or the next line refuses a device with a number
         torch.cuda.reset_peak_memory_stats(device)
     began = time.perf_counter()
     params, flops = (described.params, described.flops) if described else (None, None)
@@ -176,9 +182,9 @@ def _train(
             lanes.gradients(t)
             lanes.update(t)
         if (t + 1) % every == 0 or t + 1 == spec.steps:
-            alive = lanes.finite(t)
-            now = lanes.losses[:, t]
-            best = now[alive].min().item() if alive.any() else float("inf")
+            seen = lanes.losses[:, : t + 1].cpu()  # the one thing that waits for a GPU
+            alive = seen.isfinite().all(dim=1)
+            best = seen[alive, t].min().item() if alive.any() else float("inf")
             yield Progress(keys, t + 1, spec.steps, best, int(alive.sum()))
             if not alive.any():
                 lanes.losses[:, t + 1 :] = torch.inf
@@ -245,7 +251,7 @@ def _writer(
 
 def _resume(lanes: Lanes, path: Path) -> tuple[int, float] | None:
     """Load a snapshot in place; None (start anew) if it is of other runs or another version."""
-    saved = torch.load(path, map_location=lanes.device, weights_only=True)
+    saved = torch.load(path, map_location="cpu", weights_only=True)  # no second copy on a GPU
     keys = tuple(spec.key for spec in lanes.specs)
     if saved.get("format") != SNAPSHOT_FORMAT or tuple(saved["keys"]) != keys:
         return None

@@ -15,12 +15,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from hptransfer import registry
 from hptransfer.build import Data, blocks, build, context_of, describe_params
 from hptransfer.datasets import Tokens
-from hptransfer.lanes import Lanes, vectorises
+from hptransfer.lanes import Lanes, release, vectorises
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Step
+from hptransfer.registry import InputError
 from hptransfer.spec import RunSpec
 
 SLOW_STEP_FLOPS = 5e11  # on CPU a heavier step is not timed but extrapolated
+CUDA_SECONDS = 0.2  # at least timed on a GPU, whose steps may take a few ms
 WORTH = 0.9  # more lanes must save a tenth, or noise would choose their number
 # Of the float32 matrix-product rate, where a step is extrapolated; seen at widths 256 and 512 on
 # CPU, where the optimizer's products are mostly bfloat16.
@@ -203,8 +205,11 @@ def measure(
 ) -> Speed:
     """Time training steps, at least two and for `seconds`, and evaluation batches, likewise.
 
-    `ready` is called after a first step, before the clock starts.
+    `ready` is called after a first step, before the clock starts; on a GPU after a first evaluation
+    too, for its kernels are loaded and chosen at the first call.
     """
+    if device.type == "cuda":
+        seconds = max(seconds, CUDA_SECONDS)
     unit = [spec.point(spec.log2_lr - i / 8, spec.seed) for i in range(lanes)]
     running = Lanes(
         [replace(s, eval_batches=2) for s in unit],
@@ -212,9 +217,12 @@ def measure(
         device,
         micro_batch=how.micro_batch if how else None,
         recompute=how.recompute if how else False,
+        drawn=False,
     )
     running.gradients(0)
     running.update(0)
+    if device.type == "cuda":
+        running.evaluate()
     _synchronise(device)
     ready()
 
@@ -256,22 +264,40 @@ def calibrate(
         rate = matmul_rate(device)
         model = cost.model_flops / (MODEL_EFFICIENCY * rate)
         return Speed(1, model + cost.optimizer_flops / (OPTIMIZER_EFFICIENCY * rate), model / 3)
-    best = measure(spec, data, device, 1, how=how)
+    best = _measured(spec, data, device, 1, how)
+    if best is None:
+        raise InputError(
+            f"width {spec.width}: one run does not fit in the memory of {device}",
+            "a smaller width fits, or micro_batch = 1, recompute = true in the suite",
+        )
     budget = 0.6 * memory_of(device) / processes
     slow = device.type == "cpu" and best.step > 0.05
     slow = slow or not vectorises(spec) or (how is not None and how.micro_batch < spec.batch)
     lanes = 4
     while not slow and lanes <= 64 and lanes * cost.memory < budget:
-        found = measure(spec, data, device, lanes)
-        if found.step > WORTH * best.step:
+        found = _measured(spec, data, device, lanes)
+        if found is None or found.step > WORTH * best.step:
             break
-        again = measure(spec, data, device, best.lanes, how=how)  # was it a slow moment?
-        best = min(best, again, key=lambda speed: speed.step)
+        again = _measured(spec, data, device, best.lanes, how)  # was it a slow moment?
+        best = min(best, again or best, key=lambda speed: speed.step)
         if found.step > WORTH * best.step:
             break
         best = found
         lanes *= 2
     return together(best.lanes) if together else best
+
+
+def _measured(
+    spec: RunSpec, data: Data, device: torch.device, lanes: int, how: Fit | None = None
+) -> Speed | None:
+    """`measure`, None where the device's memory is too small. It is given back for the workers."""
+    try:
+        return measure(spec, data, device, lanes, how=how)
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        if device.type == "cuda":
+            release()
 
 
 def matmul_rate(device: torch.device, n: int = 1024) -> float:

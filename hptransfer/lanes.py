@@ -1,5 +1,6 @@
 """Lanes: runs that differ in scalar hyperparameters or seed, trained as one vectorised run."""
 
+import gc
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from hptransfer.build import Data, blocks, build, describe_params
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, Stack, State, Step, generator_for
 from hptransfer.registry import InputError
+from hptransfer.schedule import lr_factor
 from hptransfer.spec import Param, RunSpec
 
 # Parameters stacked for one batched update: on a GPU enough to fill it, on a CPU so few that the
@@ -27,26 +29,6 @@ from hptransfer.spec import Param, RunSpec
 # time took 1.07 times as long on an AMD EPYC, and one at a time 1.4 times on an Intel Xeon.
 GROUP_ELEMENTS = {"cuda": 2**24, "cpu": 2**20}
 GROUP_LEAST = {"cuda": 1, "cpu": 2}
-
-
-def lr_factor(spec: RunSpec, t: int) -> float:
-    """lr_t / lr of a run."""
-    return schedule_factor(spec.schedule, spec.warmup, spec.steps, t)
-
-
-def schedule_factor(schedule: str, warmup: float, steps: int, t: int) -> float:
-    """lr_t / lr: linear warm-up, then the schedule down to 0 at t = steps (or constant)."""
-    rising = round(warmup * steps)
-    if t < rising:
-        return (t + 1) / rising
-    done = min(1.0, (t - rising) / (steps - rising)) if steps > rising else 1.0
-    match schedule:
-        case "linear":
-            return 1.0 - done
-        case "cosine":
-            return 0.5 * (1 + math.cos(math.pi * done))
-        case _:
-            return 1.0
 
 
 def vectorises(spec: RunSpec) -> bool:
@@ -89,7 +71,8 @@ class Lanes:
 
     `micro_batch`: examples a backward pass, all by default. `recompute`: one lane keeps the inputs
     of its blocks alone and computes the rest again in the backward pass. `params`: the parameters,
-    where they are described already. One lane runs without vmap, on tensors without a lane axis.
+    where they are described already. `drawn`: False starts them from any numbers of a like size,
+    where only time counts. One lane runs without vmap, on tensors without a lane axis.
     """
 
     def __init__(
@@ -102,6 +85,7 @@ class Lanes:
         micro_batch: int | None = None,
         recompute: bool = False,
         params: list[Param] | None = None,
+        drawn: bool = True,
     ) -> None:
         self.specs = specs
         self.spec = specs[0]
@@ -131,6 +115,7 @@ class Lanes:
                 "--lanes 1",
             )
         draw = self._own_init() if foreign else self._group
+        self._are_drawn = drawn
         params = describe_params(self.spec, data) if params is None else params
         self.groups = [draw(alike) for alike in grouped(params, len(specs), device)]
         self.leaves = self._leaves()
@@ -146,7 +131,12 @@ class Lanes:
         scalars = torch.tensor(values, dtype=self.dtype, device=self.device)
         return scalars[0] if self.single else scalars
 
-    def _group(self, alike: list[Param]) -> Group:
+    def _any_weights(self, alike: list[Param]) -> Tensor:
+        lanes = () if self.single else (len(self.specs),)
+        size = (len(alike), *lanes, *alike[0].shape)
+        return torch.randn(size, dtype=self.dtype, device=self.device) / alike[0].d_in ** 0.5
+
+    def _drawn(self, alike: list[Param]) -> Tensor:
         """Weights drawn lane by lane, each from a generator of (seed, name) alone."""
         drawn: dict[str, Tensor] = {}
         lanes = []
@@ -161,7 +151,10 @@ class Lanes:
                     ]
                 )
             lanes.append(drawn[key])
-        w = (lanes[0] if self.single else torch.stack(lanes, dim=1)).to(self.device).contiguous()
+        return (lanes[0] if self.single else torch.stack(lanes, dim=1)).to(self.device)
+
+    def _group(self, alike: list[Param]) -> Group:
+        w = (self._drawn(alike) if self._are_drawn else self._any_weights(alike)).contiguous()
         rule = self.optimizer(alike[0], **self.spec.hp)
 
         def start(w: Tensor) -> State:
@@ -288,14 +281,17 @@ class Lanes:
     def _clip(self, limit: float) -> None:
         """g <- g min(1, limit / ||g||), the norm over all parameters of a lane."""
         gradients = [g for group in self.groups for g in group.g]
-        norms = [
-            torch.linalg.vector_norm(g.flatten() if self.single else g.reshape(len(g), -1), dim=-1)
-            for g in gradients
-        ]
+        if self.single:
+            norm = torch.nn.utils.get_total_norm(gradients)
+            scale = torch.clamp(limit / norm, max=1.0)
+            for g in gradients:
+                g.mul_(scale)
+            return
+        norms = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=-1) for g in gradients]
         norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         scale = torch.clamp(limit / norm, max=1.0)
         for g in gradients:
-            g.mul_(scale if self.single else scale.view(-1, *(1 for _ in g.shape[1:])))
+            g.mul_(scale.view(-1, *(1 for _ in g.shape[1:])))
 
     def finite(self, t: int) -> Tensor:
         """Which lanes had a finite loss in every step up to and including t; bool, (lanes,)."""
@@ -339,9 +335,9 @@ class Lanes:
             alike = (loaded for loaded in saved["groups"] if loaded["names"] == group.names)
             loaded = next(alike, None) or _regrouped(group.names, saved["groups"])
             group.w.copy_(loaded["w"])
-            group.state = loaded["state"]
+            group.state = {k: value.to(self.device) for k, value in loaded["state"].items()}
             if loaded["g"] is not None:
-                self._carry(group, loaded["g"])
+                self._carry(group, loaded["g"].to(self.device))
         if self.foreign is not None:
             self.foreign.load_state_dict(saved["foreign"])
 
@@ -354,6 +350,15 @@ class Lanes:
             for xs, ys in zip(x.split(self.micro_batch), y.split(self.micro_batch), strict=True):
                 total += self._lane_losses(xs, ys, shared=True) * (len(xs) / len(x))
         return total / self.spec.eval_batches
+
+
+def release() -> None:
+    """Give the CUDA memory of what is no longer used back, to this process and to others.
+
+    What refers to itself, as a model whose blocks are recomputed, waits for the collector.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _regrouped(names: list[str], groups: list[dict[str, Any]]) -> dict[str, Any]:

@@ -123,8 +123,9 @@ def polar(
 def _normalised(x: Tensor, size: float) -> Tensor:
     """x (batch, m, n) over size ||x||_F; zero for x = 0.
 
-    Squares of a float32 may overflow or vanish. CUDA sums them in float64, for which a CPU would
-    first copy x: it brings a matrix out of range nearer to 1 by a power of two, which is exact.
+    Squares of a float32 may overflow or vanish. On CUDA they are summed in float64, of a copy for
+    which a CPU takes longer: there a matrix out of range is brought nearer to 1 by a power of two,
+    which is exact.
     """
     if x.dtype != torch.float32 or x.device.type != "cpu":
         norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float64)

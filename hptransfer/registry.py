@@ -185,10 +185,9 @@ def _source(kind: str, where: str, name: str) -> Path:
         return path
     found = None
     try:  # a package is imported for its submodule
-        if all(part.isidentifier() for part in where.split(".")):
-            found = importlib.util.find_spec(where)
-    except ModuleNotFoundError:
-        pass
+        with contextlib.suppress(ModuleNotFoundError):
+            if all(part.isidentifier() for part in where.split(".")):
+                found = importlib.util.find_spec(where)
     except Exception as error:
         what = f"{kind} {name!r}: importing it failed"
         raise broken(what, error, f"python -c 'import {where}' shows the same") from None

@@ -19,10 +19,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from hptransfer import registry
 from hptransfer.adaptor import is_torch_optimizer
 from hptransfer.build import params
-from hptransfer.lanes import grouped, schedule_factor
+from hptransfer.lanes import grouped
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, Step, generator_for
 from hptransfer.registry import InputError
+from hptransfer.schedule import schedule_factor
 from hptransfer.spec import Param
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from statistics import mean
 from typing import Any, NoReturn
+
+import torch
 
 from hptransfer import ahead, engine, registry
 from hptransfer.build import Described
@@ -101,6 +104,9 @@ def _serve(pipe: Connection, store: Store, snapshot_seconds: float) -> NoReturn:
             ended = Ended(job.unit)
         except InputError as error:
             ended = Ended(job.unit, str(error), error.hint)
+        except torch.AcceleratorError as error:  # every later call on the GPU would fail too
+            pipe.send(Ended(job.unit, f"{error}", "", traceback.format_exc()))
+            sys.exit(1)
         except Exception as error:  # a bug or a plug-in's: recorded as failed, others go on
             ended = Ended(job.unit, f"{type(error).__name__}: {error}", "", traceback.format_exc())
         pipe.send(ended)

@@ -41,6 +41,14 @@ def as_a_fresh_process() -> None:
     torch.set_flush_denormal(False)
 
 
+@pytest.fixture(autouse=True)
+def no_gpu_unasked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test without the mark runs on the CPU, its child processes too, where a GPU is there."""
+    if torch.cuda.is_available() and not request.node.get_closest_marker("gpu"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """No test reads or writes the cache of the person who runs it, unless it is asked for."""

@@ -1,11 +1,10 @@
-"""train(unit): records, snapshots, divergence, memory, cost."""
+"""train(unit): records, snapshots, divergence, memory, devices."""
 
 import json
 import math
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,21 @@ import pytest
 import torch
 
 from hptransfer import engine, estimate
-from hptransfer.build import Described, describe_params
 from hptransfer.engine import Progress, Snapshot
 from hptransfer.lanes import GROUP_ELEMENTS, Lanes
 from hptransfer.registry import InputError
-from hptransfer.spec import Param, RunRecord, RunSpec
+from hptransfer.spec import RunRecord, RunSpec
 from units import (
     CONTEXT,
     CPU,
     OPTIMIZERS,
     PAIRS,
-    VOCAB,
     data_for,
     lanes,
     records,
     spec,
     stepped,
     tokens,
-    weights,
 )
 
 
@@ -243,106 +239,6 @@ def test_one_run_that_does_not_fit_is_an_input_error(monkeypatch: pytest.MonkeyP
     assert caught.value.hint.endswith("or micro_batch = 1, recompute = true in the suite")
 
 
-# Cost
-
-
-def test_flops_of_a_gpt_are_6_a_weight_and_token_and_those_of_attention() -> None:
-    width, layers, batch, context = 64, 2, 4, 32
-    fields = {"n_layer": layers, "head_size": 32, "context": context}
-    base = {"width": 32}
-    run = spec("adamw", "gpt", width=width, base=base, batch=batch, steps=3, model_fields=fields)
-    record = records([run])[0]
-    matrices = layers * 12 * width**2 + width * VOCAB  # an embedding is looked up, not multiplied
-    products = 6 * matrices * batch * context
-    # q k^T and its product with v: once forward, twice backward, causal or not
-    attention = 3 * 4 * batch * layers * context**2 * width
-    counted = record.probes["model_flops_per_step"]
-    assert counted == products + attention
-    assert record.probes["optimizer_flops_per_step"] == 0
-    assert record.flops == pytest.approx((3 + 2 / 3) * counted)  # steps, and 2 evaluations
-
-
-def test_flops_of_an_mlp_are_those_of_its_three_products() -> None:
-    run = spec("scion", "mlp", batch=10)
-    first, second, head = 16 * 16, 16 * 16, 16 * 5
-    probes = records([run])[0].probes
-    # no gradient flows into the images
-    assert probes["model_flops_per_step"] == 2 * 10 * (2 * first + 3 * second + 3 * head)
-    # 8 steps of 3 products of 16 x 16 matrices, for the first and the second
-    assert probes["optimizer_flops_per_step"] == 2 * 8 * 3 * 2 * 16**3
-
-
-def test_what_is_described_is_not_found_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = spec("scion", "mlp", steps=2)
-    found = records([run])[0]
-    params = [Param.from_json(p.to_json()) for p in describe_params(run, data_for("mlp"))]
-    known = Described(params, estimate.estimate(run, data_for("mlp")).flops)
-    monkeypatch.setattr(engine, "_counted_step", None)
-    monkeypatch.setattr("hptransfer.lanes.describe_params", None)
-    events = engine.train([run], data_for("mlp"), CPU, described=known)
-    [told] = [event for event in events if isinstance(event, RunRecord)]
-    assert (told.probes, told.flops, told.loss) == (found.probes, found.flops, found.loss)
-
-
-@pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize(("optimizer", "model"), PAIRS)
-def test_the_estimate_on_the_meta_device_agrees_with_the_counters(
-    optimizer: str, model: str, n: int
-) -> None:
-    run = spec(optimizer, model, steps=2, batch=8)
-    cost = estimate.estimate(run, data_for(model))
-    probes = records(ladder(run, n))[n - 1].probes
-    assert cost.model_flops == probes["model_flops_per_step"]
-    assert cost.optimizer_flops == probes["optimizer_flops_per_step"]
-    running = lanes([run])
-    assert cost.parameters == sum(w.numel() for w in weights(running).values())
-    running.gradients(0)
-    held = sum(t.numel() * 4 for g in running.groups for t in (g.w, *g.g, *g.state.values()))
-    assert held <= cost.memory <= held + 2**24
-
-
-def test_speed_is_measured_and_the_fastest_number_of_lanes_is_chosen(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    run, data = spec("adamw", "mlp"), data_for("mlp")
-    real = estimate.measure(run, data, CPU, 2)
-    assert real.lanes == 2
-    assert real.step > 0
-    assert real.run(run) == pytest.approx(6 * real.step + 2 * real.evaluation)
-
-    def fake(spec: RunSpec, data: Any, device: Any, n: int, **_: Any) -> estimate.Speed:
-        return estimate.Speed(n, {1: 1e-3, 4: 4e-4, 8: 2e-4, 16: 3e-4}[n], 1e-4)
-
-    monkeypatch.setattr(estimate, "measure", fake)
-    assert estimate.calibrate(run, data, CPU).lanes == 8
-    together = partial(estimate.Speed, step=1.0, evaluation=2.0)
-    assert estimate.calibrate(run, data, CPU, None, together) == estimate.Speed(8, 1.0, 2.0)
-
-
-def test_more_lanes_are_not_chosen_for_one_slow_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = {1: [1e-3, 5e-4], 4: [6e-4]}  # one lane was slow, and is not when it is timed again
-
-    def fake(spec: RunSpec, data: Any, device: Any, n: int, **_: Any) -> estimate.Speed:
-        return estimate.Speed(n, looks[n].pop(0), 1e-4)
-
-    monkeypatch.setattr(estimate, "measure", fake)
-    found = estimate.calibrate(spec("adamw", "mlp"), data_for("mlp"), CPU)
-    assert (found.lanes, found.step) == (1, 5e-4)
-
-
-def test_a_run_too_heavy_to_time_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "SLOW_STEP_FLOPS", 1.0)
-    monkeypatch.setattr(estimate, "matmul_rate", lambda device: 1e6)
-    monkeypatch.setattr(estimate, "MODEL_EFFICIENCY", 0.5)
-    monkeypatch.setattr(estimate, "OPTIMIZER_EFFICIENCY", 4.0)
-    run, data = spec("scion", "mlp"), data_for("mlp")
-    cost = estimate.estimate(run, data)
-    assert cost.optimizer_flops > 0
-    speed = estimate.calibrate(run, data, CPU)
-    assert speed.lanes == 1
-    assert speed.step == pytest.approx(cost.model_flops / 0.5e6 + cost.optimizer_flops / 4e6)
-
-
 # Devices
 
 
@@ -358,9 +254,18 @@ def test_a_device_that_is_not_there_is_an_input_error(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert engine.pick_device("auto").type == "cuda"
     assert engine.pick_device("cuda:1") == torch.device("cuda:1")
-    for wrong in ("cuda:2", "cuda:x"):
-        with pytest.raises(InputError, match=f"^--device: {wrong}: not there$"):
+    with pytest.raises(InputError, match=r"^--device: cuda:2: not there$"):
+        engine.pick_device("cuda:2")
+    for wrong in ("cuda:x", "cuda1", "cuda:"):
+        with pytest.raises(InputError, match=f"^--device: got '{wrong}', allowed: auto, cpu"):
             engine.pick_device(wrong)
+
+
+def test_float32_is_float32_in_convolutions_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    engine.pick_device("cpu")
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def cuda_records(unit: list[RunSpec], model: str) -> Iterator[RunRecord]:

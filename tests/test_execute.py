@@ -266,6 +266,31 @@ def test_a_worker_whose_parent_goes_with_messages_unread_ends_quietly(tmp_path: 
         assert process.exitcode == 0
 
 
+def test_a_worker_whose_gpu_failed_says_so_and_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every later call would fail as well; the pool starts another."""
+    plugin = tmp_path / "lost.py"
+    plugin.write_text(
+        "import torch\n\n\n"
+        "def lost(p, *, beta: float = 0.9):\n"
+        '    """An optimizer on a GPU that fails."""\n'
+        "    raise torch.AcceleratorError('CUDA error: made up')\n"
+    )
+    suite = tiny(tmp_path, optimizers={"lost": {"use": f"{plugin}:lost", "lr": "2^-6..2^-5"}})
+    waiting = session(suite, tmp_path, workers=1)
+    with waiting.pool as pool:
+        pool.submit(Job([waiting.plan()[0]], waiting.suite.data, "cpu", 1, None))
+        ((_, process),) = pool._processes.items()
+        [ended] = list(pool.messages(timeout=60))
+        assert isinstance(ended, Ended)
+        assert "CUDA error: made up" in ended.error
+        process.join(60)
+        assert process.exitcode == 1
+        pool.start()
+        assert [p.is_alive() for p in pool._processes.values()] == [True]
+
+
 def test_a_job_for_a_worker_that_has_just_died_ends_as_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from hptransfer import lanes as module
 from hptransfer.datasets import Tokens
-from hptransfer.lanes import GROUP_ELEMENTS, GROUP_LEAST, Lanes, describe_params, lr_factor
+from hptransfer.lanes import GROUP_ELEMENTS, GROUP_LEAST, Lanes, describe_params
 from hptransfer.registry import InputError
+from hptransfer.schedule import lr_factor
 from hptransfer.spec import RunSpec
 from units import (
     CONTEXT,
@@ -19,6 +20,7 @@ from units import (
     OPTIMIZERS,
     PAIRS,
     VOCAB,
+    data_for,
     digits,
     lanes,
     spec,
@@ -279,10 +281,11 @@ def test_a_target_is_the_token_after_its_input() -> None:
     assert torch.equal(y, x + 1)
 
 
-def test_tokens_of_16_bits_are_read() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_tokens_of_16_bits_are_read(device: str) -> None:
     counting = (np.arange(3000) % 1000).astype(np.uint16)
     data = Tokens("wide", counting, counting, 1000, "0" * 64)
-    running = lanes([spec("adamw", "gpt")], data)
+    running = Lanes([spec("adamw", "gpt")], data, torch.device(device))
     running.gradients(0)
     assert running.losses[0, 0].item() == pytest.approx(math.log(1000), rel=0.05)
 
@@ -362,12 +365,15 @@ def test_text_shorter_than_the_context_is_an_input_error(part: str) -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_lanes_equal_single_runs_on_a_gpu(optimizer: str, model: str) -> None:
     device = torch.device("cuda")
-    data = tokens() if model == "gpt" else digits()
+    data = data_for(model)
     unit = ladder(spec(optimizer, model, batch=16, clip=0.5), (0, 0, 7))
     together = Lanes(unit, data, device, dtype=torch.float64)
     singles = [Lanes([run], data, device, dtype=torch.float64) for run in unit]
     on_cpu = stepped(unit, dtype=torch.float64)
+    tables = dict(on_cpu.model.named_buffers())  # sines in float32, which devices round otherwise
     for running in (together, *singles):
+        for name, table in running.model.named_buffers():
+            table.copy_(tables[name])
         for t in range(unit[0].steps):
             running.gradients(t)
             running.update(t)

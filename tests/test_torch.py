@@ -11,9 +11,9 @@ from torch import Tensor, nn
 import hptransfer.torch
 from hptransfer.build import build, context_of
 from hptransfer.datasets import Tokens, offsets
-from hptransfer.lanes import lr_factor
 from hptransfer.optimizers.rules import generator_for
 from hptransfer.registry import InputError
+from hptransfer.schedule import lr_factor
 from hptransfer.spec import RunSpec
 from units import MODELS, OPTIMIZERS, data_for, lanes, spec, weights
 

@@ -78,7 +78,8 @@ def optimizers(model: GPT, name: str, lr: float) -> list[torch.optim.Optimizer]:
 def train(options: argparse.Namespace) -> float:
     """Held-out loss of one trial."""
     torch.manual_seed(options.seed)
-    data = torch.from_numpy(np.fromfile(options.data, np.uint8))
+    torch.set_default_device(options.device)
+    data = torch.from_numpy(np.fromfile(options.data, np.uint8)).to(options.device)
     cut = len(data) * 95 // 100
     parts = data[:cut], data[cut:]
     model = GPT(options.width)
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=64)
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own default")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -38,17 +38,19 @@ def main() -> None:
         table = {"name": name, "revision": part.revision}
         spec = replace(template, optimizer=table, hp=part.defaults, clip=0.0).point(-8.0, 0)
         lanes = Lanes([spec], data, device)
-        peak = 0
+        more = 0
         for t in range(2):
             lanes.gradients(t)
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
+                before = torch.cuda.memory_allocated(device)
             lanes.update(t)
-            if device.type == "cuda":
-                peak = torch.cuda.max_memory_allocated(device)
+            if device.type == "cuda":  # data and cuBLAS's own buffers are no part of it
+                more = torch.cuda.max_memory_allocated(device) - before
         weights = held([group.w for group in lanes.groups])
         gradients = held([g for group in lanes.groups for g in group.g])
         state = held([s for group in lanes.groups for s in group.state.values()])
+        peak = more + weights + gradients + state if device.type == "cuda" else 0
         shares = [x / weights for x in (weights, gradients, state, weights + gradients + state)]
         shown = " | ".join(f"{share:.2f}" for share in shares)
         print(f"| `{name}` | {shown} | {f'{peak / weights:.2f}' if peak else '-'} |", flush=True)

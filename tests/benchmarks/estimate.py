@@ -6,7 +6,7 @@ of the first unit and the end (plans, studies, records, progress), as a share of
 all processes.
 
     python tests/benchmarks/estimate.py [SUITE ...] [--steps N] [--trials N] [--eval-batches N]
-        [--results FOLDER]
+        [--results FOLDER] [--device cpu]
 """
 
 import argparse
@@ -23,10 +23,12 @@ from hptransfer.execute import Options, Session
 from hptransfer.suitefile import load_suite, suite_names
 
 
-def measured(name: str, changes: dict[str, int], results: Path) -> tuple[float, float, float]:
+def measured(
+    name: str, changes: dict[str, int], results: Path, device: str
+) -> tuple[float, float, float]:
     """Seconds estimated and taken, and the share of bookkeeping."""
     suite = load_suite(name, changes)
-    session = Session(suite, Options(results), list(suite.optimizers))
+    session = Session(suite, Options(results, device=device), list(suite.optimizers))
     if session.known():
         raise SystemExit(f"{results} holds runs of {name} already: name an empty folder")
     expected = sum(cell.seconds for cell in session.expected(start=True)) / session.workers
@@ -44,13 +46,15 @@ def main() -> None:
     parser.add_argument("--trials", type=int)
     parser.add_argument("--eval-batches", type=int)
     parser.add_argument("--results", type=Path, help="Keep the runs here, for `hptransfer report`.")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     names = suite_names() if options.suites == ["all"] else options.suites
     shortened = ("steps", "trials", "eval_batches")
     changes = {k: v for k in shortened if (v := getattr(options, k)) is not None}
+    device = engine.pick_device(options.device)
     print(
-        f"{engine.device_name(torch.device('cpu'))}, {len(os.sched_getaffinity(0))} cores, torch "
-        f"{torch.__version__}, Python {platform.python_version()}; "
+        f"{engine.device_name(device)}, {len(os.sched_getaffinity(0))} cores, "
+        f"torch {torch.__version__}, Python {platform.python_version()}; "
         f"{changes or 'suites as they are'}\n"
     )
     print("| suite | estimated, s | taken, s | ratio | bookkeeping |")
@@ -58,7 +62,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["XDG_CACHE_HOME"] = scratch  # speeds of an earlier call do not count
         for name in names:
-            expected, taken, share = measured(name, changes, options.results or Path(scratch))
+            place = options.results or Path(scratch)
+            expected, taken, share = measured(name, changes, place, options.device)
             print(
                 f"| {name} | {expected:.0f} | {taken:.0f} | {expected / taken:.2f} | {share:.1%} |",
                 flush=True,

@@ -17,6 +17,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -29,16 +30,22 @@ from hptransfer.lanes import GROUP_ELEMENTS, GROUP_LEAST
 from hptransfer.models.gpt import gpt
 from hptransfer.polar import JORDAN, JORDAN_STEPS
 
+PRODUCT_COUNT = 10
 PRODUCTS = "products of 5 plain Jordan steps alone"
 
 
 def timed(
-    steps: dict[str, Callable[[], Any]], device: torch.device, repeats: int
+    steps: dict[str, Callable[[], Callable[[], Any]]], device: torch.device, repeats: int
 ) -> dict[str, tuple[float, int]]:
     """Median seconds of each, and on CUDA the bytes allocated above what was there before.
 
-    Round after round over all of them, so that a machine that slows down slows all.
+    Round after round over all of them, so that a machine that slows down slows all. On CUDA one
+    after another: all at once would not fit.
     """
+    if device.type == "cuda" and len(steps) > 1:
+        alone = {name: timed({name: step}, device, repeats) for name, step in steps.items()}
+        return {name: found[name] for name, found in alone.items()}
+    steps = {name: made() for name, made in steps.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     peaks = dict.fromkeys(steps, 0)
     for lap in range(repeats + 1):  # the first is a warm-up
@@ -63,9 +70,9 @@ def wait(device: torch.device) -> None:
 
 
 def product(device: torch.device, dtype: torch.dtype, n: int) -> Callable[[], Any]:
-    """Three n x n products, after which the floor is reckoned."""
+    """PRODUCT_COUNT n x n products, after which the floor is reckoned."""
     a = torch.randn(n, n, device=device).to(dtype)
-    return lambda: [a @ a for _ in range(3)]
+    return lambda: [a @ a for _ in range(PRODUCT_COUNT)]
 
 
 def jordan_flops(model: nn.Module) -> float:
@@ -109,8 +116,10 @@ def with_gradients(model: nn.Module) -> nn.Module:
     return model
 
 
-def contestants(width: int, layers: int, device: torch.device) -> dict[str, Callable[[], Any]]:
-    """Each on a model of its own, so that none warms another's caches."""
+def contestants(
+    width: int, layers: int, device: torch.device
+) -> dict[str, Callable[[], Callable[[], Any]]]:
+    """What makes each step, on a model of its own, so that none warms another's caches."""
 
     def model() -> nn.Module:
         return with_gradients(gpt(width, n_layer=layers).to(device))
@@ -127,22 +136,17 @@ def contestants(width: int, layers: int, device: torch.device) -> dict[str, Call
             base = gpt(64 if width != 64 else 128, n_layer=layers)
         return hptransfer.torch.optimizer(own, name, lr=1e-3, base=base, **hp).step
 
-    own = model()
-    found = {"torch.optim.Muon": torch.optim.Muon(hidden(own), lr=1e-3).step}
+    found = {"torch.optim.Muon": lambda: torch.optim.Muon(hidden(model()), lr=1e-3).step}
     try:
         from pytorch_optimizer import SCION
 
-        own = model()
-        found["pytorch-optimizer SCION"] = SCION(hidden(own), lr=1e-3).step
+        found["pytorch-optimizer SCION"] = lambda: SCION(hidden(model()), lr=1e-3).step
     except ImportError:
         print("pytorch-optimizer is not installed: its Scion is left out\n")
-    jordan = {"polar": "jordan"}
-    found["ours: muon, Jordan"] = ours("muon", **jordan)
-    found["ours: scion, Jordan"] = ours("scion_unconstrained", **jordan)
-    found["ours: transported, Jordan"] = ours("transported_scion", **jordan)
-    found["ours: muon, default"] = ours("muon")
-    found["ours: scion, default"] = ours("scion_unconstrained")
-    found["ours: transported, default"] = ours("transported_scion")
+    names = {"muon": "muon", "scion": "scion_unconstrained", "transported": "transported_scion"}
+    for kind, hp in (("Jordan", {"polar": "jordan"}), ("default", {})):
+        for short, name in names.items():
+            found[f"ours: {short}, {kind}"] = partial(ours, name, **hp)
     return found
 
 
@@ -163,15 +167,15 @@ def main() -> None:
     print("| width | step | ms | over the fastest other | of the bf16 floor | extra MiB |")
     print("|---|---|---|---|---|---|")
     for width in options.widths:
-        n = min(2048, max(512, 4 * width))
-        steps = {"product": product(device, torch.bfloat16, n)}
+        n = 8192 if device.type == "cuda" else min(2048, max(512, 4 * width))
+        steps = {"product": lambda n=n: product(device, torch.bfloat16, n)}
         with torch.device("meta"):
             shapes = gpt(width, n_layer=options.layers)
-        steps[PRODUCTS] = jordan_products(shapes, device)
+        steps[PRODUCTS] = lambda shapes=shapes: jordan_products(shapes, device)
         steps |= contestants(width, options.layers, device)
         found = timed(steps, device, options.repeats)
         flops = jordan_flops(shapes)
-        rate = max(3 * 2 * n**3 / found.pop("product")[0], flops / found[PRODUCTS][0])
+        rate = max(PRODUCT_COUNT * 2 * n**3 / found.pop("product")[0], flops / found[PRODUCTS][0])
         floor = flops / rate
         others = [name for name in found if name != PRODUCTS and not name.startswith("ours")]
         fastest = min(found[name][0] for name in others)

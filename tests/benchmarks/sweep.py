@@ -4,11 +4,13 @@ Ours is the command itself, start-up, calibrated lanes and processes, records an
 a first call, not timed, calibrates. The practice's time a trial does not depend on how many follow
 each other, so fewer of them (--practice) are timed.
 Today's practice is `baseline.py`: a fresh process a trial, one at a time with torch's default
-threads, and two at once with one thread each. Same model, data, steps, batch and evaluation.
+threads, and one a core at once with one thread each (two on a GPU). Same model, data, steps, batch
+and evaluation.
 Prints a Markdown table of medians and, with --plot, draws trials per hour against width; asserts
 nothing about time.
 
     python tests/benchmarks/sweep.py [--widths 64 128 256] [--trials 16] [--steps 150] [--repeats 5]
+        [--device cuda]
 """
 
 import argparse
@@ -54,7 +56,8 @@ def ours(folder: Path, width: int, options: argparse.Namespace) -> float:
     place.write_text(SUITE.format(width=width, more=more, **fields))
     with tempfile.TemporaryDirectory(dir=folder) as results:
         lanes = ["--lanes", str(options.lanes)] if options.lanes else []
-        arguments = ["tune", str(place), "--results", results, "--quiet", "--yes", *lanes]
+        where = ["--results", results, "--device", options.device]
+        arguments = ["tune", str(place), *where, "--quiet", "--yes", *lanes]
         began = time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "hptransfer", *arguments], check=True, stdout=subprocess.DEVNULL
@@ -71,6 +74,7 @@ def practice(
     """Seconds of `trials` runs of baseline.py, `at_once` side by side, from fewer of them."""
     arguments = [str(data), "--width", str(width), "--steps", str(options.steps)]
     arguments += ["--optimizer", options.optimizer, "--threads", str(threads)]
+    arguments += ["--device", options.device]
     began = time.perf_counter()
     for first in range(0, options.practice, at_once):
         running = [
@@ -114,14 +118,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--lanes", type=int, help="Instead of the calibrated number.")
     parser.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--plot", type=Path, help="Write an SVG here.")
     options = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
+    device = engine.pick_device(options.device)
+    cores = 2 if device.type == "cuda" else len(os.sched_getaffinity(0))
     options.practice = -(-options.practice // cores) * cores  # every round full
     tokens = engine.load_data(load_suite("gpt_width").data)
     assert isinstance(tokens, Tokens)
     print(
-        f"{engine.device_name(torch.device('cpu'))}, {cores} cores, torch {torch.__version__}, "
+        f"{engine.device_name(device)}, {len(os.sched_getaffinity(0))} cores, "
+        f"torch {torch.__version__}, "
         f"Python {platform.python_version()}; {options.optimizer}, {options.trials} trials of "
         f"{options.steps} steps, medians of {options.repeats}; trials per hour.\n"
     )
