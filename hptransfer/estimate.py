@@ -5,11 +5,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hptransfer import registry
@@ -115,13 +117,14 @@ def estimate(spec: RunSpec, data: Data) -> Estimate:
 
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            if (reference := StorageWeakRef(storage)) not in own:
+            if (reference := StorageWeakRef(storage)) not in own and not attention.open:
                 saved[reference] = storage.nbytes()
                 entered.see(reference)
             return tensor
 
         with FlopCounterMode(display=False) as model_flops:
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+            with _Attention(keep) as attention, hooks:
                 loss = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
             loss.backward()
         lr = torch.tensor(1.0)
@@ -175,6 +178,28 @@ class _Blocks:
     def see(self, reference: StorageWeakRef) -> None:
         if self._open:
             self.inside.add(reference)
+
+
+class _Attention(TorchFunctionMode):
+    """Keeps what the fused kernels of attention do, its inputs and its output.
+
+    On the meta device it is taken apart, into products that keep every score.
+    """
+
+    def __init__(self, keep: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.open = False
+        self._keep = keep
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        self.open = True
+        out = func(*args, **(kwargs or {}))
+        self.open = False
+        for tensor in (*args[:3], out):
+            self._keep(tensor)
+        return out
 
 
 def _batch(spec: RunSpec, data: Data) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from hptransfer import execute
 from hptransfer.estimate import Estimate, Fit, estimate, fit
 from hptransfer.execute import Options, Session
 from hptransfer.suitefile import load_suite
-from units import CONTEXT, data_for, spec, stepped, weights
+from units import CONTEXT, data_for, lanes, spec, stepped, weights
 
 COST = Estimate(0, 0.0, 0.0, fixed=1000, activations=800, recomputed=80)
 
@@ -82,6 +83,27 @@ def test_the_estimate_of_recomputed_blocks_is_their_inputs_and_one_block() -> No
     # the first block's input is an output saved outside, so it may be counted twice
     assert six.recomputed - two.recomputed == pytest.approx(4 * inputs, rel=0.3)
     assert six.recomputed < six.activations - 4 * block + 4 * 2 * inputs + block
+
+
+@pytest.mark.parametrize("context", [8, 256])
+def test_the_estimate_of_activations_is_what_a_forward_pass_saves(context: int) -> None:
+    """Attention's scores, (context, context) a head, are not among them."""
+    run = spec("adamw", "gpt", batch=2, model_fields={"n_layer": 2, "context": context})
+    running = lanes([run])
+    x = torch.zeros(2, context, dtype=torch.long)
+    weights = {p.untyped_storage().data_ptr() for p in running.model.parameters()}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        F.cross_entropy(running.model(x).flatten(0, -2), x.flatten())
+    measured = sum(storage.nbytes() for storage in saved.values())
+    assert estimate(run, data_for("gpt")).activations == pytest.approx(measured, rel=0.05)
 
 
 def test_a_model_without_blocks_has_nothing_to_recompute() -> None:
