@@ -65,3 +65,29 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "tiny.txt"
     path.write_text("".join(words)[: 64 * 1024])
     return path
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """`commanded.SUITE` as a file, beside its text."""
+    from commanded import SUITE
+
+    text = tmp_path / "text.txt"
+    text.write_bytes(bytes(i * i % 251 for i in range(60_000)))
+    path = tmp_path / "tiny.toml"
+    path.write_text(SUITE.replace("TEXT", str(text)))
+    return path
+
+
+@pytest.fixture
+def no_replays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search does not go on from that of another test."""
+    from hptransfer import tune
+
+    monkeypatch.setattr(tune, "_replays", {})
+
+
+@pytest.fixture
+def fast_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps in bfloat16 on every machine, also where they are slow."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")

@@ -1,46 +1,18 @@
 """The command line, run as a user runs it."""
 
-import contextlib
-import io
 import json
 import os
 import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
+from commanded import COMMAND, frame, hptransfer
 from commands import interruptible
-from hptransfer import cli
-from hptransfer.store import Store
-
-COMMAND = [sys.executable, "-m", "hptransfer"]
-
-SUITE = """
-claim = "a claim"
-model = { name = "gpt", n_layer = 1, head_size = 8, context = 16 }
-data = { name = "file", path = "TEXT" }
-base = { width = 8 }
-proxy = 8
-targets = [16]
-steps = 3
-batch = 2
-eval_batches = 2
-fresh_seeds = 2
-negative_control = "adamw"
-
-[optimizers.adamw]
-lr = "2^-8..2^-4"
-[optimizers.scion]
-lr = "2^-6..2^-2"
-"""
-
 
 WILD = '''
 from dataclasses import dataclass
@@ -72,46 +44,6 @@ def wild(p, *, beta: float = 0.9):
     """An optimizer that always diverges."""
     return Wild(p)
 '''
-
-
-@pytest.fixture
-def suite(tmp_path: Path) -> Path:
-    text = tmp_path / "text.txt"
-    text.write_bytes(bytes(i * i % 251 for i in range(60_000)))
-    path = tmp_path / "tiny.toml"
-    path.write_text(SUITE.replace("TEXT", str(text)))
-    return path
-
-
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def hptransfer(*arguments: object, cwd: Path) -> Done:
-    """The command in this process, which has imported everything already."""
-    captured = io.StringIO(), io.StringIO()
-    words = ["hptransfer", *map(str, arguments)]
-    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
-        patch.chdir(cwd)
-        patch.setattr(sys, "argv", words)
-        patch.setattr(sys, "stdin", io.StringIO())
-        patch.setenv("COLUMNS", "100")
-        patch.setattr(os, "sched_getaffinity", lambda pid: {0})  # one core, one thread
-        stack.enter_context(contextlib.redirect_stdout(captured[0]))
-        stack.enter_context(contextlib.redirect_stderr(captured[1]))
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-    return Done(code, captured[0].getvalue(), captured[1].getvalue())
-
-
-def frame(folder: Path) -> pd.DataFrame:
-    return Store(folder / "results", "tiny").frame()
 
 
 def test_run_goes_from_nothing_to_a_report_and_a_second_run_trains_nothing(
@@ -255,138 +187,6 @@ def test_all_lanes_diverging_is_a_result_with_advice(suite: Path, tmp_path: Path
     assert "Lower the range" in done.stdout, "the advice is to lower the learning rates"
 
 
-BAD = [
-    (("run", "quikstart"), "unknown suite 'quikstart'", "did you mean 'quickstart'?"),
-    (
-        ("tune", "--optimizer", "adamv"),
-        "--optimizer: suite 'gpt_width' has no 'adamv'",
-        "did you mean 'adamw'?",
-    ),
-    (
-        ("plan", "quickstart", "--device", "gpu"),
-        "--device: got 'gpu', allowed: auto, cpu, cuda, cuda:0, ...",
-        "",
-    ),
-    (("report",), "no records under results", "hptransfer run quickstart makes some"),
-    (("list", "optimisers"), "list: got 'optimisers'", "did you mean 'optimizers'?"),
-    (
-        ("tune", "quickstart", "--width", "48"),
-        "width 48 is not a multiple of head_size 32",
-        "the nearest widths are 32 and 64",
-    ),
-    (
-        ("run", "quickstart", "--data", "no/such.txt"),
-        "data.path: got 'no/such.txt', no such file or directory",
-        "a relative path starts at HERE",
-    ),
-]
-
-
-@pytest.mark.parametrize(("arguments", "message", "hint"), BAD)
-def test_wrong_input_is_one_line_and_a_hint(
-    arguments: tuple[str, ...], message: str, hint: str, tmp_path: Path
-) -> None:
-    done = hptransfer(*arguments, cwd=tmp_path)
-    hint = hint.replace("HERE", str(tmp_path))
-    expected = f"error: {message}\n" + (f"\nhint: {hint}\n" if hint else "")
-    assert done.stderr.endswith(expected), done.stderr
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert not (tmp_path / "results").exists()
-
-
-CHANGES = [
-    ("steps = 3", "stepps = 3", "stepps: unknown key 'stepps'", "did you mean 'steps'?"),
-    (
-        "steps = 3",
-        'steps = "three"',
-        "steps: got 'three', input should be a valid integer",
-        "see README, section Suites",
-    ),
-    (
-        "[optimizers.scion]",
-        "[optimizers.scoin]",
-        "optimizers.scoin: unknown optimizer 'scoin'",
-        "did you mean 'scion'?",
-    ),
-    (
-        'lr = "2^-6..2^-2"',
-        'lr = "2^-2..2^-6"',
-        "optimizers.scion.lr: got '2^-2..2^-6', allowed: a rising range within 2^-30..2^6",
-        "write the smaller learning rate first",
-    ),
-    (
-        'lr = "2^-6..2^-2"',
-        'lr = "-0.1..0.2"',
-        "optimizers.scion.lr: got '-0.1..0.2', needs powers of two such as '2^-13..2^-5'",
-        "learning rates are positive and lie on an octave grid",
-    ),
-    (
-        'lr = "2^-6..2^-2"',
-        'lr = "2^-6..2^3"',
-        "optimizers.scion.lr: got '2^-6..2^3', allowed: 2^-30..2^0 for scion",
-        "the update of a constrained method is a convex combination, so lr <= 1",
-    ),
-    (
-        'lr = "2^-6..2^-2"',
-        'lr = "2^-6..2^-2"\nhp = { betta = 0.8 }',
-        "optimizers.scion.hp.betta: 'scion' has no field 'betta'",
-        "did you mean 'beta'?",
-    ),
-    (
-        'lr = "2^-6..2^-2"',
-        'lr = "2^-6..2^-2"\nhp = { beta = 1.5 }',
-        "optimizers.scion.hp.beta: got 1.5, allowed: 0.0 to 0.9999",
-        "the default is 0.9",
-    ),
-    (
-        'name = "gpt"',
-        'name = "gtp"',
-        "model: unknown model 'gtp'",
-        "did you mean 'gpt'?",
-    ),
-]
-
-
-@pytest.mark.parametrize(("old", "new", "message", "hint"), CHANGES)
-def test_a_wrong_suite_is_named_with_its_place(
-    old: str, new: str, message: str, hint: str, suite: Path, tmp_path: Path
-) -> None:
-    suite.write_text(suite.read_text().replace(old, new))
-    done = hptransfer("run", "tiny.toml", cwd=tmp_path)
-    assert done.stderr == f"error: tiny.toml: {message}\n\nhint: {hint}\n"
-    assert done.returncode == 2
-    assert not (tmp_path / "results").exists()
-
-
-def test_a_damaged_record_and_a_newer_schema_are_named_with_file_and_line(
-    suite: Path, tmp_path: Path
-) -> None:
-    assert hptransfer("tune", suite, "--optimizer", "scion", cwd=tmp_path).returncode == 0
-    [records] = (tmp_path / "results" / "tiny").glob("records-*.jsonl")
-    good = records.read_text()
-    lines = good.splitlines(keepends=True)
-    records.write_text(lines[0] + lines[1][:50] + "\n" + "".join(lines[2:]))
-    damaged = hptransfer("run", suite, cwd=tmp_path)
-    assert damaged.returncode == 2
-    assert f"{records.name}:2: damaged record line" in damaged.stderr
-    assert "hint: " in damaged.stderr
-    records.write_text(re.sub(r'"schema":\d+', '"schema":999', good, count=1))
-    newer = hptransfer("report", cwd=tmp_path)
-    assert newer.returncode == 2
-    assert "schema 999" in newer.stderr
-    assert "Traceback" not in newer.stderr + damaged.stderr
-
-
-def test_a_results_folder_that_cannot_be_written_is_one_line(suite: Path, tmp_path: Path) -> None:
-    (tmp_path / "results").write_text("a file")
-    done = hptransfer("run", suite, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.count("error: ") == 1
-    assert "Traceback" not in done.stderr
-    assert (tmp_path / "results").read_text() == "a file"
-
-
 def test_sqlite_holds_the_studies_and_a_database_of_another_suite_is_left_alone(
     suite: Path, tmp_path: Path
 ) -> None:
@@ -418,10 +218,3 @@ def test_an_optuna_sampler_searches_further_hyperparameters(suite: Path, tmp_pat
     search = runs[(runs.width == 8) & (runs.seed == 0)]
     assert len(search) == 6
     assert len({spec["hp"]["beta2"] for spec in search.spec}) == 6
-
-
-def test_a_long_job_without_a_terminal_needs_yes(tmp_path: Path) -> None:
-    done = hptransfer("transfer", "quickstart", "--to", 4096, "--steps", 5000, cwd=tmp_path)
-    assert done.returncode == 2
-    assert re.search(r"error: this takes about [\d.]+ h\n\nhint: add --yes; ", done.stderr)
-    assert not (tmp_path / "results").exists()

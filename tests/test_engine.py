@@ -71,6 +71,14 @@ def test_a_record_holds_what_the_steps_gave() -> None:
         json.dumps(record.env)
 
 
+@pytest.mark.parametrize(("capability", "pays"), [("AVX512", True), ("AVX2", False)])
+def test_a_record_says_whether_mixed_products_were_bfloat16_ones(
+    capability: str, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert records([spec("scion", "mlp", steps=1)])[0].env["bfloat16_pays"] is pays
+
+
 @pytest.mark.parametrize("steps", [1, 7, 50, 100, 122, 250])
 def test_a_curve_has_about_50_points_and_averages_between_them(steps: int) -> None:
     record = records([spec("adamw", "mlp", steps=steps, eval_batches=1)])[0]

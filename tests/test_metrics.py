@@ -323,23 +323,6 @@ def test_the_negative_control_must_drift():
     assert not verdicts.negative_control(make_suite("muon"), table)[0]
 
 
-@pytest.mark.parametrize(
-    ("regret", "low", "high", "drift", "verdict"),
-    [
-        (0.05, 0.02, 0.08, -1.0, "drifts"),
-        (0.05, 0.02, 0.08, -0.5, "transfers"),
-        (0.005, 0.002, 0.008, -1.0, "transfers"),
-        (0.02, -0.01, 0.05, 1.0, "inconclusive"),
-        (0.005, 0.001, 0.021, 1.0, "inconclusive"),
-        (0.005, -0.005, 0.019, 1.0, "transfers"),
-        (0.0, -math.inf, math.inf, 1.0, "inconclusive"),
-        (-0.02, -0.05, 0.01, 2.0, "transfers"),
-    ],
-)
-def test_the_rule_of_the_verdict(regret, low, high, drift, verdict):
-    assert verdicts.decide(regret, low, high, drift, Thresholds()) == verdict
-
-
 def test_the_saving_is_as_many_trials_at_the_target_over_the_tuning_at_the_proxy():
     suite = make_suite("muon")
     row = verdict_of(suite, study(suite, MUON))

@@ -67,6 +67,28 @@ def test_the_sentences_about_the_quickstart_are_those_of_its_committed_metrics()
     assert found == [pair["sentence"] for pair in metrics["suites"][0]["pairs"]]
 
 
+def outcome(folder: Path) -> str:
+    """A line of README's table: what each optimizer came out as at the largest target."""
+    [suite] = json.loads((folder / "metrics.json").read_text())["suites"]
+    last = max(pair["n"] for pair in suite["pairs"])
+    found: dict[str, list[str]] = {"drifts": [], "inconclusive": [], "transfers": []}
+    for pair in suite["pairs"]:
+        if pair["n"] == last:
+            found[pair["verdict"]].append(f"{pair['optimizer']} ({pair['drift']:+.1f})")
+    name = f"[`{folder.name}`](results/reference/{folder.name}/report.html)"
+    axis = suite["axis"].replace("_", " ")
+    cells = [name, f"{axis} {suite['proxy']} to {last}", *(", ".join(v) for v in found.values())]
+    return f"| {' | '.join(cells)} |".replace("(-", "(\N{MINUS SIGN}")
+
+
+def test_what_the_suites_gave_is_what_their_committed_metrics_say() -> None:
+    block = README.partition("<!-- suites -->")[2].partition("<!-- /suites -->")[0]
+    reference = ROOT / "results/reference"
+    folders = sorted(path.parent for path in reference.glob("*/metrics.json"))
+    assert [folder.name for folder in folders] == sorted(suite_names())
+    assert block.strip().splitlines()[2:] == [outcome(folder) for folder in folders]
+
+
 @pytest.mark.parametrize(
     ("table", "file"), [("polar", "polar"), ("sweep", "benchmarks"), ("step", "benchmarks")]
 )

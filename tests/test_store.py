@@ -13,75 +13,9 @@ from pathlib import Path
 import pytest
 
 from hptransfer.lines import COLUMNS
-from hptransfer.registry import InputError
-from hptransfer.spec import SCHEMA, RunRecord, RunSpec
+from hptransfer.spec import SCHEMA, RunSpec
 from hptransfer.store import Store, stored_suites
-from hptransfer.suite import Suite
-from hptransfer.suitefile import parse_suite
-
-
-def record(seed: int = 0, **changes: object) -> RunRecord:
-    spec = RunSpec(
-        model={"name": "gpt", "context": 64},
-        data={"name": "python_source"},
-        optimizer={"name": "adamw"},
-        hp={"beta1": 0.9},
-        width=32,
-        base={"width": 32},
-        log2_lr=-9.5,
-        steps=100,
-        batch=16,
-        schedule="linear",
-        warmup=0.1,
-        clip=1.0,
-        precision="float32",
-        eval_batches=64,
-        seed=seed,
-    )
-    values: dict[str, object] = {
-        "spec": spec,
-        "status": "done",
-        "loss": 2.5,
-        "loss_init": 5.5,
-        "train_loss": 2.4,
-        "train_mean": 3.0,
-        "curve": [[0, 5.5], [50, 3.25], [100, 2.5]],
-        "seconds": 1.5,
-        "flops": 1e9,
-        "peak_memory": 1000,
-        "env": {"device": "cpu", "lanes": 4, "threads": 1},
-        "finished": 1e9 + seed,
-    }
-    return RunRecord(**{**values, **changes})  # type: ignore[arg-type]
-
-
-def suite(name: str = "x") -> Suite:
-    table = {
-        "name": name,
-        "claim": "none",
-        "model": "gpt",
-        "data": "python_source",
-        "base": {"width": 32},
-        "proxy": 32,
-        "targets": [64],
-        "steps": 100,
-        "batch": 16,
-        "optimizers": {"adamw": {"lr": "2^-11..2^-4", "warmup": 0.1}},
-        "thresholds": {"tol": 0.02},
-    }
-    return parse_suite(table, {})
-
-
-def files(store: Store) -> list[Path]:
-    return sorted(store.folder.glob("records-*.jsonl"))
-
-
-def failure(call: object, *arguments: object) -> InputError:
-    with pytest.raises(InputError) as caught:
-        call(*arguments)  # type: ignore[operator]
-    assert "\n" not in str(caught.value)
-    assert caught.value.hint
-    return caught.value
+from stored import failure, files, record, suite
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -109,20 +43,6 @@ def test_an_empty_store_gives_an_empty_frame_and_creates_nothing(tmp_path: Path)
     assert store.find_snapshot("k") is None
     assert stored_suites(tmp_path / "results") == []
     assert not (tmp_path / "results").exists()
-
-
-def test_losses_that_are_not_finite_are_null_and_come_back(tmp_path: Path) -> None:
-    store = Store(tmp_path, "x")
-    curve = [[0, 5.5], [50, math.nan], [100, math.inf]]
-    store.append(record(0, status="diverged", loss=math.inf, train_loss=math.nan, curve=curve))
-    store.append(record(1, status="failed", loss=math.nan, curve=[], error="out of memory"))
-    assert not re.search(r"NaN|Infinity", files(store)[0].read_text())
-    frame = store.frame()
-    assert frame["loss"][0] == math.inf
-    assert math.isnan(frame["train_loss"][0])
-    assert math.isnan(frame["curve"][0][2, 1])
-    assert math.isnan(frame["loss"][1])
-    assert frame["curve"][1].shape == (0, 2)
 
 
 def test_the_first_finished_record_of_a_key_wins_and_a_failure_hides_none(tmp_path: Path) -> None:
@@ -161,83 +81,6 @@ def test_what_a_caller_does_to_a_frame_stays_with_him(tmp_path: Path) -> None:
     frame["extra"] = 1
     assert store.frame()["loss"].tolist() == [2.5]
     assert "extra" not in store.frame()
-
-
-@pytest.mark.parametrize("cut", [1, 2, 50, 400])
-def test_a_torn_last_line_is_passed_over_until_it_is_whole(tmp_path: Path, cut: int) -> None:
-    store = Store(tmp_path, "x")
-    store.append(record(0))
-    store.append(record(1))
-    path = files(store)[0]
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-cut])
-    reader = Store(tmp_path, "x")
-    assert reader.frame()["seed"].tolist() == [0]
-    path.write_bytes(whole)
-    assert reader.frame()["seed"].tolist() == [0, 1]
-
-
-def test_a_damaged_line_in_the_middle_names_file_and_line(tmp_path: Path) -> None:
-    store = Store(tmp_path, "x")
-    for seed in range(3):
-        store.append(record(seed))
-    path = files(store)[0]
-    lines = path.read_text().splitlines(keepends=True)
-    lines[1] = lines[1][:30] + "\n"
-    path.write_text("".join(lines))
-    reader = Store(tmp_path, "x")
-    error = failure(reader.frame)
-    assert str(error) == (
-        f"{path}:2: damaged record line (Invalid control character at: line 1 column 31 (char 30))"
-    )
-    assert error.hint == "delete that line; its run will be trained again, all others are kept"
-    path.write_text(lines[0] + lines[2])
-    assert reader.frame()["seed"].tolist() == [0, 2]
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"spec": None}, "'NoneType' object is not subscriptable"),
-        ({"status": 3}, "status is 3"),
-        ({"seconds": "long"}, "seconds is 'long'"),
-        ({"curve": [[1, 2], [1]]}, "inhomogeneous"),
-    ],
-)
-def test_a_field_of_a_wrong_type_is_damage(
-    tmp_path: Path, change: dict[str, object], why: str
-) -> None:
-    store = Store(tmp_path, "x")
-    store.append(record())
-    path = files(store)[0]
-    line = json.loads(path.read_text())
-    path.write_text(json.dumps({**line, **change}) + "\n")
-    error = str(failure(Store(tmp_path, "x").frame))
-    assert error.startswith(f"{path}:1: damaged record line (")
-    assert why in error
-    del line["env"]
-    path.write_text(json.dumps(line) + "\n")
-    error = str(failure(Store(tmp_path, "x").frame))
-    assert error == f"{path}:1: damaged record line (no field 'env')"
-
-
-@pytest.mark.parametrize("text", ["[]", "1", '{"a":1},{"b":2}', "\0\0\0", "ÿ"])
-def test_a_line_that_is_no_object_is_damage(tmp_path: Path, text: str) -> None:
-    store = Store(tmp_path, "x")
-    store.append(record())
-    with files(store)[0].open("a", encoding="latin-1") as file:
-        file.write(f"\n{text}\n")
-    assert str(failure(store.frame)).startswith(f"{files(store)[0]}:3: damaged record line (")
-
-
-def test_a_record_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    store = Store(tmp_path, "x")
-    store.append(record())
-    path = files(store)[0]
-    path.write_text(path.read_text().replace(f'"schema":{SCHEMA},"key"', '"schema":99,"key"', 1))
-    error = failure(Store(tmp_path, "x").frame)
-    assert str(error) == f"{path}:1: got schema 99, this version reads {SCHEMA}"
-    assert "upgrade" in error.hint
 
 
 def _write(root: Path, first: int, count: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from frames import half_octaves, make_suite, record, search, study, to_frame
 from hptransfer import metrics, verdicts
-from hptransfer.suite import Suite, fresh_seeds
+from hptransfer.suite import Suite, Thresholds, fresh_seeds
 
 CENTER: dict[str, Callable[[int], float]] = {"muon": lambda n: -5.1 - 0.1 * math.log2(n / 32)}
 
@@ -110,3 +110,20 @@ def test_a_vertex_beyond_what_may_be_tried_is_judged_where_it_was_carried():
     row = row_of(moved, to_frame(rows))
     assert row["lr_carried"] == -6
     assert row["verdict"] == "transfers"
+
+
+@pytest.mark.parametrize(
+    ("regret", "low", "high", "drift", "verdict"),
+    [
+        (0.05, 0.02, 0.08, -1.0, "drifts"),
+        (0.05, 0.02, 0.08, -0.5, "transfers"),
+        (0.005, 0.002, 0.008, -1.0, "transfers"),
+        (0.02, -0.01, 0.05, 1.0, "inconclusive"),
+        (0.005, 0.001, 0.021, 1.0, "inconclusive"),
+        (0.005, -0.005, 0.019, 1.0, "transfers"),
+        (0.0, -math.inf, math.inf, 1.0, "inconclusive"),
+        (-0.02, -0.05, 0.01, 2.0, "transfers"),
+    ],
+)
+def test_the_rule_of_the_verdict(regret, low, high, drift, verdict):
+    assert verdicts.decide(regret, low, high, drift, Thresholds()) == verdict

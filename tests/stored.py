@@ -1,0 +1,75 @@
+"""A made-up record and suite, and what a store is asked."""
+
+from pathlib import Path
+
+import pytest
+
+from hptransfer.registry import InputError
+from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.store import Store
+from hptransfer.suite import Suite
+from hptransfer.suitefile import parse_suite
+
+
+def record(seed: int = 0, **changes: object) -> RunRecord:
+    spec = RunSpec(
+        model={"name": "gpt", "context": 64},
+        data={"name": "python_source"},
+        optimizer={"name": "adamw"},
+        hp={"beta1": 0.9},
+        width=32,
+        base={"width": 32},
+        log2_lr=-9.5,
+        steps=100,
+        batch=16,
+        schedule="linear",
+        warmup=0.1,
+        clip=1.0,
+        precision="float32",
+        eval_batches=64,
+        seed=seed,
+    )
+    values: dict[str, object] = {
+        "spec": spec,
+        "status": "done",
+        "loss": 2.5,
+        "loss_init": 5.5,
+        "train_loss": 2.4,
+        "train_mean": 3.0,
+        "curve": [[0, 5.5], [50, 3.25], [100, 2.5]],
+        "seconds": 1.5,
+        "flops": 1e9,
+        "peak_memory": 1000,
+        "env": {"device": "cpu", "lanes": 4, "threads": 1},
+        "finished": 1e9 + seed,
+    }
+    return RunRecord(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def suite(name: str = "x") -> Suite:
+    table = {
+        "name": name,
+        "claim": "none",
+        "model": "gpt",
+        "data": "python_source",
+        "base": {"width": 32},
+        "proxy": 32,
+        "targets": [64],
+        "steps": 100,
+        "batch": 16,
+        "optimizers": {"adamw": {"lr": "2^-11..2^-4", "warmup": 0.1}},
+        "thresholds": {"tol": 0.02},
+    }
+    return parse_suite(table, {})
+
+
+def files(store: Store) -> list[Path]:
+    return sorted(store.folder.glob("records-*.jsonl"))
+
+
+def failure(call: object, *arguments: object) -> InputError:
+    with pytest.raises(InputError) as caught:
+        call(*arguments)  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+    return caught.value
