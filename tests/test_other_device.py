@@ -1,0 +1,89 @@
+"""What a GPU would be asked for, on torch's meta device: tensors without values.
+
+There, as on a GPU, an operation that takes tensors of two devices raises; and where a step asks for
+a value, for which a GPU would make it wait, there is none to give.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import hptransfer.torch
+from hptransfer.lanes import GROUP_ELEMENTS, Lanes
+from hptransfer.models.gpt import gpt
+from hptransfer.spec import RunSpec
+from units import KEEPS_GRADIENT, MODELS, OPTIMIZERS, data_for, spec
+
+META = torch.device("meta")
+
+
+@pytest.fixture(autouse=True)
+def autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device has none."""
+
+    @contextlib.contextmanager
+    def same(*_: object, **__: object) -> Iterator[None]:
+        yield
+
+    monkeypatch.setattr(torch, "autocast", same)
+
+
+def trained(unit: list[RunSpec]) -> Lanes:
+    """Two steps, the point that is evaluated, and its evaluation."""
+    assert META.type not in GROUP_ELEMENTS  # so parameters are grouped as on a GPU
+    running = Lanes(unit, data_for(unit[0].model["name"]), META)
+    for t in range(2):
+        running.gradients(t)
+        running.update(t)
+    running.read_out()
+    running.evaluate()
+    return running
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_asks_for_no_value_and_mixes_no_devices(optimizer: str, model: str, n: int) -> None:
+    run = spec(optimizer, model, clip=0.0 if optimizer in KEEPS_GRADIENT else 0.5)
+    running = trained([run.point(run.log2_lr - i, i % 2) for i in range(n)])
+    for group in running.groups:
+        assert {group.w.device, *(s.device for s in group.state.values())} == {META}
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("polar", ["polar_express", "jordan"])
+@pytest.mark.parametrize("optimizer", ["muon", "scion", "transported_scion"])
+def test_nor_do_the_steps_of_wide_matrices(optimizer: str, polar: str, n: int) -> None:
+    """Of 128 rows or more products are in bfloat16, and of long ones in the Gram form."""
+    run = spec(optimizer, "gpt", width=256, base={"width": 16}, hp={"polar": polar})
+    trained([run.point(run.log2_lr - i, 0) for i in range(n)])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_nor_does_a_step_in_a_loop_of_ones_own(name: str) -> None:
+    with META:
+        model, base = (gpt(width, n_layer=1, head_size=8, context=8) for width in (16, 8))
+    hptransfer.torch.init_(model, name, base=base)
+    optimizer = hptransfer.torch.optimizer(model, name, lr=2**-6, base=base)
+    schedule = hptransfer.torch.scheduler(optimizer, steps=3)
+    x = torch.zeros(2, 8, dtype=torch.long, device=META)
+    for _ in range(2):
+        if name not in KEEPS_GRADIENT:
+            optimizer.zero_grad()
+        F.cross_entropy(model(x).flatten(0, -2), x.flatten()).backward()
+        optimizer.step()
+        schedule.step()
+    optimizer.eval()
+    assert {p.device for p in model.parameters()} == {META}
+
+
+def test_a_step_that_does_ask_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(self: Lanes, t: int) -> None:
+        self.losses[:, t].max().item()
+
+    monkeypatch.setattr(Lanes, "update", waits)
+    with pytest.raises(RuntimeError, match="meta"):
+        trained([spec("adamw")])
