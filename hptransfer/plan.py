@@ -11,6 +11,10 @@ from hptransfer.metrics import optimum, select
 from hptransfer.spec import RunSpec, canonical
 from hptransfer.suite import Suite, fresh_seeds
 
+# Octaves from the carried lr to a target's optimum, in a forecast. It gives 12 runs a target; six
+# suites run in full took 11 to 15, 1183 in all where this said 1204 (0.375: 1057).
+BESIDE = 0.75
+
 Propose = Callable[..., list[tuple[Point, int]]]
 
 
@@ -79,7 +83,7 @@ def _guess(suite: Suite, first: list[RunSpec]) -> float:
     """Where the optimum of a curve may lie, from the first runs that are planned of it."""
     if suite.axis_value(first[0]) != suite.proxy:
         lrs = [spec.log2_lr for spec in first]
-        return (min(lrs) + max(lrs)) / 2 - 0.375
+        return (min(lrs) + max(lrs)) / 2 - BESIDE
     return next(
         sum(suite.start_grid(label)) / 2
         for label, template in suite.templates.items()
