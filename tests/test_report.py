@@ -159,6 +159,21 @@ def test_a_sentence_that_holds_for_every_target_is_said_once():
     assert render([Section(suite, frame)]).count("Every run at width 32 diverged") == 1
 
 
+def test_of_several_targets_the_largest_comes_first_and_the_others_fold_under_it():
+    suite = make_suite("adamw", targets=[64, 128])
+    page = render([Section(suite, study(suite, {"adamw": CENTERS["adamw"]}))])
+    listed = page.partition('<ul class="verdicts">')[2].partition("</ul>")[0]
+    assert listed.count("<li>") == 1
+    head, _, folded = listed.partition("<details>")
+    assert "at width 128" in head
+    assert "at width 64" not in head
+    assert re.search(r"<summary>width 64: \w+</summary>", folded)
+    assert "at width 64" in folded
+    one = make_suite("adamw")
+    page = render([Section(one, study(one, {"adamw": CENTERS["adamw"]}))])
+    assert "<details>" not in page.partition('<ul class="verdicts">')[2].partition("</ul>")[0]
+
+
 def test_an_indicative_verdict_says_so_beside_its_label():
     page = render([Section(SUITE, study(SUITE, CENTERS, fresh=2))])
     assert "<strong>adamw (indicative: 2 fresh seeds).</strong> The lr tuned" in page

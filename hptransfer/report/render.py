@@ -192,6 +192,7 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         "completeness": _completeness(section, rows),
         "others": len(section.frame) - rows["key"].nunique(),
         "control": {"ok": study.control[0], "text": study.control[1]},
+        "axis": verdicts.axis_word(suite),
         "verdicts": _verdicts(study.pairs),
         "alignment": _figure(lambda: figures.alignment(suite, rows), f"{slug}-align"),
         "alignment_narrow": _figure(
@@ -216,12 +217,16 @@ def _context(section: Section, index: int) -> dict[str, Any]:
     }
 
 
-def _verdicts(pairs: pd.DataFrame) -> list[dict[str, str]]:
-    """The sentences, each once, their `label: verdict (indicative)` set apart from the rest."""
-    made = []
-    for label, verdict, sentence in dict.fromkeys(
-        zip(pairs["optimizer"], pairs["verdict"], pairs["sentence"], strict=True)
-    ):
-        remark, _, rest = sentence.removeprefix(f"{label}: {verdict}").partition(". ")
-        made.append({"verdict": verdict, "label": label + remark, "rest": rest})
-    return made
+def _verdicts(pairs: pd.DataFrame) -> list[dict[str, Any]]:
+    """One an optimizer, that of its largest target; `nearer` holds those of the others.
+
+    Each sentence once, its `label: verdict (indicative)` set apart from the rest.
+    """
+    made: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in pairs.sort_values("n", ascending=False, kind="stable").itertuples():
+        label, verdict = str(row.optimizer), str(row.verdict)
+        remark, _, rest = str(row.sentence).removeprefix(f"{label}: {verdict}").partition(". ")
+        told = {"verdict": verdict, "label": label + remark, "rest": rest, "n": row.n}
+        made.setdefault(label, {}).setdefault(rest, told)
+    found = [list(made[label].values()) for label in dict.fromkeys(pairs["optimizer"])]
+    return [{**first, "nearer": nearer[::-1]} for first, *nearer in found]
