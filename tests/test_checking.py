@@ -68,3 +68,13 @@ def test_a_control_that_is_no_label_is_an_input_error(
     monkeypatch.chdir(tmp_path)
     assert call(["coords", "s.toml"], monkeypatch) == 2
     assert "controls: no optimizer is labelled 'adam'" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "afile").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hptransfer.coords.measure", None)
+    assert call(["coords", *FEW, "--results", "afile"], monkeypatch) == 2
+    assert "afile: is a file, needs a folder" in capsys.readouterr().err

@@ -219,6 +219,22 @@ def test_a_data_set_of_ones_own_is_validated_and_trained_on(
     assert call(arguments, monkeypatch) == 0
 
 
+def test_held_out_text_that_is_trained_on_fails_its_clause(folder: Path) -> None:
+    """Also where it begins with something else."""
+    (folder / "leak.py").write_text(
+        "import numpy as np\n"
+        "from hptransfer.datasets import Tokens, fingerprint\n"
+        "def leak():\n"
+        '    """600 fresh bytes, then the training text again."""\n'
+        "    noise = np.random.default_rng(0).integers(0, 250, 50_600).astype(np.uint8)\n"
+        "    train, held = noise[600:].copy(), noise.copy()\n"
+        '    return Tokens("leak", train, held, 256, fingerprint(train, held))\n'
+    )
+    [failed] = [check for check in validate("leak.py:leak") if not check.passed]
+    assert failed.name == "holds out what it does not train on"
+    assert "63 of 64 samples of held-out text are in the training part" in failed.detail
+
+
 def test_validate_prints_the_table_and_leaves_with_1_where_a_clause_fails(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,7 +48,8 @@ def _split(data: Data) -> None:
     if isinstance(data, Tokens):
         require(not np.shares_memory(data.train, data.heldout), "the parts share memory")
         train = data.train.tobytes()
-        starts = range(0, len(data.heldout), max(1, len(data.heldout) // SAMPLES))
+        last = max(1, len(data.heldout) - WINDOW + 1)
+        starts = range(0, last, -(-last // SAMPLES))
         shared = sum(data.heldout[at : at + WINDOW].tobytes() in train for at in starts)
         told = f"{shared} of {len(starts)} samples of held-out text are in the training part"
         require(shared <= len(starts) // 16, told)
