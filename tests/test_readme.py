@@ -60,9 +60,14 @@ def test_a_command_of_readme_plans_what_it_says(words: list[str], tmp_path: Path
     assert "runs to do, 0 known" in done.stdout
 
 
-def test_the_sentences_about_the_quickstart_are_those_of_its_committed_metrics() -> None:
-    metrics = json.loads((ROOT / "results/reference/quickstart/metrics.json").read_text())
-    block = README.partition("<!-- quickstart -->")[2].partition("<!-- /quickstart -->")[0]
+@pytest.mark.parametrize(
+    ("mark", "folder"), [("quickstart", "quickstart"), ("seeds", "quickstart/three_seeds")]
+)
+def test_the_sentences_about_the_quickstart_are_those_of_its_committed_metrics(
+    mark: str, folder: str
+) -> None:
+    metrics = json.loads((ROOT / "results/reference" / folder / "metrics.json").read_text())
+    block = README.partition(f"<!-- {mark} -->")[2].partition(f"<!-- /{mark} -->")[0]
     found = [line.removeprefix("- ") for line in block.strip().splitlines()]
     assert found == [pair["sentence"] for pair in metrics["suites"][0]["pairs"]]
 
@@ -74,7 +79,7 @@ def outcome(folder: Path) -> str:
     found: dict[str, list[str]] = {"drifts": [], "inconclusive": [], "transfers": []}
     for pair in suite["pairs"]:
         if pair["n"] == last:
-            found[pair["verdict"]].append(f"{pair['optimizer']} ({pair['drift']:+.1f})")
+            found[pair["verdict"]].append(f"{pair['optimizer']} ({pair['drift']:+z.1f})")
     name = f"[`{folder.name}`](results/reference/{folder.name}/report.html)"
     axis = suite["axis"].replace("_", " ")
     cells = [name, f"{axis} {suite['proxy']} to {last}", *(", ".join(v) for v in found.values())]
