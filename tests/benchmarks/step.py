@@ -4,8 +4,8 @@ Against torch.optim.Muon, the Scion of pytorch-optimizer, and the floor: the FLO
 form's matrix products over the best bfloat16 matrix-product rate of the same run; the Gram form
 needs fewer on long matrices. Beside it these products themselves, in batches up to the size of
 ours, with nothing else of a step: small ones do not reach that rate. Muon and Scion at equal
-polynomial (5 Jordan steps), then our accurate default. Prints a Markdown table of medians; asserts
-nothing about time.
+polynomial (5 Jordan steps), then our accurate default, whose products alone are timed too. Prints a
+Markdown table of medians; asserts nothing about time.
 
     python tests/benchmarks/step.py [--widths 64 256 768] [--layers 12] [--repeats 5] [--device cpu]
 """
@@ -16,7 +16,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -28,10 +28,19 @@ import hptransfer.torch
 from hptransfer import engine
 from hptransfer.lanes import GROUP_ELEMENTS, GROUP_LEAST
 from hptransfer.models.gpt import gpt
-from hptransfer.polar import JORDAN, JORDAN_STEPS
+from hptransfer.polar import (
+    BFLOAT16_ROWS,
+    GRAM_ASPECT,
+    JORDAN,
+    JORDAN_STEPS,
+    PLAIN_STEPS,
+    POLAR_EXPRESS,
+    Row,
+)
 
 PRODUCT_COUNT = 10
 PRODUCTS = "products of 5 plain Jordan steps alone"
+DEFAULT_PRODUCTS = "products of the default alone"
 
 
 def timed(
@@ -85,8 +94,8 @@ def jordan_flops(model: nn.Module) -> float:
     return total
 
 
-def jordan_products(model: nn.Module, device: torch.device) -> Callable[[], Any]:
-    """The products of 5 Jordan steps in bfloat16, in batches up to the size of ours.
+def stacked(model: nn.Module, device: torch.device) -> list[Tensor]:
+    """Hidden matrices in bfloat16, wide ones, in batches up to the size of ours.
 
     Wide and tall matrices, which a step of ours keeps apart, go together here.
     """
@@ -98,16 +107,43 @@ def jordan_products(model: nn.Module, device: torch.device) -> Callable[[], Any]
         x = (x / torch.linalg.matrix_norm(x, keepdim=True)).bfloat16()
         size = max(GROUP_ELEMENTS[kind] // math.prod(shape), GROUP_LEAST[kind])
         stacks += [part.clone() for part in x.split(size)]
-    a, b, c = JORDAN
+    return stacks
 
-    def five() -> None:
-        for x in stacks:
-            for _ in range(JORDAN_STEPS):
-                gram = torch.bmm(x, x.mT)
-                poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-                x = torch.baddbmm(x, poly, x, beta=a)
 
-    return five
+def plain(x: Tensor, rows: Iterable[Row]) -> Tensor:
+    """The three products of each plain step."""
+    for a, b, c in rows:
+        gram = torch.bmm(x, x.mT)
+        poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, poly, x, beta=a)
+    return x
+
+
+def jordan_products(model: nn.Module, device: torch.device) -> Callable[[], Any]:
+    """The products of 5 Jordan steps in bfloat16."""
+    stacks = stacked(model, device)
+    return lambda: [plain(x, JORDAN_STEPS * [JORDAN]) for x in stacks]
+
+
+def default_products(model: nn.Module, device: torch.device) -> Callable[[], Any]:
+    """Those of the default's 8 steps in bfloat16: of a long matrix the first four and the last are
+    plain, and the three between them on its Gram matrix."""
+    stacks = stacked(model, device)
+
+    def eight(x: Tensor) -> Tensor:
+        if x.shape[-1] < GRAM_ASPECT * x.shape[-2]:
+            return plain(x, POLAR_EXPRESS)
+        x = plain(x, POLAR_EXPRESS[:PLAIN_STEPS])
+        gram = torch.bmm(x, x.mT)
+        (_, b, c), *later = POLAR_EXPRESS[PLAIN_STEPS:-1]
+        total = poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        for _, b, c in later:
+            gram = torch.bmm(torch.bmm(poly, gram), poly)
+            poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            total = torch.bmm(poly, total)
+        return plain(torch.bmm(total, x), POLAR_EXPRESS[-1:])
+
+    return lambda: [eight(x) for x in stacks]
 
 
 def with_gradients(model: nn.Module) -> nn.Module:
@@ -172,12 +208,15 @@ def main() -> None:
         with torch.device("meta"):
             shapes = gpt(width, n_layer=options.layers)
         steps[PRODUCTS] = lambda shapes=shapes: jordan_products(shapes, device)
+        if width >= BFLOAT16_ROWS:  # else they are float32 ones
+            steps[DEFAULT_PRODUCTS] = lambda shapes=shapes: default_products(shapes, device)
         steps |= contestants(width, options.layers, device)
         found = timed(steps, device, options.repeats)
         flops = jordan_flops(shapes)
         rate = max(PRODUCT_COUNT * 2 * n**3 / found.pop("product")[0], flops / found[PRODUCTS][0])
         floor = flops / rate
-        others = [name for name in found if name != PRODUCTS and not name.startswith("ours")]
+        alone = (PRODUCTS, DEFAULT_PRODUCTS)
+        others = [name for name in found if name not in alone and not name.startswith("ours")]
         fastest = min(found[name][0] for name in others)
         for name, (seconds, peak) in found.items():
             share = f"{floor / seconds:.0%}" if "default" not in name else "-"
