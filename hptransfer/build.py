@@ -48,7 +48,7 @@ def build(spec: RunSpec, data: Data, width: int) -> nn.Module:
         model = factory(width, **{**fields, **dims})
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a model of somebody's own does wrong is wrong input
         what = f"model {spec.model['name']!r}: building it at width {width} failed"
         raise registry.broken(what, error, "another width, or other fields of the model") from None
     if not isinstance(model, nn.Module):

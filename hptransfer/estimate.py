@@ -197,8 +197,9 @@ class _Attention(TorchFunctionMode):
         self.open = True
         out = func(*args, **(kwargs or {}))
         self.open = False
-        for tensor in (*args[:3], out):
-            self._keep(tensor)
+        for kept in (*args, *(kwargs or {}).values(), out):
+            if isinstance(kept, Tensor):  # query, key, value, a mask
+                self._keep(kept)
         return out
 
 

@@ -80,7 +80,7 @@ def outcome(folder: Path) -> str:
     for pair in suite["pairs"]:
         if pair["n"] == last:
             found[pair["verdict"]].append(f"{pair['optimizer']} ({pair['drift']:+z.1f})")
-    name = f"[`{folder.name}`](results/reference/{folder.name}/report.html)"
+    name = f"[`{folder.name}`](results/reference/{folder.name}/alignment.svg)"
     axis = suite["axis"].replace("_", " ")
     cells = [name, f"{axis} {suite['proxy']} to {last}", *(", ".join(v) for v in found.values())]
     return f"| {' | '.join(cells)} |".replace("(-", "(\N{MINUS SIGN}")

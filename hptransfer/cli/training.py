@@ -195,7 +195,7 @@ def _verdicts(session: Any, as_json: bool) -> None:
     for sentence in table[table.n.isin(session.suite.targets)]["sentence"]:
         out.print(sentence, markup=False, soft_wrap=True)
     if session.suite.verify:  # else nothing was judged, the control neither
-        _, control = verdicts.negative_control(session.suite, table)
+        _, control = verdicts.negative_control(session.full, table)  # also where it was not chosen
         out.print(control, markup=False, soft_wrap=True)
 
 
