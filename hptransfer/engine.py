@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from hptransfer import __version__, registry
 from hptransfer.build import Data, Described
 from hptransfer.lanes import Lanes, release
-from hptransfer.polar import bfloat16_pays
+from hptransfer.polar import bfloat16_rows
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord, RunSpec, digest
 
@@ -354,5 +354,5 @@ def environment(device: torch.device, lanes: int, micro_batch: int) -> dict[str,
         "threads": torch.get_num_threads(),
         "lanes": lanes,
         "micro_batch": micro_batch,
-        "bfloat16_pays": bfloat16_pays(device),  # else `mixed` polar factors are float32 ones
+        "bfloat16_rows": bfloat16_rows(device),  # from where `mixed` polar factors are not float32
     }

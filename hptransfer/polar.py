@@ -18,7 +18,10 @@ PolarForm = Literal["auto", "plain", "gram"]
 Row = tuple[float, float, float]
 
 WITH_BFLOAT16 = ("AVX512", "SVE256")  # as torch names CPUs; only the first was measured
-BFLOAT16_ROWS = 128  # a smaller side below this is faster in float32 on CPU (1.8 times at 32)
+# Smaller side from which bfloat16 is faster. Where its products are those of AMX tiles, whose every
+# call has a price, they are no faster at 64; where they are AVX-512's own, polar factors of 16 to
+# 128 matrices of 64 x 64 take 0.3 to 0.7 times as long as in float32, of 8 as long, of 4 1.5 times.
+BFLOAT16_ROWS, BFLOAT16_ROWS_OF_VECTORS = 128, 64
 
 # Jordan 2024 (Muon), one quintic for every step; singular values end in [0.47, 1.20].
 JORDAN: Row = (3.4445, -4.7750, 2.0315)
@@ -52,8 +55,9 @@ GRAM_STEPS = 3
 GRAM_STEPS_BFLOAT16 = 2
 # Long over short side from which the Gram form is faster on CPU, in float32 measured on short sides
 # of 64 to 512: 0.9 to 1.1 times as fast at 2, 1.1 to 1.4 at 3, 1.2 to 1.8 at 4, 2 or more at 16. In
-# bfloat16 1.4 times at 4, Jordan's five steps at 256 and 768.
+# bfloat16 1.4 times at 4, Jordan's five steps at 256 and 768, and nothing below GRAM_ROWS.
 GRAM_ASPECT = 3
+GRAM_ROWS_BFLOAT16 = 128
 # Polar Express takes its first steps in bfloat16 in the plain form, for they amplify rounding most:
 # <M, D> / ||M||_* is 0.9995 without the Gram form and with it from the fifth step on, 0.9993 from
 # the fourth on, 0.998 from the third on (256 x 1024, k^-1.5; float32 0.9997).
@@ -90,20 +94,21 @@ def polar(
     `svd`: float64, the reference. `jordan`: Muon's polynomial, 5 steps unless told otherwise.
     `polar_express`: 8 quintic steps unless told otherwise; with 8, `||D||_op` is within 1e-3 of 1
     and `<M, D> >= 0.999 ||M||_*`, unless the spectrum is so steep that small singular values carry
-    the nuclear norm (0.988 for k^-1.5 at width 1024, 0.989 in float32).
+    the nuclear norm (0.988 for k^-1.5 at width 1024, 0.989 in float32), or M of rank one in the
+    Gram form in bfloat16 (0.9988 at least in 200 of 256 x 1024, 0.9994 on average).
 
     `mixed` takes the products of Polar Express in bfloat16, and the first and the last step so that
     their rounding does not count (`_first_in_bfloat16`, `_last_in_bfloat16`; both are ours).
-    `<M, D>` then stays within 5e-4 of the float32 result, in the Gram form within 1e-3, its worst
-    case being rank one (measured here, not from the paper). A side below BFLOAT16_ROWS, or fewer
+    `<M, D>` then stays within 5e-4 of the float32 result, in the Gram form within 1.2e-3, its worst
+    case being rank one (measured here, not from the paper). A side below `bfloat16_rows`, or fewer
     than three steps, stay in float32. Of `jordan` it takes every step in bfloat16, as published; so
     does `bfloat16` of both. On a CPU where bfloat16 does not pay `mixed` is float32. M is
     normalised before it is rounded, in float32 at least, and a float64 M stays in float64.
 
     `gram` iterates on the Gram matrix of the smaller side, which saves work on long matrices: every
     step of `jordan` and of Polar Express in float32, of its steps in bfloat16 those from
-    PLAIN_STEPS on. `auto` takes it from GRAM_ASPECT on, for float64 and for `jordan` below
-    BFLOAT16_ROWS not at all.
+    PLAIN_STEPS on. `auto` takes it from GRAM_ASPECT on, for float64, and for bfloat16 below
+    GRAM_ROWS_BFLOAT16, not at all.
     Raises InputError for the Gram form of Polar Express in bfloat16 throughout.
     Source: Jordan 2024 (Muon); Amsel et al. 2025, arXiv:2505.16932, Alg. 1.
     """
@@ -179,22 +184,29 @@ def _iterated(
     short, long = sorted(x.shape[-2:])
     single = x.dtype == torch.float32
     gram = form == "gram" or (form == "auto" and single and long >= GRAM_ASPECT * short)
-    mixed = single and dtype == "mixed" and bfloat16_pays(x.device)
-    if (single and dtype == "bfloat16") or (mixed and method == "jordan"):
+    least = bfloat16_rows(x.device) if single and dtype == "mixed" else None
+    gram_pays = gram and (form == "gram" or short >= GRAM_ROWS_BFLOAT16)
+    if (single and dtype == "bfloat16") or (least is not None and method == "jordan"):
         x = x.bfloat16()
-        gram = gram and method == "jordan" and (form == "gram" or short >= BFLOAT16_ROWS)
-    elif mixed and short >= BFLOAT16_ROWS and len(rows) > 2:
-        return _mixed(x, rows, gram)
+        gram = gram_pays and method == "jordan"
+    elif least is not None and short >= least and len(rows) > 2:
+        return _mixed(x, rows, gram_pays)
     return (_in_gram_form if gram else _quintic)(x, rows)
 
 
-def bfloat16_pays(device: torch.device) -> bool:
-    """Whether products of bfloat16 matrices are no slower than of float32 ones.
+def bfloat16_rows(device: torch.device) -> int | None:
+    """Smaller side from which polar factors are faster in bfloat16; None where they never are.
 
-    A CPU whose vectors are narrower has no kernels for them and takes 20 times as long (kernels of
+    A CPU whose vectors are narrower has no kernels for it and takes 20 times as long (kernels of
     AVX2, 4 x 256 x 256 and 2 x 768 x 768).
     """
-    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability() in WITH_BFLOAT16
+    if device.type != "cpu":
+        return BFLOAT16_ROWS
+    if torch.backends.cpu.get_cpu_capability() not in WITH_BFLOAT16:
+        return None
+    has = torch.cpu.get_capabilities()
+    vectors = has.get("avx512_bf16", False) and not has.get("amx_bf16", False)
+    return BFLOAT16_ROWS_OF_VECTORS if vectors else BFLOAT16_ROWS
 
 
 def _mixed(x: Tensor, rows: tuple[Row, ...], gram: bool) -> Tensor:

@@ -71,12 +71,16 @@ def test_a_record_holds_what_the_steps_gave() -> None:
         json.dumps(record.env)
 
 
-@pytest.mark.parametrize(("capability", "pays"), [("AVX512", True), ("AVX2", False)])
-def test_a_record_says_whether_mixed_products_were_bfloat16_ones(
-    capability: str, pays: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("capability", "amx", "rows"), [("AVX512", True, 128), ("AVX512", False, 64), ("AVX2", 0, None)]
+)
+def test_a_record_says_which_mixed_products_were_bfloat16_ones(
+    capability: str, amx: bool, rows: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert records([spec("scion", "mlp", steps=1)])[0].env["bfloat16_pays"] is pays
+    has = {"avx512_bf16": True, "amx_bf16": amx}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert records([spec("scion", "mlp", steps=1)])[0].env["bfloat16_rows"] == rows
 
 
 @pytest.mark.parametrize("steps", [1, 7, 50, 100, 122, 250])

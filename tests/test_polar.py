@@ -31,9 +31,9 @@ def assert_accurate(m: Tensor, d: Tensor) -> None:
     assert (m.double() * d.double()).sum() >= 0.999 * nuclear
 
 
-# from 128 on the smaller side, `mixed` takes steps in bfloat16
+# from 64 on the smaller side, `mixed` takes steps in bfloat16 here
 SHAPES = [(1, 1), (1, 16), (16, 1), (8, 8), (128, 32), (256, 61)]
-SHAPES += [(128, 128), (160, 256), (512, 128)]
+SHAPES += [(64, 64), (80, 192), (128, 128), (160, 256), (512, 128)]
 
 
 @every_accurate_pair
@@ -164,6 +164,15 @@ def test_steps_in_bfloat16_turn_a_direction_by_less_than_two_percent() -> None:
     rounded = polar(m, "polar_express", "bfloat16")
     assert 0 < (mixed - exact).norm() / exact.norm() < 0.02
     assert (mixed - exact).norm() < (rounded - exact).norm()
+
+
+def test_mixed_takes_float32_below_the_side_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for amx, least in ((False, 64), (True, 128)):
+        has = {"avx512_bf16": True, "amx_bf16": amx}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
+        for n in (60, 64, 120, 128):
+            m = matrix(n, n, 2 * n, dtype=torch.float32)
+            assert torch.equal(polar(m), polar(m, dtype="float32")) == (n < least)
 
 
 @pytest.mark.parametrize(("n", "name", "most"), [(512, "power law", 5e-4), (768, "rank one", 1e-3)])

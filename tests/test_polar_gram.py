@@ -109,7 +109,7 @@ def test_the_gram_form_of_a_tall_matrix_is_that_of_the_wide_one(dtype: PolarDtyp
 @pytest.mark.parametrize("dtype", ["float32", "mixed"])
 def test_auto_is_gram_for_long_matrices(dtype: PolarDtype) -> None:
     long, short = matrix(0, 5, 15, dtype=torch.float32), matrix(0, 5, 14, dtype=torch.float32)
-    wide = matrix(0, 128, 384, dtype=torch.float32)
+    wide, narrow = (matrix(0, n, 3 * n, dtype=torch.float32) for n in (128, 96))
     for m in (long, long.mT, wide):
         gram, plain = (polar(m, dtype=dtype, form=form) for form in FORMS)
         assert not torch.equal(gram, plain)
@@ -118,6 +118,7 @@ def test_auto_is_gram_for_long_matrices(dtype: PolarDtype) -> None:
     # no gain below 128, and more rounding
     assert torch.equal(polar(long, "jordan"), polar(long, "jordan", form="plain"))
     assert torch.equal(polar(wide, "jordan"), polar(wide, "jordan", form="gram"))
+    assert torch.equal(polar(narrow), polar(narrow, form="plain"))
     assert torch.equal(polar(wide), polar(wide, form="gram"))
     assert torch.equal(polar(long.double()), polar(long.double(), form="plain"))
 

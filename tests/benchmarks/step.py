@@ -29,13 +29,14 @@ from hptransfer import engine
 from hptransfer.lanes import GROUP_ELEMENTS, GROUP_LEAST
 from hptransfer.models.gpt import gpt
 from hptransfer.polar import (
-    BFLOAT16_ROWS,
+    GRAM_ROWS_BFLOAT16,
     GRAM_ASPECT,
     JORDAN,
     JORDAN_STEPS,
     PLAIN_STEPS,
     POLAR_EXPRESS,
     Row,
+    bfloat16_rows,
 )
 
 PRODUCT_COUNT = 10
@@ -131,7 +132,7 @@ def default_products(model: nn.Module, device: torch.device) -> Callable[[], Any
     stacks = stacked(model, device)
 
     def eight(x: Tensor) -> Tensor:
-        if x.shape[-1] < GRAM_ASPECT * x.shape[-2]:
+        if x.shape[-1] < GRAM_ASPECT * x.shape[-2] or x.shape[-2] < GRAM_ROWS_BFLOAT16:
             return plain(x, POLAR_EXPRESS)
         x = plain(x, POLAR_EXPRESS[:PLAIN_STEPS])
         gram = torch.bmm(x, x.mT)
@@ -208,7 +209,7 @@ def main() -> None:
         with torch.device("meta"):
             shapes = gpt(width, n_layer=options.layers)
         steps[PRODUCTS] = lambda shapes=shapes: jordan_products(shapes, device)
-        if width >= BFLOAT16_ROWS:  # else they are float32 ones
+        if width >= (bfloat16_rows(device) or math.inf):  # else they are float32 ones
             steps[DEFAULT_PRODUCTS] = lambda shapes=shapes: default_products(shapes, device)
         steps |= contestants(width, options.layers, device)
         found = timed(steps, device, options.repeats)
