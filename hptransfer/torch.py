@@ -140,12 +140,15 @@ class RuleOptimizer(torch.optim.Optimizer):
         g = [p.grad for p in moving if p.grad is not None]
         peak, now = (moving[0].new_full((), float(x)) for x in (self.peak, group["lr"]))
         then = now if self.lr_factor is None else peak * self.lr_factor(group["t"] + 1)
+        held, _ = self._stacks.get(index, (None, []))
+        known = dict(state) if state is held else {}  # whose views the parameters have
         state = rules.update_(rule, g, state, moving, Step(group["t"], now, then, peak))
         kept = state.pop("gradient", None)
         self._stacks[index] = state, [self.state[p] for p in moving]
-        views = {key: value.unbind() for key, value in state.items()}
+        views = {k: value.unbind() for k, value in state.items() if value is not known.get(k)}
         for i, p in enumerate(moving):
-            self.state[p].update({key: value[i] for key, value in views.items()})
+            if views:
+                self.state[p].update({key: value[i] for key, value in views.items()})
             if kept is not None and p.grad is not None:
                 p.grad.copy_(kept[i])
                 self._keeps_gradient = True

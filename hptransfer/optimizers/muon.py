@@ -77,8 +77,9 @@ class Orthogonal:
             average_(m, g, self.beta, out=ahead)
         matrix = polar(as_matrix(self.p, ahead), self.method, self.dtype, self.steps)
         kept, size = 1 - step.lr * self.weight_decay, -step.lr * self.scale
+        decays = bool(kept != 1)
         for own, d in zip(w, from_matrix(self.p, matrix), strict=True):
-            if kept != 1:
+            if decays:
                 own.mul_(kept)
             own.addcmul_(d, size)
 

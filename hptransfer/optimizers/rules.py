@@ -104,6 +104,13 @@ def average_(old: Stack, new: Stack, beta: float | Tensor, out: Stack | None = N
         torch.lerp(added, kept, beta, out=place)
 
 
+def add_(w: Stack, moves: Tensor) -> None:
+    """w + moves in place; moves: (k, *shape)."""
+    pairs = [(w, moves)] if isinstance(w, Tensor) else zip(w, moves, strict=True)
+    for own, move in pairs:
+        own.add_(move)
+
+
 def descend(
     w: Tensor, d: Tensor, step: Tensor | float, decay: Tensor | float | None = None
 ) -> Tensor:

@@ -11,6 +11,7 @@ from hptransfer.optimizers.rules import (
     Stack,
     State,
     Step,
+    add_,
     as_matrix,
     average,
     average_,
@@ -127,8 +128,10 @@ class LMO:
         """`update` in place, bit for bit: half its passes over memory."""
         self.momentum_(g, state, step)
         moves = self.free_(state["m"], step.lr)
-        for own, move in zip(w, moves, strict=True):
-            own.add_(move - step.lr * own if self.constrained else move)
+        if self.constrained:
+            for own, move in zip(w, moves, strict=True):
+                move.sub_(step.lr * own)
+        add_(w, moves)
 
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w

@@ -29,8 +29,8 @@ from hptransfer import engine
 from hptransfer.lanes import GROUP_ELEMENTS, GROUP_LEAST
 from hptransfer.models.gpt import gpt
 from hptransfer.polar import (
-    GRAM_ROWS_BFLOAT16,
     GRAM_ASPECT,
+    GRAM_ROWS_BFLOAT16,
     JORDAN,
     JORDAN_STEPS,
     PLAIN_STEPS,
