@@ -2,8 +2,9 @@
 
 Utilisation is FLOPs over time over the matrix-product rate measured in the same run: bfloat16 on a
 GPU, float32 on a CPU. `model` counts the forward and backward pass alone, `hardware` the
-optimizer's products too. The plain loop is the same model under torch.optim.AdamW, one process, all
-threads. Prints a Markdown table; asserts nothing.
+optimizer's products too. The plain loops are the same model under torch.optim.AdamW, and under
+torch.optim.Muon with AdamW beside it, one process, all threads. `muon/jordan` takes the five steps
+of the latter. Prints a Markdown table; asserts nothing.
 
     python tests/benchmarks/wide.py [--widths 512] [--batch 16] [--context 64] [--device cpu]
     python tests/benchmarks/wide.py --device cuda --widths 4096 --batch 128 --context 1024
@@ -19,6 +20,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from baseline import optimizers
 
 from hptransfer import engine, registry
 from hptransfer.datasets import Tokens
@@ -28,14 +30,19 @@ from hptransfer.models.gpt import gpt
 from hptransfer.spec import RunSpec
 from hptransfer.suitefile import load_suite
 
+LABELS = ["adamw", "muon/jordan", "muon", "scion_unconstrained"]
+PLAIN = {"plain AdamW": "adamw", "plain Muon": "muon"}
 
-def spec_at(width: int, name: str, options: argparse.Namespace) -> RunSpec:
+
+def spec_at(width: int, label: str, options: argparse.Namespace) -> RunSpec:
+    """`label`: an optimizer, with its polar factor after a slash where that is not the default."""
+    name, _, polar = label.partition("/")
     suite = load_suite("gpt_width", {"steps": 1000, "batch": options.batch})
     resolved = suite.resolve("")
     spec = resolved.template("adamw", width).to_json()
     part = registry.describe("optimizer", name)
     spec["optimizer"] = {"name": name, "revision": part.revision}
-    spec["hp"] = part.defaults
+    spec["hp"] = part.defaults | ({"polar": polar} if polar else {})
     spec["model"] = {**spec["model"], "context": options.context, "n_layer": options.layers}
     spec["precision"] = "bfloat16" if options.device != "cpu" else "float32"
     spec["clip"] = 0.0
@@ -64,12 +71,12 @@ def ours(
     return step, how.micro_batch
 
 
-def plain(spec: RunSpec, device: torch.device, micro_batch: int) -> Callable[[], None]:
-    """A step of the same model in a loop of one's own, under fused AdamW."""
+def plain(spec: RunSpec, device: torch.device, micro_batch: int, name: str) -> Callable[[], None]:
+    """A step of the same model in a loop of one's own, under torch's optimizers."""
     context, n_layer = spec.model["context"], spec.model["n_layer"]
     with device:
         model = gpt(spec.width, context=context, n_layer=n_layer)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=spec.lr, fused=True)
+    moving = optimizers(model, name, spec.lr)
     x = torch.randint(256, (spec.batch, context), device=device)
     bf16 = spec.precision == "bfloat16"
 
@@ -79,8 +86,9 @@ def plain(spec: RunSpec, device: torch.device, micro_batch: int) -> Callable[[],
                 logits = model(part)
             loss = F.cross_entropy(logits.float().flatten(0, 1), part.flatten())
             (loss * len(part) / spec.batch).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in moving:
+            optimizer.step()
+            optimizer.zero_grad()
 
     return step
 
@@ -118,7 +126,7 @@ def rate(device: torch.device) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--widths", type=int, nargs="+", default=[512])
-    parser.add_argument("--optimizers", nargs="+", default=["adamw", "muon", "scion_unconstrained"])
+    parser.add_argument("--optimizers", nargs="+", default=LABELS)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--context", type=int, default=64)
     parser.add_argument("--layers", type=int, default=2)
@@ -129,14 +137,15 @@ def main() -> None:
     data = engine.load_data(load_suite("gpt_width").data)
     assert isinstance(data, Tokens)
     peak_rate = rate(device)
+    over = " | ".join(f"over {name}" for name in PLAIN)
     print(
         f"{engine.device_name(device)}, {len(os.sched_getaffinity(0))} cores, "
         f"torch {torch.__version__}, Python {platform.python_version()}; "
         f"{options.batch * options.context:,} tokens a step, {options.layers} layers, "
         f"{peak_rate / 1e12:.2f} TFLOP/s\n"
     )
-    print("| width | run | ms a step | over plain AdamW | model | hardware | micro-batch | GiB |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"| width | run | ms a step | {over} | model | hardware | micro-batch | GiB |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for width in options.widths:
         ways, costs, shown = {}, {}, {}
         for name in options.optimizers:
@@ -154,18 +163,23 @@ def main() -> None:
                 alone, ways[name] = {}, step
             shown[name] = micro_batch, used, alone
         first = spec_at(width, options.optimizers[0], options)
-        ways["plain AdamW"] = plain(first, device, shown[options.optimizers[0]][0])
+        for name, optimizer in PLAIN.items():
+            ways[name] = plain(first, device, shown[options.optimizers[0]][0], optimizer)
         took = in_turn(ways, options.steps, device)
         for _, _, alone in shown.values():
             took |= alone
-        reference = took["plain AdamW"]
-        print(f"| {width} | plain AdamW | {1e3 * reference:.0f} | 1.00 | | | | |")
+
+        def ratios(seconds: float, took: dict[str, float] = took) -> str:
+            return " | ".join(f"{seconds / took[name]:.2f}" for name in PLAIN)
+
+        for name in PLAIN:
+            print(f"| {width} | {name} | {1e3 * took[name]:.0f} | {ratios(took[name])} | | | | |")
         for name, cost in costs.items():
             seconds, (micro_batch, used, _) = took[name], shown[name]
             model = cost.model_flops / seconds / peak_rate
             hardware = (cost.model_flops + cost.optimizer_flops) / seconds / peak_rate
             print(
-                f"| {width} | {name} | {1e3 * seconds:.0f} | {seconds / reference:.2f} "
+                f"| {width} | {name} | {1e3 * seconds:.0f} | {ratios(seconds)} "
                 f"| {model:.0%} | {hardware:.0%} | {micro_batch} | {used} |",
                 flush=True,
             )
