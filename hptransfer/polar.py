@@ -93,17 +93,18 @@ def polar(
 
     `svd`: float64, the reference. `jordan`: Muon's polynomial, 5 steps unless told otherwise.
     `polar_express`: 8 quintic steps unless told otherwise; with 8, `||D||_op` is within 1e-3 of 1
-    and `<M, D> >= 0.999 ||M||_*`, unless the spectrum is so steep that small singular values carry
-    the nuclear norm (0.988 for k^-1.5 at width 1024, 0.989 in float32), or M of rank one in the
-    Gram form in bfloat16 (0.9988 at least in 200 of 256 x 1024, 0.9994 on average).
+    and `<M, D> >= 0.999 ||M||_*`, unless singular values below 1e-3 of the largest count in the
+    nuclear norm (0.988 for k^-1.5 at width 1024, 0.989 in float32; 0.9984 with three in four at
+    5e-4, 0.9995 in float32).
 
     `mixed` takes the products of Polar Express in bfloat16, and the first and the last step so that
     their rounding does not count (`_first_in_bfloat16`, `_last_in_bfloat16`; both are ours).
-    `<M, D>` then stays within 5e-4 of the float32 result, in the Gram form within 1.2e-3, its worst
-    case being rank one (measured here, not from the paper). A side below `bfloat16_rows`, or fewer
-    than three steps, stay in float32. Of `jordan` it takes every step in bfloat16, as published; so
-    does `bfloat16` of both. On a CPU where bfloat16 does not pay `mixed` is float32. M is
-    normalised before it is rounded, in float32 at least, and a float64 M stays in float64.
+    `<M, D> / ||M||_*` then stays within 1e-3 of the float32 result, at 256 and wider within 7e-4,
+    in either form (13 spectra, short sides of 64 to 1024; measured here, not from the paper). A
+    side below `bfloat16_rows`, or fewer than three steps, stay in float32. Of `jordan` it takes
+    every step in bfloat16, as published; so does `bfloat16` of both. On a CPU where bfloat16 does
+    not pay `mixed` is float32. M is normalised before it is rounded, in float32 at least, and a
+    float64 M stays in float64.
 
     `gram` iterates on the Gram matrix of the smaller side, which saves work on long matrices: every
     step of `jordan` and of Polar Express in float32, of its steps in bfloat16 those from
@@ -214,7 +215,7 @@ def _mixed(x: Tensor, rows: tuple[Row, ...], gram: bool) -> Tensor:
     y = _first_in_bfloat16(x, rows[0])
     plain = PLAIN_STEPS if gram else len(rows)
     y = _quintic(y, rows[1:-1][: plain - 1])
-    return _last_in_bfloat16(_in_gram_form(y, rows[plain:-1]), rows[-1], out=x)
+    return _last_in_bfloat16(_in_gram_form(y, rows[plain:-1], apart=True), rows[-1], out=x)
 
 
 def _first_in_bfloat16(x: Tensor, row: Row) -> Tensor:
@@ -276,25 +277,37 @@ def _quintic(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
     return x
 
 
-def _in_gram_form(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
+def _in_gram_form(x: Tensor, rows: tuple[Row, ...], apart: bool = False) -> Tensor:
     """The same steps, begun again after GRAM_STEPS, then more often."""
     later = GRAM_STEPS_BFLOAT16 if x.dtype == torch.bfloat16 else GRAM_STEPS
     starts = [0, *range(GRAM_STEPS, len(rows), later), len(rows)]
     for start, end in pairwise(starts):
-        x = _quintic_of_gram(x, rows[start:end])
+        x = _quintic_of_gram(x, rows[start:end], apart)
     return x
 
 
-def _quintic_of_gram(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
-    """The same steps as x <- Q x: P = a + b A + c A^2, Q <- P Q, A <- P A P, all (d, d)."""
+def _quintic_of_gram(x: Tensor, rows: tuple[Row, ...], apart: bool = False) -> Tensor:
+    """The same steps as x <- Q x: P = a + b A + c A^2, Q <- P Q, A <- P A P, all (d, d).
+
+    `apart`: what Q multiplies by where A is zero, the product of all a, is kept as a number and not
+    on the diagonal of Q, where its rounding in bfloat16 would turn a matrix of low rank: of rank
+    one <M, D> / ||M||_* is at least 0.9997 so, else 0.9988 (256 x 1024). After Jordan's steps it
+    is 41 and Q itself near 1, of which the difference would leave less.
+    """
     if not rows:
         return x
     gram = total = _gram(x)
+    beside = 0.0
     for t, (a, b, c) in enumerate(rows):
         poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         # a is added outside the products, where it keeps its full precision
         if t:
             total = torch.baddbmm(total, poly, total, beta=a)
+            if apart:
+                total.add_(poly, alpha=beside)
+                beside *= a
+        elif apart:
+            total, beside = poly, a
         else:
             total = poly.clone()
             diagonal = total.diagonal(dim1=-2, dim2=-1)
@@ -302,7 +315,7 @@ def _quintic_of_gram(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
         if t + 1 < len(rows):
             half_way = torch.baddbmm(gram, poly, gram, beta=a)
             gram = torch.baddbmm(half_way, half_way, poly, beta=a)
-    return _times(total, x)
+    return _times(total, x, beta=beside)
 
 
 def _gram(
