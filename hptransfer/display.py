@@ -52,7 +52,10 @@ def names(kind: str) -> list[str]:
 
 
 def plan_table(session: "Session", expected: "list[Expected]", known: int, costs: bool) -> Table:
-    """One row an optimizer and axis value: runs, lanes, time, and with `costs` FLOPs and memory."""
+    """One row an optimizer and axis value: runs, lanes of a process, processes, time.
+
+    With `costs` FLOPs, and the memory of a process.
+    """
     axis = session.suite.axis
     rows = [
         (
@@ -60,7 +63,8 @@ def plan_table(session: "Session", expected: "list[Expected]", known: int, costs
             str(cell.n),
             str(len(cell.specs)),
             str(session.lanes(cell.specs[0])),
-            duration(cell.seconds / session.workers),
+            str(cell.speed.processes),
+            duration(cell.seconds),
             *(
                 (
                     f"{cell.flops(session.cost(cell.specs[0])) / 1e12:.3g}",
@@ -73,7 +77,8 @@ def plan_table(session: "Session", expected: "list[Expected]", known: int, costs
         for cell in expected
     ]
     title = f"{session.suite.name}: {sum(len(c.specs) for c in expected)} runs to do, {known} known"
-    columns = ("optimizer", axis, "runs", "lanes", "time", *(("TFLOP", "MiB") if costs else ()))
+    columns = ("optimizer", axis, "runs", "lanes", "processes", "time")
+    columns += ("TFLOP", "MiB") if costs else ()
     return plain_table(title, columns, rows)
 
 

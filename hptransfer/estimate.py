@@ -3,8 +3,9 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,8 +25,11 @@ from hptransfer.registry import InputError
 from hptransfer.spec import RunSpec
 
 SLOW_STEP_FLOPS = 5e11  # on CPU a heavier step is not timed but extrapolated
+# On CPU a longer step is that of a run which is large enough for more threads, and too large to
+# gain by lanes.
+LONG_STEP = 0.05
 CUDA_SECONDS = 0.2  # at least timed on a GPU, whose steps may take a few ms
-WORTH = 0.9  # more lanes must save a tenth, or noise would choose their number
+WORTH = 0.9  # more lanes or threads must save a tenth, or noise would choose their number
 # Of the float32 matrix-product rate, where a step is extrapolated; seen at widths 256 and 512 on
 # CPU, where the optimizer's products are mostly bfloat16.
 MODEL_EFFICIENCY = 0.65
@@ -91,16 +95,34 @@ def fit(
 
 
 @dataclass(frozen=True)
+class Share:
+    """What each of `processes` that train at once has of a device, and how a run fits into it."""
+
+    processes: int
+    threads: int
+    fit: Fit | None = None
+
+
+@dataclass(frozen=True)
 class Speed:
-    """Seconds a lane of one training step and of one evaluation batch, at `lanes` lanes."""
+    """Seconds a lane of one training step and of one evaluation batch.
+
+    `lanes` of them train together, in each of `processes`.
+    """
 
     lanes: int
     step: float
     evaluation: float
+    processes: int = 1
 
     def run(self, spec: RunSpec) -> float:
         """Seconds of a whole run."""
         return spec.steps * self.step + spec.eval_batches * self.evaluation
+
+    @property
+    def shared(self) -> float:
+        """Seconds a step, where all processes train."""
+        return self.step / self.processes
 
 
 def estimate(spec: RunSpec, data: Data) -> Estimate:
@@ -274,43 +296,62 @@ def calibrate(
     spec: RunSpec,
     data: Data,
     device: torch.device,
-    how: Fit | None = None,
-    together: Callable[[int], Speed] | None = None,
-    processes: int = 1,
+    shares: Sequence[Share] = (Share(1, 1),),
+    together: Callable[[Share, int], Speed] | None = None,
 ) -> Speed:
-    """The fastest number of lanes for this unit, found by doubling until it stops paying.
+    """The fastest number of lanes for this unit, found by doubling until it stops paying, and of
+    processes: those of the first share, whose threads are set, or of a later one.
 
-    `processes` share the device's memory. `together`: the speed at that number where every process
-    trains at once, which is what a run sees. A step too heavy to time on CPU is extrapolated from
-    FLOPs and the matrix-product rate.
+    `together`: the speed at a share and a number of lanes where all its processes train at once,
+    which is what a run sees. A step too heavy to time on CPU is extrapolated from FLOPs and the
+    matrix-product rate.
     """
+    first = shares[0]
     cost = estimate(spec, data)
     flops = cost.model_flops + cost.optimizer_flops
     if device.type == "cpu" and flops > SLOW_STEP_FLOPS:
         rate = matmul_rate(device)
         model = cost.model_flops / (MODEL_EFFICIENCY * rate)
-        return Speed(1, model + cost.optimizer_flops / (OPTIMIZER_EFFICIENCY * rate), model / 3)
-    best = _measured(spec, data, device, 1, how)
+        step = model + cost.optimizer_flops / (OPTIMIZER_EFFICIENCY * rate)
+        return Speed(1, step, model / 3, first.processes)
+    best = _measured(spec, data, device, 1, first.fit)
     if best is None:
         raise InputError(
             f"width {spec.width}: one run does not fit in the memory of {device}",
             "a smaller width fits, or micro_batch = 1, recompute = true in the suite",
         )
-    budget = 0.6 * memory_of(device) / processes
-    slow = device.type == "cpu" and best.step > 0.05
-    slow = slow or not vectorises(spec) or (how is not None and how.micro_batch < spec.batch)
+    budget = 0.6 * memory_of(device) / first.processes
+    long = device.type == "cpu" and best.step > LONG_STEP
+    parts = first.fit is not None and first.fit.micro_batch < spec.batch
+    one = long or parts or not vectorises(spec)
     lanes = 4
-    while not slow and lanes <= 64 and lanes * cost.memory < budget:
+    while not one and lanes <= 64 and lanes * cost.memory < budget:
         found = _measured(spec, data, device, lanes)
         if found is None or found.step > WORTH * best.step:
             break
-        again = _measured(spec, data, device, best.lanes, how)  # was it a slow moment?
+        again = _measured(spec, data, device, best.lanes, first.fit)  # was it a slow moment?
         best = min(best, again or best, key=lambda speed: speed.step)
         if found.step > WORTH * best.step:
             break
         best = found
         lanes *= 2
-    return together(best.lanes) if together else best
+    if together is None:
+        return replace(best, processes=first.processes)
+    best = together(first, best.lanes)
+    return _fewer(best, shares, together) if long else best
+
+
+def _fewer(best: Speed, shares: Sequence[Share], together: Callable[[Share, int], Speed]) -> Speed:
+    """The speed at the share from which on the next does not pay; `best` is that of the first."""
+    for now, later in pairwise(shares):
+        found = together(later, 1)
+        if found.shared > WORTH * best.shared:
+            break
+        best = min(best, together(now, 1), key=lambda speed: speed.shared)  # a slow moment?
+        if found.shared > WORTH * best.shared:
+            break
+        best = found
+    return best
 
 
 def _measured(

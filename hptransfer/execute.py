@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ import torch
 from hptransfer import engine, tune
 from hptransfer.build import Described, describe_params
 from hptransfer.engine import Progress
-from hptransfer.estimate import Estimate, Fit, Speed, calibrate, estimate, fit, memory_of
+from hptransfer.estimate import Estimate, Fit, Share, Speed, calibrate, estimate, fit, memory_of
 from hptransfer.known import Known, sources
 from hptransfer.lanes import vectorises
 from hptransfer.metrics import select
@@ -53,8 +54,8 @@ class Expected:
 
     @property
     def seconds(self) -> float:
-        """Device seconds of one process."""
-        return len(self.specs) * self.speed.run(self.specs[0])
+        """Of all runs, by all the processes that their speed is of."""
+        return len(self.specs) * self.speed.run(self.specs[0]) / self.speed.processes
 
     def flops(self, cost: Estimate) -> float:
         """Of all runs, `cost` being one lane's."""
@@ -97,22 +98,20 @@ class Session:
         self.full = suite.resolve(self.data.sha256)
         self.suite = self.full.only(only)
         self.store = Store(options.results, suite.name)
-        self.workers = options.workers or self._default_workers()
-        self.pool = Pool(self.workers, options.results, suite.name, options.snapshot_seconds)
+        self.workers = options.workers or self._most_workers()
+        self.pool = Pool(options.results, suite.name, options.snapshot_seconds)
         self._known = Known()
+        # by cell, which decides them
         self._costs: dict[str, Estimate] = {}
         self._described: dict[str, Described] = {}
-        self._beside: dict[str, Speed] = {}  # measured beside a run, so for this session alone
+        self._shares: dict[str, list[Share]] = {}
+        self._speeds: dict[str, Speed] = {}
 
-    def _default_workers(self) -> int:
-        """One process a core on CPU, where oversubscribed threads cost; one on a GPU."""
+    def _most_workers(self) -> int:
+        """A process a core on CPU, where oversubscribed threads cost; one on a GPU."""
         if self.device.type == "cuda":
             return 1
         return len(os.sched_getaffinity(0))
-
-    @property
-    def threads(self) -> int:
-        return max(1, len(os.sched_getaffinity(0)) // self.workers)
 
     def plan(self) -> list[RunSpec]:
         return plan(self.suite, self.store.frame(), tune.propose)
@@ -131,11 +130,45 @@ class Session:
 
     def how(self, spec: RunSpec) -> Fit:
         """Micro-batch and recomputation with which a run fits. Raises InputError if none does."""
-        room = 0.9 * memory_of(self.device) / self.workers
-        found = self._fit(spec, room)
-        if found is None:
-            self._refuse(spec, room)
+        found = self.share(spec).fit
+        assert found is not None
         return found
+
+    def share(self, spec: RunSpec) -> Share:
+        """What a process that trains such a run has of the device, as a calibration finds it.
+
+        Raises InputError where no run fits.
+        """
+        shares = self.shares(spec)
+        if len(shares) == 1:
+            return shares[0]
+        return next(s for s in shares if s.processes == self.speed(spec).processes)
+
+    def shares(self, spec: RunSpec) -> list[Share]:
+        """What it may have: that of a process a core, of half as many processes, and so on.
+
+        Where processes were told, and on a GPU, theirs alone. Left out is where a run does not fit,
+        and where it must recompute and need not with fewer. Raises InputError where none is left.
+        """
+        if spec.cell not in self._shares:
+            counts = [self.workers]
+            while self.options.workers is None and counts[-1] > 1:
+                counts.append(counts[-1] // 2)
+            cores = len(os.sched_getaffinity(0))
+            found = [
+                Share(count, max(1, cores // count), fit)
+                for count in counts
+                if (fit := self._fit(spec, self._room(count))) is not None
+            ]
+            if not found:
+                self._refuse(spec, self._room(counts[-1]))
+            kept = [share for share in found if share.fit and not share.fit.recompute]
+            self._shares[spec.cell] = kept or found
+        return self._shares[spec.cell]
+
+    def _room(self, processes: int) -> float:
+        """Bytes for each."""
+        return 0.9 * memory_of(self.device) / processes
 
     def _fit(self, spec: RunSpec, room: float) -> Fit | None:
         suite = self.suite
@@ -164,29 +197,32 @@ class Session:
         return self._described[spec.cell]
 
     def speed(self, spec: RunSpec) -> Speed:
-        # machine, versions, threads, and what decides the time of a step
-        where = (engine.device_name(self.device), self.threads, self.workers)
-        kind = _kind(spec, "steps", "schedule", "warmup", "eval_batches", "data")
-        key = Known.key("speed of every worker", sources(), *where, kind, astuple(self.how(spec)))
-        found = self._known.get(key)
-        if found is not None:
-            return Speed(int(found[0]), found[1], found[2])
-        if key not in self._beside:
-            engine.configure(self.threads)
-            training = bool(self.pool.in_flight)
-            together = None if self.workers == 1 or training else partial(self._together, spec)
-            where = (self.data, self.device, self.how(spec), together, self.workers)
-            speed = calibrate(spec, *where)
-            if not training:
-                self._known.put(key, list(astuple(speed)))
-                return speed
-            self._beside[key] = speed
-        return self._beside[key]
+        """As measured here before, or now; beside a run for this session alone."""
+        if spec.cell not in self._speeds:
+            shares = self.shares(spec)
+            # machine, versions, processes and threads, and what decides the time of a step
+            where = (engine.device_name(self.device), [astuple(share) for share in shares])
+            kind = _kind(spec, "steps", "schedule", "warmup", "eval_batches", "data")
+            key = Known.key("speed and processes", sources(), *where, kind)
+            found = self._known.get(key)
+            if found is not None:
+                lanes, step, evaluation, processes = found
+                self._speeds[spec.cell] = Speed(int(lanes), step, evaluation, int(processes))
+            else:
+                training = bool(self.pool.in_flight)
+                self._speeds[spec.cell] = speed = self._measured(spec, shares, training)
+                if not training:
+                    self._known.put(key, list(astuple(speed)))
+        return self._speeds[spec.cell]
 
-    def _together(self, spec: RunSpec, lanes: int) -> Speed:
-        """Speed while all workers train: they share caches, memory and the clock of the CPU."""
-        where = (str(self.device), self.threads, lanes, self.how(spec))
-        return self.pool.measure(Probe(spec, self.suite.data, *where))
+    def _measured(self, spec: RunSpec, shares: list[Share], training: bool) -> Speed:
+        engine.configure(shares[0].threads)
+        together = None if training or self.workers == 1 else partial(self._together, spec)
+        return calibrate(spec, self.data, self.device, shares, together)
+
+    def _together(self, spec: RunSpec, share: Share, lanes: int) -> Speed:
+        """Speed while all processes train: they share caches, memory and the clock of the CPU."""
+        return self.pool.measure(Probe(spec, self.suite.data, str(self.device), share, lanes))
 
     def lanes(self, spec: RunSpec) -> int:
         if not vectorises(spec) or self.how(spec).recompute:
@@ -204,11 +240,11 @@ class Session:
         for spec in specs:
             cells.setdefault(names[spec.key], []).append(spec)
         for alike in cells.values():
-            self.how(alike[0])
+            self.shares(alike[0])
         for alike in cells.values():
             self.speed(alike[0])  # measured while nothing else runs
-        if start:
-            self.pool.start()
+        if start and cells:
+            self.pool.start(max(self.share(alike[0]).processes for alike in cells.values()))
         return [
             Expected(label, n, alike, self.speed(alike[0])) for (label, n), alike in cells.items()
         ]
@@ -223,11 +259,12 @@ class Session:
         cost = self.cost(spec)
         least = cost.fixed + min(cost.activations, cost.recomputed) // spec.batch
         name = spec.optimizer["name"]
+        fewer = "fewer --workers or " if (self.options.workers or 1) > 1 else ""
         raise InputError(
             f"{name} at {axis} {self.suite.axis_value(spec)} needs about {least / 2**30:.1f} GiB, "
             f"one example at a time; {engine.device_name(self.device)} has room for "
             f"{room / 2**30:.1f} GiB a process",
-            f"width {width} would fit" if fits else "fewer --workers or a smaller model may fit",
+            f"width {width} would fit" if fits else f"{fewer}a smaller model may fit",
         )
 
     def run(self) -> Iterator[Event]:
@@ -307,17 +344,23 @@ class Session:
         self, pool: Pool, todo: list[list[RunSpec]], left: list[RunSpec]
     ) -> Iterator[Event]:
         """Give units to free workers; `left`: all runs that are expected still, [] if unknown."""
-        while todo and pool.free:
+        while todo and self._has_room(pool, todo[0]):
             unit = todo.pop(0)
-            busy = pool.size - pool.free + len(todo) + 1
+            share = self.share(unit[0])
+            busy = len(pool.units) + len(todo) + 1
             if left and {s.key for s in left} <= pool.in_flight | {s.key for s in unit}:
                 busy -= self._ending(pool, unit)  # the last has the cores to itself soon
-            threads = max(1, len(os.sched_getaffinity(0)) // min(self.workers, busy))
+            threads = max(1, len(os.sched_getaffinity(0)) // min(share.processes, busy))
             resume = self.store.find_snapshot(engine.unit_key(unit))
             how = self.how(unit[0])
             where = (str(self.device), threads, resume, how.micro_batch, how.recompute)
             pool.submit(Job(unit, self.suite.data, *where, self.described(unit[0])))
             yield Started(unit)
+
+    def _has_room(self, pool: Pool, unit: list[RunSpec]) -> bool:
+        """Whether the units under way leave this one its share of the device."""
+        taken = [Fraction(1, self.share(other[0]).processes) for other in (*pool.units, unit)]
+        return len(taken) == 1 or sum(taken) <= 1
 
     def _ending(self, pool: Pool, unit: list[RunSpec]) -> int:
         """Units under way that end in a quarter of the time of this one."""
@@ -339,10 +382,12 @@ class Session:
         for spec in ended.unit:
             if spec.key not in recorded:
                 failed[spec.key] = ended
-                self.store.append(_failure(spec, ended, self.device, self.threads))
+                threads = self.share(spec).threads
+                self.store.append(_failure(spec, ended, self.device, threads))
 
     def _seconds(self, specs: list[RunSpec]) -> float:
-        return sum(self.speed(spec).run(spec) for spec in specs) / self.workers
+        speeds = [(self.speed(spec), spec) for spec in specs]
+        return sum(speed.run(spec) / speed.processes for speed, spec in speeds)
 
 
 def _failure(spec: RunSpec, ended: Ended, device: torch.device, threads: int) -> RunRecord:

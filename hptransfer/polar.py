@@ -55,7 +55,7 @@ GRAM_STEPS = 3
 GRAM_STEPS_BFLOAT16 = 2
 # Long over short side from which the Gram form is faster on CPU, in float32 measured on short sides
 # of 64 to 512: 0.9 to 1.1 times as fast at 2, 1.1 to 1.4 at 3, 1.2 to 1.8 at 4, 2 or more at 16. In
-# bfloat16 1.4 times at 4, Jordan's five steps at 256 and 768, and nothing below GRAM_ROWS.
+# bfloat16 1.4 times at 4, Jordan's five steps at 256 and 768, and nothing below these rows.
 GRAM_ASPECT = 3
 GRAM_ROWS_BFLOAT16 = 128
 # Polar Express takes its first steps in bfloat16 in the plain form, for they amplify rounding most:

@@ -15,7 +15,7 @@ import torch
 
 from hptransfer import ahead, engine, registry
 from hptransfer.build import Described
-from hptransfer.estimate import Fit, Speed, measure
+from hptransfer.estimate import Share, Speed, measure
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord, RunSpec
 from hptransfer.store import Store
@@ -37,7 +37,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Probe:
-    """A step for every worker to time at the same time as the others.
+    """A step for all processes of a share to time at once.
 
     The worker answers None once it is warm, waits for a word, and answers the Speed.
     """
@@ -45,9 +45,8 @@ class Probe:
     spec: RunSpec
     data: dict[str, Any]
     device: str
-    threads: int
+    share: Share
     lanes: int
-    how: Fit
 
     @property
     def unit(self) -> list[RunSpec]:
@@ -133,7 +132,7 @@ def _train(
 
 
 def _timed(probe: Probe, loaded: dict[str, Any], pipe: Connection) -> Speed:
-    engine.configure(probe.threads)
+    engine.configure(probe.share.threads)
     data = _data(probe.spec, probe.data, loaded)
     device = engine.pick_device(probe.device)
 
@@ -141,7 +140,7 @@ def _timed(probe: Probe, loaded: dict[str, Any], pipe: Connection) -> Speed:
         pipe.send(None)
         pipe.recv()
 
-    where = (probe.spec, data, device, probe.lanes, probe.how)
+    where = (probe.spec, data, device, probe.lanes, probe.share.fit)
     return measure(*where, seconds=PROBED_SECONDS, ready=ready)
 
 
@@ -157,13 +156,12 @@ def _data(spec: RunSpec, fields: dict[str, Any], loaded: dict[str, Any]) -> engi
 class Pool:
     """A few worker processes; `submit` to a free one, `messages` from all."""
 
-    def __init__(self, size: int, results: Path, suite: str, snapshot_seconds: float) -> None:
+    def __init__(self, results: Path, suite: str, snapshot_seconds: float) -> None:
         self._context = ahead.context()
         self._arguments = (results, suite, snapshot_seconds)
         self._processes: dict[Connection, Any] = {}
         self._busy: dict[Connection, Job] = {}
         self._reached: dict[Connection, float] = {}  # share of the steps, as last reported
-        self.size = size
 
     def __enter__(self) -> "Pool":
         return self
@@ -177,27 +175,28 @@ class Pool:
         self._processes.clear()
         self._busy.clear()
 
-    def start(self) -> None:
-        """Start every worker now: they import torch while the caller does something else."""
+    def start(self, count: int) -> None:
+        """Start this many workers now: they import torch while the caller does something else."""
         self._forget_the_dead()
-        while len(self._processes) < self.size:
+        while len(self._processes) < count:
             self._start()
 
     def measure(self, probe: Probe) -> Speed:
-        """The mean of what all workers, idle until now, measure at once.
+        """The mean of what the workers of a share, all idle until now, measure at once.
 
         Raises InputError where one cannot, or dies of it.
         """
         assert not self._busy
-        self.start()
-        ready = self._asked(list(self._processes), probe)
+        processes = probe.share.processes
+        self.start(processes)
+        ready = self._asked(list(self._processes)[:processes], probe)
         found = self._asked([pipe for pipe, answer in ready.items() if answer is None], "go")
         for answer in {**ready, **found}.values():
             if isinstance(answer, Ended):
-                text = f"width {probe.spec.width}, timed in {self.size} workers: {answer.error}"
+                text = f"width {probe.spec.width}, timed in {processes} workers: {answer.error}"
                 raise InputError(text, answer.hint)
         steps, evaluations = zip(*((s.step, s.evaluation) for s in found.values()), strict=True)
-        return Speed(probe.lanes, mean(steps), mean(evaluations))
+        return Speed(probe.lanes, mean(steps), mean(evaluations), processes)
 
     def _asked(self, pipes: list[Connection], question: Any) -> dict[Connection, Any]:
         """The next answer of each."""
@@ -213,12 +212,13 @@ class Pool:
         return answers
 
     @property
-    def free(self) -> int:
-        return self.size - len(self._busy)
+    def units(self) -> list[list[RunSpec]]:
+        """Under way, one a worker."""
+        return [job.unit for job in self._busy.values()]
 
     @property
     def in_flight(self) -> set[str]:
-        return {spec.key for job in self._busy.values() for spec in job.unit}
+        return {spec.key for unit in self.units for spec in unit}
 
     @property
     def reached(self) -> list[tuple[list[RunSpec], float]]:

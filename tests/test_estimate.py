@@ -1,6 +1,5 @@
 """What a run costs: FLOPs, memory, the number of lanes, seconds."""
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -86,8 +85,42 @@ def test_speed_is_measured_and_the_fastest_number_of_lanes_is_chosen(
 
     monkeypatch.setattr(estimate, "measure", fake)
     assert estimate.calibrate(run, data, CPU).lanes == 8
-    together = partial(estimate.Speed, step=1.0, evaluation=2.0)
-    assert estimate.calibrate(run, data, CPU, None, together) == estimate.Speed(8, 1.0, 2.0)
+    shares = [estimate.Share(2, 1), estimate.Share(1, 2)]
+
+    def together(share: estimate.Share, n: int) -> estimate.Speed:
+        assert share == shares[0], "a short step is not timed with more threads"
+        return estimate.Speed(n, 1.0, 2.0, 2)
+
+    found = estimate.calibrate(run, data, CPU, shares, together)
+    assert found == estimate.Speed(8, 1.0, 2.0, 2)
+    assert found.shared == 0.5
+
+
+@pytest.mark.parametrize(
+    ("steps", "processes", "looks"),
+    [
+        ({4: [4.0], 2: [1.9]}, 4, "42"),  # no tenth saved: the rest is not looked at
+        ({4: [4.0, 4.0], 2: [1.7], 1: [0.8]}, 2, "4241"),
+        ({4: [4.0, 4.0], 2: [1.7, 1.8], 1: [0.7]}, 1, "42412"),
+        ({4: [4.0, 3.6], 2: [1.7]}, 4, "424"),  # the first was slow, and is not when timed again
+    ],
+)
+def test_fewer_processes_with_more_threads_are_chosen_where_they_save_a_tenth(
+    monkeypatch: pytest.MonkeyPatch, steps: dict[int, list[float]], processes: int, looks: str
+) -> None:
+    long = estimate.Speed(1, 2 * estimate.LONG_STEP, 1e-4)
+    monkeypatch.setattr(estimate, "measure", lambda *_, **__: long)
+    shares = [estimate.Share(4, 1), estimate.Share(2, 2), estimate.Share(1, 4)]
+    looked = []
+
+    def together(share: estimate.Share, n: int) -> estimate.Speed:
+        assert n == 1
+        looked.append(share.processes)
+        return estimate.Speed(n, steps[share.processes].pop(0), 1e-4, share.processes)
+
+    found = estimate.calibrate(spec("adamw", "mlp"), data_for("mlp"), CPU, shares, together)
+    assert found.processes == processes
+    assert "".join(map(str, looked)) == looks
 
 
 def test_more_lanes_are_not_chosen_for_one_slow_moment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 from hptransfer import engine
-from hptransfer.estimate import Speed
+from hptransfer.estimate import Fit, Share, Speed
 from hptransfer.execute import Finished, Options, Session, Started, Status
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord
@@ -181,7 +181,7 @@ def test_a_target_above_the_memory_is_refused_with_what_would_fit(
 
 def probe(waiting: Session, device: str = "cpu") -> Probe:
     spec = waiting.plan()[0]
-    return Probe(spec, waiting.suite.data, device, 1, 2, waiting.how(spec))
+    return Probe(spec, waiting.suite.data, device, Share(2, 1, waiting.how(spec)), 2)
 
 
 def test_a_step_is_timed_in_every_worker_at_once_while_none_trains(
@@ -195,7 +195,7 @@ def test_a_step_is_timed_in_every_worker_at_once_while_none_trains(
         assert found.lanes == 2
         assert found.step > 0
         assert found.evaluation > 0
-        monkeypatch.setattr(pool, "measure", lambda probe: Speed(probe.lanes, 7.0, 8.0))
+        monkeypatch.setattr(pool, "measure", lambda probe: Speed(probe.lanes, 7.0, 8.0, 2))
         assert waiting.speed(own.spec).step == 7.0
         assert session(tiny(tmp_path), tmp_path).speed(own.spec).step == 7.0
         other = replace(own.spec, batch=3)
@@ -229,7 +229,7 @@ def test_no_worker_starts_its_clock_before_all_are_warm(
     waiting = session(tiny(tmp_path), tmp_path)
     pipes = [Answering("a", None, Speed(1, 1.0, 4.0)), Answering("b", None, Speed(1, 3.0, 5.0))]
     monkeypatch.setattr(waiting.pool, "_processes", {pipe: pipe for pipe in pipes})
-    assert waiting.pool.measure(probe(waiting)) == Speed(2, 2.0, 4.5)
+    assert waiting.pool.measure(probe(waiting)) == Speed(2, 2.0, 4.5, 2)
     assert Answering.log == [
         *("a probe", "b probe", "a answers", "b answers"),
         *("a go", "b go", "a answers", "b answers"),
@@ -242,7 +242,7 @@ def test_a_step_that_a_worker_cannot_time_is_one_line(tmp_path: Path) -> None:
     with waiting.pool as pool, told:
         pool.measure(probe(waiting, "cuda:99"))
     with session(tiny(tmp_path), tmp_path).pool as pool:
-        pool.start()
+        pool.start(2)
         with pytest.raises(InputError, match=r"timed in 2 workers: its process died$") as caught:
             pool.measure(replace(probe(waiting), data=Kill()))  # type: ignore[arg-type]
         assert "too little memory" in caught.value.hint
@@ -287,7 +287,7 @@ def test_a_worker_whose_gpu_failed_says_so_and_leaves(
         assert "CUDA error: made up" in ended.error
         process.join(60)
         assert process.exitcode == 1
-        pool.start()
+        pool.start(1)
         assert [p.is_alive() for p in pool._processes.values()] == [True]
 
 
@@ -297,7 +297,7 @@ def test_a_job_for_a_worker_that_has_just_died_ends_as_failed(
     waiting = session(tiny(tmp_path), tmp_path, workers=1)
     monkeypatch.setattr(waiting.pool, "_forget_the_dead", lambda: None)  # it looked a moment ago
     with waiting.pool as pool:
-        pool.start()
+        pool.start(1)
         ((_, process),) = pool._processes.items()
         process.kill()
         process.join()
@@ -318,7 +318,7 @@ def test_the_last_unit_takes_the_cores_of_one_that_ends(
     waiting = session(tiny(tmp_path), tmp_path)
     first, second = waiting.plan()[:2]
     later = replace(second, seed=1)
-    monkeypatch.setattr(waiting, "speed", lambda _: Speed(1, 1.0, 0.1))
+    monkeypatch.setattr(waiting, "speed", lambda _: Speed(1, 1.0, 0.1, 2))
     given: list[Job] = []
 
     class Other:
@@ -332,6 +332,81 @@ def test_the_last_unit_takes_the_cores_of_one_that_ends(
     left = [first, second, later][: 2 + more]
     assert [type(e) for e in waiting._submit(pool, [[second]], left)] == [Started]
     assert [job.threads for job in given] == [threads]
+
+
+def cores(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)))
+
+
+def test_a_run_may_have_the_share_of_a_core_or_of_several_where_it_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hptransfer import execute
+
+    cores(monkeypatch, 6)
+    room = 2**30
+
+    def counts(**options: object) -> list[tuple[int, int]]:
+        waiting = session(tiny(tmp_path), tmp_path, **options)
+        return [(s.processes, s.threads) for s in waiting.shares(waiting.plan()[0])]
+
+    monkeypatch.setattr(execute, "memory_of", lambda device: room)
+    assert counts(workers=None) == [(6, 1), (3, 2), (1, 6)]
+    assert counts(workers=2) == [(2, 3)]
+    assert counts(workers=8) == [(8, 1)]
+    cost = session(tiny(tmp_path), tmp_path).cost(session(tiny(tmp_path), tmp_path).plan()[0])
+    room = int(3.5 / 0.9 * (cost.fixed + cost.activations))
+    assert counts(workers=None) == [(3, 2), (1, 6)]
+    room = int(1.1 / 0.9 * (cost.fixed + cost.activations // 2))
+    assert counts(workers=None) == [(1, 6)]
+    with pytest.raises(InputError, match="has room for") as refused:
+        counts(workers=2)
+    assert "fewer --workers" in refused.value.hint
+
+
+def test_no_run_recomputes_that_need_not_in_fewer_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores(monkeypatch, 4)
+    waiting = session(tiny(tmp_path), tmp_path, workers=None)
+    spec = waiting.plan()[0]
+    fits = {4: None, 2: Fit(1, True, 7), 1: Fit(1, False, 9)}
+    monkeypatch.setattr(waiting, "_room", lambda processes: processes)
+    monkeypatch.setattr(waiting, "_fit", lambda spec, processes: fits[processes])
+    assert [s.processes for s in waiting.shares(spec)] == [1]
+    waiting._shares.clear()
+    fits[1] = fits[2]
+    assert [s.processes for s in waiting.shares(spec)] == [2, 1]
+
+
+def test_units_train_at_once_as_long_as_their_shares_are_at_most_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four cores: narrow runs take one each, wide ones two, until nothing waits behind them."""
+    cores(monkeypatch, 4)
+    waiting = session(tiny(tmp_path), tmp_path, workers=None)
+    narrow = waiting.plan()[0]
+    wide = narrow.at("width", 16)
+    speeds = {8: Speed(1, 1.0, 0.1, 4), 16: Speed(1, 9.0, 0.1, 2)}
+    monkeypatch.setattr(waiting, "speed", lambda spec: speeds[spec.width])
+    pool, given = waiting.pool, []
+
+    def submit(job: Job) -> None:
+        given.append((job.unit[0].width, job.threads))
+        pool._busy[object()] = job  # type: ignore[index]
+
+    monkeypatch.setattr(pool, "submit", submit)
+    units = [[replace(spec, seed=i)] for i, spec in enumerate([narrow, narrow, wide, wide, narrow])]
+    todo = list(units)
+    assert len(list(waiting._submit(pool, todo, []))) == 3
+    assert given == [(8, 1), (8, 1), (16, 2)]
+    assert todo == units[3:]
+    first = next(iter(pool._busy))
+    del pool._busy[first]
+    assert list(waiting._submit(pool, todo, [])) == [], "a quarter is free, a half is needed"
+    pool._busy.clear()
+    assert len(list(waiting._submit(pool, todo, []))) == 2
+    assert given[3:] == [(16, 2), (8, 2)], "the last has the cores that nobody waits for"
 
 
 def test_the_status_counts_down_and_ends_at_zero(tmp_path: Path) -> None:

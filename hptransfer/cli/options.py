@@ -33,7 +33,7 @@ Trials = Annotated[int | None, typer.Option(min=1, help="Learning rates a search
 Data = Annotated[str | None, typer.Option(help="A data set's name, or a path to a file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes. Default: one a core; one on a GPU.")
+    int | None, typer.Option(min=1, help="Processes at once. Default: measured; one on a GPU.")
 ]
 Lanes = Annotated[int | None, typer.Option(min=1, help="Runs trained as one. Default: measured.")]
 Results = Annotated[Path, typer.Option(help="Where the records lie.")]

@@ -54,11 +54,10 @@ def _do(
         err.print(f"note: {other} also runs {suite.name}; its records are shared")
     expected = session.expected(start=not dry_run)
     known = session.known()
-    total = sum(cell.seconds for cell in expected) / session.workers
+    total = sum(cell.seconds for cell in expected)
     if dry_run or (expected and not quiet):
         (out if dry_run else err).print(display.plan_table(session, expected, known, dry_run))
-        on = f"{session.workers} process(es), {session.device}"
-        (out if dry_run else err).print(f"about {display.duration(total)} on {on}\n")
+        (out if dry_run else err).print(f"about {display.duration(total)} on {session.device}\n")
     if dry_run:
         return None
     confirm(total, yes)

@@ -31,7 +31,7 @@ def measured(
     session = Session(suite, Options(results, device=device), list(suite.optimizers))
     if session.known():
         raise SystemExit(f"{results} holds runs of {name} already: name an empty folder")
-    expected = sum(cell.seconds for cell in session.expected(start=True)) / session.workers
+    expected = sum(cell.seconds for cell in session.expected(start=True))
     began, busy = time.perf_counter(), time.process_time()
     for _ in session.run():
         pass

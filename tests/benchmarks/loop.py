@@ -37,12 +37,12 @@ def in_units(specs: list[RunSpec], lanes: int) -> list[list[RunSpec]]:
     return pack(specs, lambda _: lanes)
 
 
-def pooled(pool: Pool, units: list[list[RunSpec]], data: dict[str, object], threads: int) -> float:
-    """Seconds that a pool with warm workers takes for the units."""
+def pooled(pool: Pool, units: list[list[RunSpec]], data: dict[str, object], workers: int) -> float:
+    """Seconds that so many warm workers take for the units, with one thread each."""
     began, waiting = time.perf_counter(), list(units)
     while waiting or pool.in_flight:
-        while waiting and pool.free:
-            pool.submit(Job(waiting.pop(0), data, "cpu", threads, None))
+        while waiting and len(pool.units) < workers:
+            pool.submit(Job(waiting.pop(0), data, "cpu", 1, None))
         for message in pool.messages(timeout=1.0):
             if isinstance(message, Ended) and message.error:
                 raise RuntimeError(message.traceback or message.error)
@@ -95,7 +95,7 @@ def main() -> None:
     print(f"{options.steps} steps; medians of {options.repeats}, trials per minute.\n")
     print("| width | lanes x workers | ours | loop | process a trial | ours/loop | ours/process |")
     print("|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as scratch, Pool(cores, Path(scratch), "b", 1e9) as pool:
+    with tempfile.TemporaryDirectory() as scratch, Pool(Path(scratch), "b", 1e9) as pool:
         for width in options.widths:
             specs = specs_at(width, options.trials, options.steps, options.optimizer)
             engine.configure(1)
@@ -103,10 +103,10 @@ def main() -> None:
             share = -(-len(specs) // cores)
             units = in_units(specs, min(lanes, share))
             warm = [[s] for s in specs_at(width, cores, 1, options.optimizer)]
-            pooled(pool, warm, suite.data, 1)
+            pooled(pool, warm, suite.data, cores)
             seconds: dict[str, list[float]] = {"ours": [], "loop": [], "process": []}
             for _ in range(options.repeats):
-                seconds["ours"].append(pooled(pool, units, suite.data, 1))
+                seconds["ours"].append(pooled(pool, units, suite.data, cores))
                 seconds["loop"].append(in_a_loop(specs, data, cores))
                 seconds["process"].append(
                     a_process_each(width, options.trials, options.steps, options.optimizer)
