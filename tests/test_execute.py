@@ -409,6 +409,23 @@ def test_units_train_at_once_as_long_as_their_shares_are_at_most_the_device(
     assert given[3:] == [(16, 2), (8, 2)], "the last has the cores that nobody waits for"
 
 
+def test_a_run_that_fits_alone_is_trained_alone_on_all_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hptransfer import execute
+
+    cores(monkeypatch, 2)
+    changes = {"targets": [64], "verify": False, "fresh_seeds": 2, "steps": 4}
+    waiting = session(tiny(tmp_path, **changes), tmp_path, workers=None)
+    cost = waiting.cost(waiting.plan()[0].at("width", 64))
+    room = int(1.1 / 0.9 * (cost.fixed + cost.activations))
+    monkeypatch.setattr(execute, "memory_of", lambda device: room)
+    assert isinstance(list(waiting.run())[-1], Finished)
+    rows = waiting.rows()
+    threads = {n: {env["threads"] for env in own.env} for n, own in rows.groupby("n")}
+    assert threads == {8: {1}, 64: {2}}
+
+
 def test_the_status_counts_down_and_ends_at_zero(tmp_path: Path) -> None:
     events = list(session(tiny(tmp_path, steps=3), tmp_path).run())
     counts = [(e.done, e.left) for e in events if isinstance(e, Status)]
