@@ -70,12 +70,10 @@ class Orthogonal:
     def update_(self, g: Stack, state: State, w: Stack, step: Step) -> None:
         """`update` in place, bit for bit: half its passes over memory."""
         m = state["m"]
-        average_(m, g, self.beta)
-        ahead = m
-        if self.nesterov:
-            ahead = torch.empty_like(m)
-            average_(m, g, self.beta, out=ahead)
-        matrix = polar(as_matrix(self.p, ahead), self.method, self.dtype, self.steps)
+        ahead = torch.empty_like(m) if self.nesterov else None
+        average_(m, g, self.beta, ahead)
+        averaged = as_matrix(self.p, m if ahead is None else ahead)
+        matrix = polar(averaged, self.method, self.dtype, self.steps)
         kept, size = 1 - step.lr * self.weight_decay, -step.lr * self.scale
         decays = bool(kept != 1)
         for own, d in zip(w, from_matrix(self.p, matrix), strict=True):

@@ -98,10 +98,16 @@ def average(old: Tensor, new: Tensor, beta: float | Tensor) -> Tensor:
     return torch.lerp(new, old, beta)
 
 
-def average_(old: Stack, new: Stack, beta: float | Tensor, out: Stack | None = None) -> None:
-    """`average` into `out`, by default in place of the old tensors."""
-    for kept, added, place in zip(old, new, old if out is None else out, strict=True):
-        torch.lerp(added, kept, beta, out=place)
+def average_(old: Tensor, new: Stack, beta: float | Tensor, ahead: Tensor | None = None) -> None:
+    """`average` in place of the old tensors; `ahead`: there, that of the result and the new ones.
+
+    One tensor after the other, which is still in the cache for the second.
+    """
+    places = [None] * len(new) if ahead is None else ahead.unbind()
+    for kept, added, place in zip(old, new, places, strict=True):
+        torch.lerp(added, kept, beta, out=kept)
+        if place is not None:
+            torch.lerp(added, kept, beta, out=place)
 
 
 def add_(w: Stack, moves: Tensor) -> None:

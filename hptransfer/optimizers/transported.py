@@ -82,14 +82,16 @@ class Transported:
 
     def update_(self, g: Stack, state: State, w: Stack, step: Step) -> None:
         """`update` in place, bit for bit: half its passes over memory."""
-        back = self._displacement(state).mul_(state["ahead"])
+        back, was_ahead = self._displacement(state), state["ahead"]
         self.scion.momentum_(g, state, step)
         u = self.scion.free_(state["m"], step.lr)
         state |= self._placed(state, u, step, self.scion.beta)
-        for own, move, behind, ahead in zip(w, u, back, state["ahead"], strict=True):
+        steps = 1 + state["ahead"]
+        for own, move, behind, was, to_y in zip(w, u, back, was_ahead, steps, strict=True):
+            behind.mul_(was)
             if self.scion.constrained:
                 move.sub_(step.lr * (own - behind))
-            own.addcmul_(move, 1 + ahead).sub_(behind)
+            own.addcmul_(move, to_y).sub_(behind)
 
     def _placed(self, state: State, u: Tensor, step: Step, beta_next: float | Tensor) -> State:
         """What is kept of where Y lies, X having moved by u."""
