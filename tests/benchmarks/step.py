@@ -4,8 +4,9 @@ Against torch.optim.Muon, the Scion of pytorch-optimizer, and the floor: the FLO
 form's matrix products over the best bfloat16 matrix-product rate of the same run; the Gram form
 needs fewer on long matrices. Beside it these products themselves, in batches up to the size of
 ours, with nothing else of a step: small ones do not reach that rate. Muon and Scion at equal
-polynomial (5 Jordan steps), then our accurate default, whose products alone are timed too. Prints a
-Markdown table of medians; asserts nothing about time.
+polynomial (5 Jordan steps), then our accurate default, whose products alone are timed too, as are
+the polar factors of both with no momentum before them and no move after. Prints a Markdown table of
+medians; asserts nothing about time.
 
     python tests/benchmarks/step.py [--widths 64 256 768] [--layers 12] [--repeats 5] [--device cpu]
 """
@@ -35,13 +36,19 @@ from hptransfer.polar import (
     JORDAN_STEPS,
     PLAIN_STEPS,
     POLAR_EXPRESS,
+    PolarMethod,
     Row,
     bfloat16_rows,
+    polar,
 )
 
 PRODUCT_COUNT = 10
 PRODUCTS = "products of 5 plain Jordan steps alone"
 DEFAULT_PRODUCTS = "products of the default alone"
+FACTORS: dict[str, PolarMethod] = {
+    "ours: polar factors alone, Jordan": "jordan",
+    "ours: polar factors alone, default": "polar_express",
+}
 
 
 def timed(
@@ -95,17 +102,19 @@ def jordan_flops(model: nn.Module) -> float:
     return total
 
 
-def stacked(model: nn.Module, device: torch.device) -> list[Tensor]:
-    """Hidden matrices in bfloat16, wide ones, in batches up to the size of ours.
+def stacked(model: nn.Module, device: torch.device, wide: bool) -> list[Tensor]:
+    """Hidden matrices of norm 1, in batches up to the size of ours.
 
-    Wide and tall matrices, which a step of ours keeps apart, go together here.
+    `wide`: tall ones turned, and together with the wide ones, which a step of ours keeps apart.
     """
     hidden = [p for name, p in model.named_parameters() if name.startswith("blocks")]
     kind = "cuda" if device.type == "cuda" else "cpu"
     stacks: list[Tensor] = []
-    for shape, alike in groupby(sorted(tuple(sorted(p.shape)) for p in hidden)):
+    for shape, alike in groupby(
+        sorted(tuple(sorted(p.shape) if wide else p.shape) for p in hidden)
+    ):
         x = torch.randn(len(list(alike)), *shape, device=device)
-        x = (x / torch.linalg.matrix_norm(x, keepdim=True)).bfloat16()
+        x = x / torch.linalg.matrix_norm(x, keepdim=True)
         size = max(GROUP_ELEMENTS[kind] // math.prod(shape), GROUP_LEAST[kind])
         stacks += [part.clone() for part in x.split(size)]
     return stacks
@@ -122,14 +131,14 @@ def plain(x: Tensor, rows: Iterable[Row]) -> Tensor:
 
 def jordan_products(model: nn.Module, device: torch.device) -> Callable[[], Any]:
     """The products of 5 Jordan steps in bfloat16."""
-    stacks = stacked(model, device)
+    stacks = [x.bfloat16() for x in stacked(model, device, wide=True)]
     return lambda: [plain(x, JORDAN_STEPS * [JORDAN]) for x in stacks]
 
 
 def default_products(model: nn.Module, device: torch.device) -> Callable[[], Any]:
     """Those of the default's 8 steps in bfloat16: of a long matrix the first four and the last are
     plain, and the three between them on its Gram matrix."""
-    stacks = stacked(model, device)
+    stacks = [x.bfloat16() for x in stacked(model, device, wide=True)]
 
     def eight(x: Tensor) -> Tensor:
         if x.shape[-1] < GRAM_ASPECT * x.shape[-2] or x.shape[-2] < GRAM_ROWS_BFLOAT16:
@@ -145,6 +154,12 @@ def default_products(model: nn.Module, device: torch.device) -> Callable[[], Any
         return plain(torch.bmm(total, x), POLAR_EXPRESS[-1:])
 
     return lambda: [eight(x) for x in stacks]
+
+
+def polar_factors(model: nn.Module, device: torch.device, method: PolarMethod) -> Callable[[], Any]:
+    """What a step of ours takes of its momenta."""
+    stacks = stacked(model, device, wide=False)
+    return lambda: [polar(x, method) for x in stacks]
 
 
 def with_gradients(model: nn.Module) -> nn.Module:
@@ -211,6 +226,8 @@ def main() -> None:
         steps[PRODUCTS] = lambda shapes=shapes: jordan_products(shapes, device)
         if width >= (bfloat16_rows(device) or math.inf):  # else they are float32 ones
             steps[DEFAULT_PRODUCTS] = lambda shapes=shapes: default_products(shapes, device)
+        for name, method in FACTORS.items():
+            steps[name] = partial(polar_factors, shapes, device, method)
         steps |= contestants(width, options.layers, device)
         found = timed(steps, device, options.repeats)
         flops = jordan_flops(shapes)
