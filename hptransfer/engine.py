@@ -90,6 +90,13 @@ def _keep_freed_memory() -> None:
         mallopt(mmap_threshold, 32 * 2**20)
 
 
+def return_freed_memory() -> None:
+    """Have glibc give what it keeps to the system, for other processes; see malloc_trim(3)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _linux() else None
+    if trim is not None:
+        trim(0)
+
+
 def pick_device(name: str) -> torch.device:
     """`auto | cpu | cuda[:i]` -> device. Raises InputError where it is not there.
 

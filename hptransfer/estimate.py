@@ -300,11 +300,12 @@ def calibrate(
     together: Callable[[Share, int], Speed] | None = None,
 ) -> Speed:
     """The fastest number of lanes for this unit, found by doubling until it stops paying, and of
-    processes: those of the first share, whose threads are set, or of a later one.
+    processes: those of the first share, whose threads are set, or of a later one. Later ones are
+    timed where a step is long on CPU.
 
     `together`: the speed at a share and a number of lanes where all its processes train at once,
     which is what a run sees. A step too heavy to time on CPU is extrapolated from FLOPs and the
-    matrix-product rate.
+    matrix-product rate, at the first share.
     """
     first = shares[0]
     cost = estimate(spec, data)
@@ -342,9 +343,15 @@ def calibrate(
 
 
 def _fewer(best: Speed, shares: Sequence[Share], together: Callable[[Share, int], Speed]) -> Speed:
-    """The speed at the share from which on the next does not pay; `best` is that of the first."""
+    """The speed at the share from which on the next does not pay, or cannot be timed.
+
+    `best` is that of the first.
+    """
     for now, later in pairwise(shares):
-        found = together(later, 1)
+        try:
+            found = together(later, 1)
+        except InputError:  # a run would end so too
+            break
         if found.shared > WORTH * best.shared:
             break
         best = min(best, together(now, 1), key=lambda speed: speed.shared)  # a slow moment?

@@ -106,6 +106,7 @@ class Session:
         self._described: dict[str, Described] = {}
         self._shares: dict[str, list[Share]] = {}
         self._speeds: dict[str, Speed] = {}
+        self._beside: dict[str, list[Any]] = {}  # as `_known`, measured while others trained
 
     def _most_workers(self) -> int:
         """A process a core on CPU, where oversubscribed threads cost; one on a GPU."""
@@ -204,21 +205,24 @@ class Session:
             where = (engine.device_name(self.device), [astuple(share) for share in shares])
             kind = _kind(spec, "steps", "schedule", "warmup", "eval_batches", "data")
             key = Known.key("speed and processes", sources(), *where, kind)
-            found = self._known.get(key)
-            if found is not None:
-                lanes, step, evaluation, processes = found
-                self._speeds[spec.cell] = Speed(int(lanes), step, evaluation, int(processes))
-            else:
+            found = self._known.get(key) or self._beside.get(key)
+            if found is None:
                 training = bool(self.pool.in_flight)
-                self._speeds[spec.cell] = speed = self._measured(spec, shares, training)
-                if not training:
-                    self._known.put(key, list(astuple(speed)))
+                found = list(astuple(self._measured(spec, shares, training)))
+                if training:
+                    self._beside[key] = found
+                else:
+                    self._known.put(key, found)
+            lanes, step, evaluation, processes = found
+            self._speeds[spec.cell] = Speed(int(lanes), step, evaluation, int(processes))
         return self._speeds[spec.cell]
 
     def _measured(self, spec: RunSpec, shares: list[Share], training: bool) -> Speed:
         engine.configure(shares[0].threads)
         together = None if training or self.workers == 1 else partial(self._together, spec)
-        return calibrate(spec, self.data, self.device, shares, together)
+        speed = calibrate(spec, self.data, self.device, shares, together)
+        engine.return_freed_memory()  # to the workers
+        return speed
 
     def _together(self, spec: RunSpec, share: Share, lanes: int) -> Speed:
         """Speed while all processes train: they share caches, memory and the clock of the CPU."""
@@ -346,32 +350,46 @@ class Session:
         """Give units to free workers; `left`: all runs that are expected still, [] if unknown."""
         while todo and self._has_room(pool, todo[0]):
             unit = todo.pop(0)
-            share = self.share(unit[0])
-            busy = len(pool.units) + len(todo) + 1
-            if left and {s.key for s in left} <= pool.in_flight | {s.key for s in unit}:
-                busy -= self._ending(pool, unit)  # the last has the cores to itself soon
-            threads = max(1, len(os.sched_getaffinity(0)) // min(share.processes, busy))
+            last = bool(left) and {s.key for s in left} <= pool.in_flight | {s.key for s in unit}
+            threads = self._threads(pool, unit, todo, last)
             resume = self.store.find_snapshot(engine.unit_key(unit))
             how = self.how(unit[0])
             where = (str(self.device), threads, resume, how.micro_batch, how.recompute)
+            if self.share(unit[0]).processes < self.workers:
+                pool.end_idle()  # whose memory is part of this share
             pool.submit(Job(unit, self.suite.data, *where, self.described(unit[0])))
             yield Started(unit)
 
-    def _has_room(self, pool: Pool, unit: list[RunSpec]) -> bool:
-        """Whether the units under way leave this one its share of the device."""
-        taken = [Fraction(1, self.share(other[0]).processes) for other in (*pool.units, unit)]
+    def _has_room(self, pool: Pool, *units: list[RunSpec]) -> bool:
+        """Whether the jobs under way leave these units their shares of the device."""
+        every = [*(job.unit for job, _ in pool.reached), *units]
+        taken = [Fraction(1, self.share(unit[0]).processes) for unit in every]
         return len(taken) == 1 or sum(taken) <= 1
 
-    def _ending(self, pool: Pool, unit: list[RunSpec]) -> int:
-        """Units under way that end in a quarter of the time of this one."""
+    def _threads(
+        self, pool: Pool, unit: list[RunSpec], todo: list[list[RunSpec]], last: bool
+    ) -> int:
+        """Those of its share, and its part of the cores that neither the jobs under way use nor the
+        units that start with it.
 
-        def seconds(unit: list[RunSpec], reached: float) -> float:
-            speed, spec = self.speed(unit[0]), unit[0]
-            evaluation = spec.eval_batches * speed.evaluation
-            return len(unit) * (spec.steps * (1 - reached) * speed.step + evaluation)
+        The `last` unit has the cores of those that end in a quarter of its time to itself soon.
+        """
+        starting = [unit]
+        for other in todo:
+            if not self._has_room(pool, *starting, other):
+                break
+            starting.append(other)
+        soon = self._seconds_left(unit, 0.0) / 4 if last else 0.0
+        used = sum(j.threads for j, r in pool.reached if self._seconds_left(j.unit, r) >= soon)
+        used += sum(self.share(other[0]).threads for other in starting)
+        spare = max(0, len(os.sched_getaffinity(0)) - used)
+        return self.share(unit[0]).threads + spare // len(starting)
 
-        whole = seconds(unit, 0.0)
-        return sum(seconds(*other) < whole / 4 for other in pool.reached)
+    def _seconds_left(self, unit: list[RunSpec], reached: float) -> float:
+        """Of a unit of whose steps this part is done."""
+        speed, spec = self.speed(unit[0]), unit[0]
+        evaluation = spec.eval_batches * speed.evaluation
+        return len(unit) * (spec.steps * (1 - reached) * speed.step + evaluation)
 
     def _end(self, ended: Ended, failed: dict[str, Ended]) -> None:
         if not ended.died:

@@ -161,7 +161,7 @@ class Pool:
         self._arguments = (results, suite, snapshot_seconds)
         self._processes: dict[Connection, Any] = {}
         self._busy: dict[Connection, Job] = {}
-        self._reached: dict[Connection, float] = {}  # share of the steps, as last reported
+        self._reached: dict[Connection, float] = {}  # part of the steps, as last reported
 
     def __enter__(self) -> "Pool":
         return self
@@ -212,18 +212,21 @@ class Pool:
         return answers
 
     @property
-    def units(self) -> list[list[RunSpec]]:
-        """Under way, one a worker."""
-        return [job.unit for job in self._busy.values()]
-
-    @property
     def in_flight(self) -> set[str]:
-        return {spec.key for unit in self.units for spec in unit}
+        return {spec.key for job in self._busy.values() for spec in job.unit}
 
     @property
-    def reached(self) -> list[tuple[list[RunSpec], float]]:
-        """The units under way and the share of their steps that is done."""
-        return [(job.unit, self._reached[pipe]) for pipe, job in self._busy.items()]
+    def reached(self) -> list[tuple[Job, float]]:
+        """The jobs under way and the part of their steps that is done."""
+        return [(job, self._reached[pipe]) for pipe, job in self._busy.items()]
+
+    def end_idle(self) -> None:
+        """End the workers without a job, which keep the memory that they freed."""
+        for pipe in [pipe for pipe in self._processes if pipe not in self._busy]:
+            process = self._processes.pop(pipe)
+            pipe.close()
+            process.terminate()
+            process.join()
 
     def submit(self, job: Job) -> None:
         pipe = self._idle() or self._start()

@@ -102,6 +102,7 @@ def test_speed_is_measured_and_the_fastest_number_of_lanes_is_chosen(
         ({4: [4.0], 2: [1.9]}, 4, "42"),  # no tenth saved: the rest is not looked at
         ({4: [4.0, 4.0], 2: [1.7], 1: [0.8]}, 2, "4241"),
         ({4: [4.0, 4.0], 2: [1.7, 1.8], 1: [0.7]}, 1, "42412"),
+        ({4: [4.0], 2: []}, 4, "42"),  # whose process died
         ({4: [4.0, 3.6], 2: [1.7]}, 4, "424"),  # the first was slow, and is not when timed again
     ],
 )
@@ -116,6 +117,8 @@ def test_fewer_processes_with_more_threads_are_chosen_where_they_save_a_tenth(
     def together(share: estimate.Share, n: int) -> estimate.Speed:
         assert n == 1
         looked.append(share.processes)
+        if not steps[share.processes]:
+            raise InputError("timed in 2 workers: its process died")
         return estimate.Speed(n, steps[share.processes].pop(0), 1e-4, share.processes)
 
     found = estimate.calibrate(spec("adamw", "mlp"), data_for("mlp"), CPU, shares, together)

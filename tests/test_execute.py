@@ -16,7 +16,7 @@ from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord
 from hptransfer.suite import Suite
 from hptransfer.suitefile import load_suite, parse_suite, suite_names
-from hptransfer.workers import Ended, Job, Probe
+from hptransfer.workers import Ended, Job, Pool, Probe
 
 SMALLEST = {"steps": 2, "eval_batches": 1, "trials": 2, "fresh_seeds": 1, "verify": False}
 AXIS = {"width": (32, 64), "depth": (2, 4), "batch_size": (4, 8)}
@@ -202,6 +202,26 @@ def test_a_step_is_timed_in_every_worker_at_once_while_none_trains(
         busy = {pipe: Job([own.spec], {}, "cpu", 1, None) for pipe in pool._processes}
         monkeypatch.setattr(pool, "_busy", busy)
         assert 0 < waiting.speed(other).step < 7
+
+
+def test_the_processes_that_were_found_are_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("hptransfer.estimate.LONG_STEP", 0.0)
+    cores(monkeypatch, 2)
+    seconds = {2: 4.0, 1: 1.0}
+
+    def measure(pool: Pool, probe: Probe) -> Speed:
+        n = probe.share.processes
+        return Speed(probe.lanes, seconds.pop(n) if n == 1 else seconds[n], 0.1, n)
+
+    monkeypatch.setattr(Pool, "measure", measure)
+    for _ in range(2):  # the second would not find 1 in `seconds`
+        waiting = session(tiny(tmp_path), tmp_path, workers=None)
+        spec = waiting.plan()[0]
+        assert waiting.speed(spec) == Speed(1, 1.0, 0.1, 1)
+        assert (waiting.share(spec).processes, waiting.share(spec).threads) == (1, 2)
 
 
 class Answering:
@@ -393,7 +413,9 @@ def test_units_train_at_once_as_long_as_their_shares_are_at_most_the_device(
 
     def submit(job: Job) -> None:
         given.append((job.unit[0].width, job.threads))
-        pool._busy[object()] = job  # type: ignore[index]
+        pipe = object()
+        pool._busy[pipe] = job  # type: ignore[index]
+        pool._reached[pipe] = 0.0  # type: ignore[index]
 
     monkeypatch.setattr(pool, "submit", submit)
     units = [[replace(spec, seed=i)] for i, spec in enumerate([narrow, narrow, wide, wide, narrow])]
@@ -409,6 +431,36 @@ def test_units_train_at_once_as_long_as_their_shares_are_at_most_the_device(
     assert given[3:] == [(16, 2), (8, 2)], "the last has the cores that nobody waits for"
 
 
+def test_no_two_units_use_the_same_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight cores: wide runs take four each, narrow ones one."""
+    cores(monkeypatch, 8)
+    waiting = session(tiny(tmp_path), tmp_path, workers=None)
+    narrow = waiting.plan()[0]
+    speeds = {8: Speed(1, 1.0, 0.1, 8), 16: Speed(1, 9.0, 0.1, 2)}
+    monkeypatch.setattr(waiting, "speed", lambda spec: speeds[spec.width])
+    pool = waiting.pool
+
+    def threads(*widths: int) -> list[int]:
+        pool._busy.clear()
+        pool._reached.clear()
+        todo = [[replace(narrow.at("width", w), seed=i)] for i, w in enumerate(widths)]
+        list(waiting._submit(pool, todo, []))
+        return [job.threads for job, _ in pool.reached]
+
+    def submit(job: Job) -> None:
+        pipe = object()
+        pool._busy[pipe] = job  # type: ignore[index]
+        pool._reached[pipe] = 0.0  # type: ignore[index]
+
+    monkeypatch.setattr(pool, "submit", submit)
+    assert threads(16, 8, 8, 8) == [4, 1, 1, 2]
+    assert threads(8, 8, 8, 16) == [1, 1, 1, 5]
+    assert threads(*[8] * 9) == [1] * 8
+    assert threads(8, 8) == [4, 4]
+    assert threads(8, *[16] * 2) == [2, 6], "the second wide one waits"
+    assert threads(16) == [8]
+
+
 def test_a_run_that_fits_alone_is_trained_alone_on_all_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,7 +472,13 @@ def test_a_run_that_fits_alone_is_trained_alone_on_all_cores(
     cost = waiting.cost(waiting.plan()[0].at("width", 64))
     room = int(1.1 / 0.9 * (cost.fixed + cost.activations))
     monkeypatch.setattr(execute, "memory_of", lambda device: room)
-    assert isinstance(list(waiting.run())[-1], Finished)
+    beside = {8: 0, 64: 0}
+    for event in waiting.run():
+        if isinstance(event, Started):
+            width = event.unit[0].width
+            beside[width] = max(beside[width], len(waiting.pool.reached))
+    assert event == Finished([])
+    assert beside == {8: 2, 64: 1}
     rows = waiting.rows()
     threads = {n: {env["threads"] for env in own.env} for n, own in rows.groupby("n")}
     assert threads == {8: {1}, 64: {2}}

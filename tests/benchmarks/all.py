@@ -20,6 +20,7 @@ SHORT = {
     "loop": ["--widths", "32", "--trials", "2", "--steps", "2", "--repeats", "1"],
     "sweep": ["--widths", "32", "--trials", "2", "--steps", "2", "--repeats", "1"],
     "precision": ["--widths", "64", "--steps", "4"],
+    "shares": ["quickstart"],
     "wide": ["--widths", "64", "--steps", "2"],
     "estimate": ["quickstart", "--steps", "2", "--trials", "2"],
 }

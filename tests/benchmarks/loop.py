@@ -41,7 +41,7 @@ def pooled(pool: Pool, units: list[list[RunSpec]], data: dict[str, object], work
     """Seconds that so many warm workers take for the units, with one thread each."""
     began, waiting = time.perf_counter(), list(units)
     while waiting or pool.in_flight:
-        while waiting and len(pool.units) < workers:
+        while waiting and len(pool.reached) < workers:
             pool.submit(Job(waiting.pop(0), data, "cpu", 1, None))
         for message in pool.messages(timeout=1.0):
             if isinstance(message, Ended) and message.error:

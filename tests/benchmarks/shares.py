@@ -1,0 +1,53 @@
+"""A step in a process a core with one thread each, against fewer processes with more threads.
+
+What a calibration looks at where a step takes more than 50 ms, here for every width and optimizer of
+a suite; all processes of a share train at once. Prints a Markdown table; asserts nothing about time.
+
+    python tests/benchmarks/shares.py [SUITE ...]
+"""
+
+import argparse
+import platform
+import tempfile
+from pathlib import Path
+
+import torch
+
+from hptransfer import engine
+from hptransfer.execute import Options, Session
+from hptransfer.suitefile import load_suite
+from hptransfer.workers import Probe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suites", nargs="*", default=["quickstart", "gpt_width", "mlp_width"])
+    options = parser.parse_args()
+    print(
+        f"{engine.device_name(torch.device('cpu'))}, torch {torch.__version__}, "
+        f"Python {platform.python_version()}; a step of one lane.\n"
+    )
+    print("| suite | optimizer | width | processes x threads | ms a step | over the first |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in options.suites:
+            suite = load_suite(name)
+            session = Session(suite, Options(Path(scratch), device="cpu"), list(suite.optimizers))
+            with session.pool as pool:
+                for label in suite.optimizers:
+                    for width in (suite.proxy, *suite.targets):
+                        spec = session.suite.template(label, width)
+                        first = 0.0
+                        for share in session.shares(spec):
+                            found = pool.measure(Probe(spec, suite.data, "cpu", share, 1))
+                            first = first or found.shared
+                            print(
+                                f"| {name} | {label} | {width} "
+                                f"| {share.processes} x {share.threads} "
+                                f"| {1e3 * found.step:.1f} | {found.shared / first:.2f} |",
+                                flush=True,
+                            )
+
+
+if __name__ == "__main__":
+    main()
