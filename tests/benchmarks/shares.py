@@ -1,7 +1,8 @@
 """A step in a process a core with one thread each, against fewer processes with more threads.
 
-What a calibration looks at where a step takes more than 50 ms, here for every width and optimizer of
-a suite; all processes of a share train at once. Prints a Markdown table; asserts nothing about time.
+What a calibration looks at where a step takes more than 50 ms, here for every width and optimizer
+of a suite; all processes of a share train at once. Prints a Markdown table; asserts nothing about
+time.
 
     python tests/benchmarks/shares.py [SUITE ...]
 """
