@@ -62,13 +62,13 @@ def plan_table(session: "Session", expected: "list[Expected]", known: int, costs
             cell.label,
             str(cell.n),
             str(len(cell.specs)),
-            str(session.lanes(cell.specs[0])),
+            str(session.costs.lanes(cell.specs[0])),
             str(cell.speed.processes),
             duration(cell.seconds),
             *(
                 (
-                    f"{cell.flops(session.cost(cell.specs[0])) / 1e12:.3g}",
-                    f"{session.memory(cell) / 2**20:.0f}",
+                    f"{cell.flops(session.costs.cost(cell.specs[0])) / 1e12:.3g}",
+                    f"{session.costs.memory(cell.specs[0]) / 2**20:.0f}",
                 )
                 if costs
                 else ()

@@ -1,32 +1,26 @@
 """plan -> pack -> train -> append, until nothing is missing. Local processes on one device."""
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
 
 import pandas as pd
 import torch
 
 from hptransfer import engine, tune
-from hptransfer.build import Described, describe_params
+from hptransfer.costs import Costs
 from hptransfer.engine import Progress
-from hptransfer.estimate import Estimate, Fit, Share, Speed, calibrate, estimate, fit, memory_of
-from hptransfer.known import Known, sources
-from hptransfer.lanes import vectorises
+from hptransfer.estimate import Estimate, Speed
 from hptransfer.metrics import select
-from hptransfer.plan import forecast, pack, plan, unit_kind
-from hptransfer.registry import BUILTINS, InputError
-from hptransfer.spec import Param, RunRecord, RunSpec
+from hptransfer.plan import forecast, pack, plan
+from hptransfer.spec import RunRecord, RunSpec
 from hptransfer.store import Store
 from hptransfer.suite import Suite
-from hptransfer.workers import Ended, Job, Message, Pool, Probe
+from hptransfer.workers import Ended, Job, Message, Pool
 
 SYNC_SECONDS = 30.0  # between additions to the persistent Optuna study
 
@@ -54,7 +48,7 @@ class Expected:
 
     @property
     def seconds(self) -> float:
-        """Of all runs, by all the processes that their speed is of."""
+        """Of all runs, which the processes of their speed share."""
         return len(self.specs) * self.speed.run(self.specs[0]) / self.speed.processes
 
     def flops(self, cost: Estimate) -> float:
@@ -98,21 +92,10 @@ class Session:
         self.full = suite.resolve(self.data.sha256)
         self.suite = self.full.only(only)
         self.store = Store(options.results, suite.name)
-        self.workers = options.workers or self._most_workers()
         self.pool = Pool(options.results, suite.name, options.snapshot_seconds)
-        self._known = Known()
-        # by cell, which decides them
-        self._costs: dict[str, Estimate] = {}
-        self._described: dict[str, Described] = {}
-        self._shares: dict[str, list[Share]] = {}
-        self._speeds: dict[str, Speed] = {}
-        self._beside: dict[str, list[Any]] = {}  # as `_known`, measured while others trained
-
-    def _most_workers(self) -> int:
-        """A process a core on CPU, where oversubscribed threads cost; one on a GPU."""
-        if self.device.type == "cuda":
-            return 1
-        return len(os.sched_getaffinity(0))
+        told = options.workers, options.lanes
+        self.costs = Costs(self.suite, self.data, self.device, self.pool, *told)
+        self.workers = self.costs.workers
 
     def plan(self) -> list[RunSpec]:
         return plan(self.suite, self.store.frame(), tune.propose)
@@ -125,114 +108,6 @@ class Session:
         """Runs of this suite that are recorded as done or diverged."""
         return int((self.rows()["status"] != "failed").sum())
 
-    def memory(self, cell: Expected) -> int:
-        """Bytes that one process needs for this cell."""
-        return self.how(cell.specs[0]).memory * self.lanes(cell.specs[0])
-
-    def how(self, spec: RunSpec) -> Fit:
-        """Micro-batch and recomputation with which a run fits. Raises InputError if none does."""
-        found = self.share(spec).fit
-        assert found is not None
-        return found
-
-    def share(self, spec: RunSpec) -> Share:
-        """What a process that trains such a run has of the device, as a calibration finds it.
-
-        Raises InputError where no run fits.
-        """
-        shares = self.shares(spec)
-        if len(shares) == 1:
-            return shares[0]
-        return next(s for s in shares if s.processes == self.speed(spec).processes)
-
-    def shares(self, spec: RunSpec) -> list[Share]:
-        """What it may have: that of a process a core, of half as many processes, and so on.
-
-        Where processes were told, and on a GPU, theirs alone. Left out is where a run does not fit,
-        and where it must recompute and need not with fewer. Raises InputError where none is left.
-        """
-        if spec.cell not in self._shares:
-            counts = [self.workers]
-            while self.options.workers is None and counts[-1] > 1:
-                counts.append(counts[-1] // 2)
-            cores = len(os.sched_getaffinity(0))
-            found = [
-                Share(count, max(1, cores // count), fit)
-                for count in counts
-                if (fit := self._fit(spec, self._room(count))) is not None
-            ]
-            if not found:
-                self._refuse(spec, self._room(counts[-1]))
-            kept = [share for share in found if share.fit and not share.fit.recompute]
-            self._shares[spec.cell] = kept or found
-        return self._shares[spec.cell]
-
-    def _room(self, processes: int) -> float:
-        """Bytes for each."""
-        return 0.9 * memory_of(self.device) / processes
-
-    def _fit(self, spec: RunSpec, room: float) -> Fit | None:
-        suite = self.suite
-        return fit(self.cost(spec), spec.batch, room, suite.micro_batch, suite.recompute)
-
-    def cost(self, spec: RunSpec) -> Estimate:
-        if spec.cell not in self._costs:
-            key = Known.key("cost", sources(), _kind(spec, "steps", "schedule", "warmup"))
-            found = self._known.get(key)
-            cost = Estimate(*map(int, found)) if found else estimate(spec, self.data)
-            self._known.put(key, list(astuple(cost)))
-            self._costs[spec.cell] = cost
-        return self._costs[spec.cell]
-
-    def described(self, spec: RunSpec) -> Described:
-        if spec.cell not in self._described:
-            key = Known.key("parameters", sources(), _kind(spec, "steps", "schedule", "warmup"))
-            # a model of somebody's own may be made of files that no key knows
-            builtin = spec.model["name"] in BUILTINS["model"]
-            found = self._known.get(key) if builtin else None
-            params = [Param.from_json(p) for p in found or ()] or describe_params(spec, self.data)
-            if builtin:
-                self._known.put(key, [p.to_json() for p in params])
-            flops = self.cost(spec).flops if vectorises(spec) else None
-            self._described[spec.cell] = Described(params, flops)
-        return self._described[spec.cell]
-
-    def speed(self, spec: RunSpec) -> Speed:
-        """As measured here before, or now; beside a run for this session alone."""
-        if spec.cell not in self._speeds:
-            shares = self.shares(spec)
-            # machine, versions, processes and threads, and what decides the time of a step
-            where = (engine.device_name(self.device), [astuple(share) for share in shares])
-            kind = _kind(spec, "steps", "schedule", "warmup", "eval_batches", "data")
-            key = Known.key("speed and processes", sources(), *where, kind)
-            found = self._known.get(key) or self._beside.get(key)
-            if found is None:
-                training = bool(self.pool.in_flight)
-                found = list(astuple(self._measured(spec, shares, training)))
-                if training:
-                    self._beside[key] = found
-                else:
-                    self._known.put(key, found)
-            lanes, step, evaluation, processes = found
-            self._speeds[spec.cell] = Speed(int(lanes), step, evaluation, int(processes))
-        return self._speeds[spec.cell]
-
-    def _measured(self, spec: RunSpec, shares: list[Share], training: bool) -> Speed:
-        engine.configure(shares[0].threads)
-        together = None if training or self.workers == 1 else partial(self._together, spec)
-        speed = calibrate(spec, self.data, self.device, shares, together)
-        engine.return_freed_memory()  # to the workers
-        return speed
-
-    def _together(self, spec: RunSpec, share: Share, lanes: int) -> Speed:
-        """Speed while all processes train: they share caches, memory and the clock of the CPU."""
-        return self.pool.measure(Probe(spec, self.suite.data, str(self.device), share, lanes))
-
-    def lanes(self, spec: RunSpec) -> int:
-        if not vectorises(spec) or self.how(spec).recompute:
-            return 1
-        return self.options.lanes or self.speed(spec).lanes
-
     def expected(self, start: bool = False) -> list[Expected]:
         """The forecast with its time. Raises InputError where a run cannot fit this device.
 
@@ -244,32 +119,15 @@ class Session:
         for spec in specs:
             cells.setdefault(names[spec.key], []).append(spec)
         for alike in cells.values():
-            self.shares(alike[0])
+            self.costs.shares(alike[0])
         for alike in cells.values():
-            self.speed(alike[0])  # measured while nothing else runs
+            self.costs.speed(alike[0])  # measured while nothing else runs
         if start and cells:
-            self.pool.start(max(self.share(alike[0]).processes for alike in cells.values()))
+            self.pool.start(max(self.costs.share(alike[0]).processes for alike in cells.values()))
         return [
-            Expected(label, n, alike, self.speed(alike[0])) for (label, n), alike in cells.items()
+            Expected(label, n, alike, self.costs.speed(alike[0]))
+            for (label, n), alike in cells.items()
         ]
-
-    def _refuse(self, spec: RunSpec, room: float) -> NoReturn:
-        axis, width = self.suite.axis, spec.width
-        fits = None
-        while axis == "width" and fits is None and width > 1:
-            width //= 2
-            with contextlib.suppress(InputError):  # a width that the model cannot have
-                fits = self._fit(spec.at("width", width), room)
-        cost = self.cost(spec)
-        least = cost.fixed + min(cost.activations, cost.recomputed) // spec.batch
-        name = spec.optimizer["name"]
-        fewer = "fewer --workers or " if (self.options.workers or 1) > 1 else ""
-        raise InputError(
-            f"{name} at {axis} {self.suite.axis_value(spec)} needs about {least / 2**30:.1f} GiB, "
-            f"one example at a time; {engine.device_name(self.device)} has room for "
-            f"{room / 2**30:.1f} GiB a process",
-            f"width {width} would fit" if fits else f"{fewer}a smaller model may fit",
-        )
 
     def run(self) -> Iterator[Event]:
         """Do everything that is missing. Closing the generator keeps all that was recorded."""
@@ -342,7 +200,7 @@ class Session:
         leave = pool.in_flight | set(failed)
         specs = [spec for spec in self.plan() if spec.key not in leave]
         share = max(1, -(-len(specs) // self.workers))  # leaves a unit for every worker
-        return pack(specs, lambda spec: min(self.lanes(spec), share), self.workers)
+        return pack(specs, lambda spec: min(self.costs.lanes(spec), share), self.workers)
 
     def _submit(
         self, pool: Pool, todo: list[list[RunSpec]], left: list[RunSpec]
@@ -353,17 +211,17 @@ class Session:
             last = bool(left) and {s.key for s in left} <= pool.in_flight | {s.key for s in unit}
             threads = self._threads(pool, unit, todo, last)
             resume = self.store.find_snapshot(engine.unit_key(unit))
-            how = self.how(unit[0])
+            how = self.costs.how(unit[0])
             where = (str(self.device), threads, resume, how.micro_batch, how.recompute)
-            if self.share(unit[0]).processes < self.workers:
+            if self.costs.share(unit[0]).processes < self.workers:
                 pool.end_idle()  # whose memory is part of this share
-            pool.submit(Job(unit, self.suite.data, *where, self.described(unit[0])))
+            pool.submit(Job(unit, self.suite.data, *where, self.costs.described(unit[0])))
             yield Started(unit)
 
     def _has_room(self, pool: Pool, *units: list[RunSpec]) -> bool:
         """Whether the jobs under way leave these units their shares of the device."""
         every = [*(job.unit for job, _ in pool.reached), *units]
-        taken = [Fraction(1, self.share(unit[0]).processes) for unit in every]
+        taken = [Fraction(1, self.costs.share(unit[0]).processes) for unit in every]
         return len(taken) == 1 or sum(taken) <= 1
 
     def _threads(
@@ -381,13 +239,13 @@ class Session:
             starting.append(other)
         soon = self._seconds_left(unit, 0.0) / 4 if last else 0.0
         used = sum(j.threads for j, r in pool.reached if self._seconds_left(j.unit, r) >= soon)
-        used += sum(self.share(other[0]).threads for other in starting)
+        used += sum(self.costs.share(other[0]).threads for other in starting)
         spare = max(0, len(os.sched_getaffinity(0)) - used)
-        return self.share(unit[0]).threads + spare // len(starting)
+        return self.costs.share(unit[0]).threads + spare // len(starting)
 
     def _seconds_left(self, unit: list[RunSpec], reached: float) -> float:
         """Of a unit of whose steps this part is done."""
-        speed, spec = self.speed(unit[0]), unit[0]
+        speed, spec = self.costs.speed(unit[0]), unit[0]
         evaluation = spec.eval_batches * speed.evaluation
         return len(unit) * (spec.steps * (1 - reached) * speed.step + evaluation)
 
@@ -400,11 +258,11 @@ class Session:
         for spec in ended.unit:
             if spec.key not in recorded:
                 failed[spec.key] = ended
-                threads = self.share(spec).threads
+                threads = self.costs.share(spec).threads
                 self.store.append(_failure(spec, ended, self.device, threads))
 
     def _seconds(self, specs: list[RunSpec]) -> float:
-        speeds = [(self.speed(spec), spec) for spec in specs]
+        speeds = [(self.costs.speed(spec), spec) for spec in specs]
         return sum(speed.run(spec) / speed.processes for speed, spec in speeds)
 
 
@@ -425,11 +283,6 @@ def _failure(spec: RunSpec, ended: Ended, device: torch.device, threads: int) ->
         finished=time.time(),
         error=ended.traceback or ended.error,
     )
-
-
-def _kind(spec: RunSpec, *without: str) -> dict[str, Any]:
-    """What the lanes of a unit share, without these fields."""
-    return {k: v for k, v in json.loads(unit_kind(spec)).items() if k not in without}
 
 
 class _Rarely:

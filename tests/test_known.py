@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hptransfer import estimate, execute
+from hptransfer import costs, estimate
 from hptransfer.execute import Options, Session
 from hptransfer.known import Known
+from hptransfer.spec import RunSpec
 from hptransfer.suite import Suite
 from hptransfer.suitefile import load_suite
 
@@ -25,17 +26,17 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The widths whose cost is counted from now on."""
     widths: list[int] = []
 
-    def count(spec: execute.RunSpec, data: estimate.Data) -> estimate.Estimate:
+    def count(spec: RunSpec, data: estimate.Data) -> estimate.Estimate:
         widths.append(spec.width)
         return estimate.estimate(spec, data)
 
-    monkeypatch.setattr(execute, "estimate", count)
+    monkeypatch.setattr(costs, "estimate", count)
     return widths
 
 
 def cost(chosen: Suite, folder: Path) -> estimate.Estimate:
     session = Session(chosen, Options(folder, device="cpu"), ["adamw"])
-    return session.cost(session.plan()[0])
+    return session.costs.cost(session.plan()[0])
 
 
 def test_a_cost_is_counted_once_for_what_decides_it(
@@ -48,7 +49,7 @@ def test_a_cost_is_counted_once_for_what_decides_it(
     assert cost(suite(batch=16), tmp_path).activations > first.activations
     assert cost(suite(proxy=64), tmp_path).parameters > first.parameters
     assert widths == [32, 32, 64]
-    monkeypatch.setattr(execute, "sources", lambda: "another version of the code")
+    monkeypatch.setattr(costs, "sources", lambda: "another version of the code")
     assert cost(suite(), tmp_path) == first
     assert widths == [32, 32, 64, 32]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hptransfer import execute
+from hptransfer import costs
 from hptransfer.estimate import Estimate, Fit, estimate, fit
 from hptransfer.execute import Options, Session
 from hptransfer.suitefile import load_suite
@@ -118,10 +118,10 @@ def test_a_session_accumulates_where_the_memory_is_short_and_records_it(
     changes = {"data": data, "steps": 2, "trials": 1, "proxy": 32, "targets": [], "batch": 16}
     suite = load_suite("gpt_width", {**changes, "eval_batches": 1})
     session = Session(suite.only(["adamw"]), Options(tmp_path, workers=1, lanes=1), ["adamw"])
-    cost = session.cost(session.plan()[0])
+    cost = session.costs.cost(session.plan()[0])
     room = (cost.fixed + cost.activations // 3) / 0.9
-    monkeypatch.setattr(execute, "memory_of", lambda device: room)
-    assert session.how(session.plan()[0]).micro_batch == 4
+    monkeypatch.setattr(costs, "memory_of", lambda device: room)
+    assert session.costs.how(session.plan()[0]).micro_batch == 4
     for _ in session.run():
         pass
     env = session.store.frame()["env"].iloc[0]
@@ -134,16 +134,22 @@ from hptransfer import engine
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
 libc.free.argtypes = [ctypes.c_void_p]
-if sys.argv[1] == "configured":
+if sys.argv[1] != "as it is":
     engine.configure(1)
 before = libc.sbrk(0)
 libc.free(libc.malloc(24 << 20))
+if sys.argv[1] == "returned":
+    engine.return_freed_memory()
 print(libc.sbrk(0) - before)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told")
-@pytest.mark.parametrize(("how", "kept"), [("configured", 24 << 20), ("as it is", 0)])
-def test_a_freed_block_stays_with_a_configured_process(how: str, kept: int) -> None:
+@pytest.mark.parametrize(
+    ("how", "kept"), [("configured", 24 << 20), ("returned", 0), ("as it is", 0)]
+)
+def test_a_freed_block_stays_with_a_configured_process_until_it_is_returned(
+    how: str, kept: int
+) -> None:
     grown = int(subprocess.check_output([sys.executable, "-c", FREED, how], text=True))
     assert abs(grown - kept) < 1 << 20

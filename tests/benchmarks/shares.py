@@ -39,7 +39,7 @@ def main() -> None:
                     for width in (suite.proxy, *suite.targets):
                         spec = session.suite.template(label, width)
                         first = 0.0
-                        for share in session.shares(spec):
+                        for share in session.costs.shares(spec):
                             found = pool.measure(Probe(spec, suite.data, "cpu", share, 1))
                             first = first or found.shared
                             print(

@@ -1,0 +1,41 @@
+"""Sessions on a tiny suite, and machines with other numbers of cores."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hptransfer.execute import Options, Session
+from hptransfer.suite import Suite
+from hptransfer.suitefile import parse_suite
+
+
+def session(suite: Suite, folder: Path, **options: object) -> Session:
+    """On the CPU, in two workers of one lane unless told otherwise."""
+    chosen = {"device": "cpu", "workers": 2, "lanes": 1, **options}
+    return Session(suite, Options(folder, **chosen), list(suite.optimizers))
+
+
+def tiny(folder: Path, **changes: object) -> Suite:
+    """One optimizer and two runs of a GPT of width 8."""
+    text = folder / "text.txt"
+    text.write_bytes(bytes(i * i % 251 for i in range(60_000)))
+    table: dict[str, object] = {
+        "name": "tiny",
+        "claim": "none",
+        "model": {"name": "gpt", "n_layer": 1, "head_size": 8, "context": 16},
+        "data": {"name": "file", "path": str(text)},
+        "base": {"width": 8},
+        "proxy": 8,
+        "targets": [],
+        "steps": 30,
+        "batch": 2,
+        "eval_batches": 2,
+        "optimizers": {"transported_scion": {"lr": "2^-4..2^-3", "trials": 2}},
+    }
+    return parse_suite({**table, **changes}, {})
+
+
+def cores(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """A machine with so many."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)))
