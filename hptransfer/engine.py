@@ -210,8 +210,8 @@ def _train(
 
 def _flop_formulas() -> dict[Any, Any]:
     """Where torch's counter is wrong: it skips the CPU kernel of attention, counts the
-    recomputation of the CUDA ones, and forgets the groups (so the lanes) in a convolution's
-    backward pass."""
+    recomputation of the CUDA ones, forgets the groups (so the lanes) in a convolution's
+    backward pass, and fails on a product that names the dtype of its result."""
     aten = torch.ops.aten
 
     def forward(*shapes: Any, **_: Any) -> int:
@@ -224,7 +224,11 @@ def _flop_formulas() -> dict[Any, Any]:
         out, _x, w, *_rest, wanted = shapes  # wanted: gradients of x, of w, of the bias
         return sum(wanted[:2]) * 2 * math.prod(out) * math.prod(w[1:])
 
+    def product(a: Any, b: Any, *_: Any, **__: Any) -> int:
+        return 2 * math.prod(a) * b[-1]
+
     return {
+        aten.bmm: product,
         aten.convolution_backward: convolution,
         aten._scaled_dot_product_flash_attention_for_cpu: forward,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
@@ -238,7 +242,7 @@ def _counted_step(lanes: Lanes, t: int) -> dict[str, float]:
     """One step under torch's FLOP counter; FLOPs a lane and step of the model and the optimizer."""
     with FlopCounterMode(display=False, custom_mapping=_flop_formulas()) as model:
         lanes.gradients(t)
-    with FlopCounterMode(display=False) as optimizer:
+    with FlopCounterMode(display=False, custom_mapping=_flop_formulas()) as optimizer:
         lanes.update(t)
     n = len(lanes.specs)
     return {

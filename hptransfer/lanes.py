@@ -1,7 +1,6 @@
 """Lanes: runs that differ in scalar hyperparameters or seed, trained as one vectorised run."""
 
 import gc
-import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -14,12 +13,12 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.utils.checkpoint import checkpoint
 
-from hptransfer import adaptor, registry
+from hptransfer import adaptor, inits, registry
 from hptransfer.adaptor import is_torch_optimizer
 from hptransfer.batches import Batches
 from hptransfer.build import Data, blocks, build, describe_params
 from hptransfer.optimizers import rules
-from hptransfer.optimizers.rules import Rule, Stack, State, Step, generator_for
+from hptransfer.optimizers.rules import Rule, Stack, State, Step
 from hptransfer.registry import InputError
 from hptransfer.schedule import lr_factor
 from hptransfer.spec import Param, RunSpec
@@ -115,9 +114,15 @@ class Lanes:
                 "--lanes 1",
             )
         draw = self._own_init() if foreign else self._group
-        self._are_drawn = drawn
         params = describe_params(self.spec, data) if params is None else params
-        self.groups = [draw(alike) for alike in grouped(params, len(specs), device)]
+        groups = grouped(params, len(specs), device)
+        self._draws = (
+            inits.drawn(specs, self.optimizer, groups, device, dtype)
+            if drawn and not foreign
+            else None
+        )
+        self.groups = [draw(alike) for alike in groups]
+        self._draws = None
         self.leaves = self._leaves()
         self.foreign = (
             adaptor.construct(self.optimizer, self.spec, self.leaves.values())  # type: ignore[arg-type]
@@ -136,25 +141,8 @@ class Lanes:
         size = (len(alike), *lanes, *alike[0].shape)
         return torch.randn(size, dtype=self.dtype, device=self.device) / alike[0].d_in ** 0.5
 
-    def _drawn(self, alike: list[Param]) -> Tensor:
-        """Weights drawn lane by lane, each from a generator of (seed, name) alone."""
-        drawn: dict[str, Tensor] = {}
-        lanes = []
-        for spec in self.specs:
-            key = json.dumps([spec.seed, spec.hp], sort_keys=True)
-            if key not in drawn:
-                rule = self.optimizer(alike[0], **spec.hp)
-                drawn[key] = torch.stack(
-                    [
-                        rule.init_weight(generator_for(spec.seed, p.name)).to(self.dtype)
-                        for p in alike
-                    ]
-                )
-            lanes.append(drawn[key])
-        return (lanes[0] if self.single else torch.stack(lanes, dim=1)).to(self.device)
-
     def _group(self, alike: list[Param]) -> Group:
-        w = (self._drawn(alike) if self._are_drawn else self._any_weights(alike)).contiguous()
+        w = self._any_weights(alike) if self._draws is None else next(self._draws).contiguous()
         rule = self.optimizer(alike[0], **self.spec.hp)
 
         def start(w: Tensor) -> State:

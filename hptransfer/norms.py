@@ -5,7 +5,10 @@ here `lmo(g)` minimises <g, D> over ||D|| <= 1: `||lmo(g)|| = 1` and `<g, -lmo(g
 An all-zero g (for entrywise norms: an all-zero row or column) gives exactly zero.
 """
 
+import contextlib
 import math
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -21,6 +24,24 @@ Scalar = Float[Tensor, "*batch"]
 # What MOGA's theorems cover, as (p, mean) -> inf and (1, mean) -> (q, mean).
 MOGA_P = (1.0, 1.5, 2.0, 3.0, math.inf)
 MOGA_Q = (2.0, 3.0, math.inf)
+
+
+_factorised_on = torch.device("cpu")
+_one_at_a_time = threading.Lock()  # torch loads its CUDA solvers at the first call, in one thread
+
+
+@contextlib.contextmanager
+def factorised_on(device: torch.device) -> Iterator[None]:
+    """Inits in this block have their QR on `device`, in float64; their numbers are the CPU's.
+
+    The QR of one matrix of width 4096 takes a CPU longer than a hundred steps take a GPU.
+    """
+    global _factorised_on
+    kept, _factorised_on = _factorised_on, device
+    try:
+        yield
+    finally:
+        _factorised_on = kept
 
 
 @runtime_checkable
@@ -79,7 +100,9 @@ class Spectral:
         c_in = d_in // self.taps
         size = (*lead, self.taps, d_out, c_in)
         gaussian = torch.randn(size, generator=generator, dtype=torch.float64)
-        q, r = torch.linalg.qr(gaussian if d_out >= c_in else gaussian.mT)
+        with _one_at_a_time:
+            gaussian = gaussian.to(_factorised_on)
+            q, r = torch.linalg.qr(gaussian if d_out >= c_in else gaussian.mT)
         q = q * torch.diagonal(r, dim1=-2, dim2=-1).sign().unsqueeze(-2)
         taps = q if d_out >= c_in else q.mT
         return self.factor(shape) * taps.movedim(-3, -1).flatten(-2)

@@ -1,7 +1,5 @@
 """The polar factor U V^T of M = U S V^T: by SVD, Newton-Schulz (Muon) or Polar Express."""
 
-import contextlib
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -242,25 +240,24 @@ def _last_in_bfloat16(x: Tensor, row: Row, out: Tensor) -> Tensor:
     multiplied into x, would add twice that.
     """
     a, b, c = row
-    n = min(x.shape[-2:])
-    one = torch.eye(n, dtype=x.dtype, device=x.device).expand(len(x), n, n)
-    with sums_in_float32():
-        e = _gram(x, one, alpha=-1.0)
+    e = _one_less_gram(x)
     y = _times(e, x, beta=-(b + 2 * c), alpha=c)
     return out.copy_(_times(e, y)).add_(x, alpha=a + b + c)
 
 
-@contextlib.contextmanager
-def sums_in_float32() -> Iterator[None]:
-    """Products of bfloat16 matrices whose sums stay in float32 on CUDA too, which may otherwise add
-    parts of them in bfloat16 (split-K)."""
-    place, name = torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"
-    kept = getattr(place, name), getattr(place, f"{name}_split_k")
-    setattr(place, name, (False, kept[1]))
-    try:
-        yield
-    finally:
-        setattr(place, name, kept)
+def _one_less_gram(x: Tensor) -> Tensor:
+    """1 - A of the smaller Gram matrix A of a bfloat16 x, rounded once; (batch, d, d).
+
+    CUDA may round A before it is taken from 1, by up to 2^-9 of ||D||_op.
+    """
+    n = min(x.shape[-2:])
+    if x.device.type == "cuda":
+        left, right = _short_and_long(x)
+        gram = torch.bmm(left, right, out_dtype=torch.float32)
+        gram.neg_().diagonal(dim1=-2, dim2=-1).add_(1)
+        return gram.to(x.dtype)
+    one = torch.eye(n, dtype=x.dtype, device=x.device).expand(len(x), n, n)
+    return _gram(x, one, alpha=-1.0)
 
 
 def _quintic(x: Tensor, rows: tuple[Row, ...]) -> Tensor:
@@ -322,10 +319,15 @@ def _gram(
     x: Tensor, add: Tensor | None = None, alpha: float = 1.0, out: Tensor | None = None
 ) -> Tensor:
     """add + alpha A of A = x x^T, or x^T x of a tall x, the smaller; (batch, d, d)."""
-    left, right = (x.mT, x) if x.shape[-2] > x.shape[-1] else (x, x.mT)
+    left, right = _short_and_long(x)
     if add is None:
         return torch.bmm(left, right, out=out)
     return torch.baddbmm(add, left, right, alpha=alpha, out=out)
+
+
+def _short_and_long(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x and its transpose in the order of the smaller Gram matrix."""
+    return (x.mT, x) if x.shape[-2] > x.shape[-1] else (x, x.mT)
 
 
 def _times(

@@ -1,14 +1,13 @@
 """The polar factor: the accurate default, published polynomials, types, and the reference."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-from hptransfer.polar import PolarDtype, PolarForm, PolarMethod, polar, sums_in_float32
+from hptransfer.polar import PolarDtype, PolarForm, PolarMethod, polar
 from matrices import (
     SPECTRA,
     every_accurate_pair,
@@ -240,38 +239,6 @@ def test_the_norm_of_a_large_matrix_is_not_lost_in_its_sum() -> None:
         m = torch.full(shape, 0.3)
         exact = polar(m.double(), "jordan", steps=1).float()
         torch.testing.assert_close(polar(m, "jordan", "float32", 1), exact, rtol=5e-5, atol=0)
-
-
-def test_float32_sums_are_asked_for_where_they_count_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    place, name = torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"
-
-    def setting() -> tuple[bool, bool]:
-        return getattr(place, name), getattr(place, f"{name}_split_k")
-
-    before = setting()
-    for kept in ((True, True), (False, True), (False, False)):  # all that there are
-        setattr(place, name, kept)
-        with sums_in_float32():
-            assert setting() == (False, kept[1])
-        assert setting() == kept
-        with pytest.raises(ValueError, match="inside"), sums_in_float32():
-            raise ValueError("inside")
-        assert setting() == kept
-    setattr(place, name, before)
-
-    seen: list[bool] = []
-    real = torch.baddbmm
-
-    def noted(*factors: Tensor, **how: Any) -> Tensor:
-        seen.append(getattr(place, name))
-        return real(*factors, **how)
-
-    monkeypatch.setattr(torch, "baddbmm", noted)
-    polar(matrix(0, 160, 160, dtype=torch.float32))
-    assert seen.count(False) == 1, "E = 1 - x x^T"
-    assert seen[-2:] == [False, True], "in the last step"
 
 
 @pytest.mark.gpu

@@ -76,10 +76,14 @@ def outcome(folder: Path) -> str:
     """A line of README's table: what each optimizer came out as at the largest target."""
     [suite] = json.loads((folder / "metrics.json").read_text())["suites"]
     last = max(pair["n"] for pair in suite["pairs"])
-    found: dict[str, list[str]] = {"drifts": [], "inconclusive": [], "transfers": []}
+    found: dict[str, list[str]] = {"drifts": [], "inconclusive": [], "transfers": [], "none": []}
     for pair in suite["pairs"]:
         if pair["n"] == last:
-            found[pair["verdict"]].append(f"{pair['optimizer']} ({pair['drift']:+z.1f})")
+            judged = pair["verdict"] in found
+            column, more = (
+                (pair["verdict"], f"{pair['drift']:+z.1f}") if judged else ("none", pair["verdict"])
+            )
+            found[column].append(f"{pair['optimizer']} ({more})")
     name = f"[`{folder.name}`](results/reference/{folder.name}/alignment.svg)"
     axis = suite["axis"].replace("_", " ")
     cells = [name, f"{axis} {suite['proxy']} to {last}", *(", ".join(v) for v in found.values())]

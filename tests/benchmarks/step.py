@@ -174,7 +174,8 @@ def contestants(
     """What makes each step, on a model of its own, so that none warms another's caches."""
 
     def model() -> nn.Module:
-        return with_gradients(gpt(width, n_layer=layers).to(device))
+        with device:  # drawn there: a CPU takes seconds for wide ones
+            return with_gradients(gpt(width, n_layer=layers))
 
     def hidden(own: nn.Module) -> list[Tensor]:
         return [p for name, p in own.named_parameters() if name.startswith("blocks")]

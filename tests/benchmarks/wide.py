@@ -60,7 +60,8 @@ def ours(
     """A step, and examples a backward pass."""
     how = fit(cost, spec.batch, 0.9 * memory_of(device), None, None)
     assert how is not None
-    lanes = Lanes([spec], data, device, micro_batch=how.micro_batch, recompute=how.recompute)
+    parts, again = how.micro_batch, how.recompute
+    lanes = Lanes([spec], data, device, micro_batch=parts, recompute=again, drawn=False)
     count = itertools.count()
 
     def step() -> None:
