@@ -52,6 +52,7 @@ THEME: dict[Any, Any] = {
     "xtick.major.width": 0.8,
     "ytick.major.width": 0.8,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a $ in a label is a $
 }
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from frames import CENTERS, LOSS_INIT, make_suite, study, to_frame
 from hptransfer import figures, metrics
 
+SVG = "{http://www.w3.org/2000/svg}"
 SUITE = make_suite(targets=[64, 128])
 ROWS = metrics.select(SUITE, study(SUITE, CENTERS, cliff=2.2))
 EMPTY = metrics.select(SUITE, to_frame([]))
@@ -96,10 +97,13 @@ def test_text_stays_text_and_takes_the_ink_of_the_page():
     assert "currentColor" not in alone
 
 
-def test_a_hostile_label_is_escaped():
-    suite = make_suite('a"<b>&')
-    rows = metrics.select(suite, study(suite, {'a"<b>&': lambda n: -5.0}))
-    ElementTree.fromstring(figures.to_svg(figures.alignment(suite, rows), "f"))
+@pytest.mark.parametrize("draw", [figures.alignment, figures.curves, figures.drift])
+@pytest.mark.parametrize("label", ['a"<b>&', r"$\frac{$", "$x$"])
+def test_a_hostile_label_is_escaped(draw, label):
+    suite = make_suite(label)
+    rows = metrics.select(suite, study(suite, {label: lambda n: -5.0}))
+    root = ElementTree.fromstring(figures.to_svg(draw(suite, rows), "f"))
+    assert any(label in "".join(text.itertext()) for text in root.iter(f"{SVG}text"))
 
 
 def test_every_colour_has_contrast_three_to_one_on_white_and_on_near_black():

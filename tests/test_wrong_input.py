@@ -144,3 +144,18 @@ def test_a_long_job_without_a_terminal_needs_yes(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert re.search(r"error: this takes about [\d.]+ h\n\nhint: add --yes; ", done.stderr)
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("folder", ["x/[/q]", "x/[bold]", "x/:smile:"])
+def test_a_path_is_printed_as_it_stands(folder: str, suite: Path, tmp_path: Path) -> None:
+    done = hptransfer("tune", suite, "--optimizer", "scion", "--results", folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = hptransfer("report", "--results", folder, cwd=tmp_path)
+    assert shown.stdout == f"report: {folder}/tiny/report.html\n"
+    nothing = hptransfer("report", "--results", f"{folder}/none", cwd=tmp_path)
+    assert nothing.stderr.startswith(f"error: no records under {folder}/none\n")
+
+
+def test_no_message_moves_the_cursor_or_begins_a_line(tmp_path: Path) -> None:
+    done = hptransfer("run", "a\x1b[2J\nerror: b.toml", cwd=tmp_path)
+    assert done.stderr.startswith("error: no suite file a\\x1b[2J\\nerror: b.toml\n")

@@ -118,8 +118,8 @@ def coords(
         title = f"{chosen.name}: slopes of log2 RMS over log2 width, head from {head}"
         out.print(display.plain_table(title, *slopes.text_table(table), text=2))
         for verdict in verdicts:
-            out.print(verdict.sentence, markup=False, soft_wrap=True)
-        out.print(f"figure: {store.folder / 'coords.svg'}", soft_wrap=True)
+            out.print(display.shown(verdict.sentence), soft_wrap=True)
+        out.print(display.shown(f"figure: {store.folder / 'coords.svg'}"), soft_wrap=True)
     surprises = [v.optimizer for v in verdicts if not v.expected]
     if surprises:
         raise FailedError(

@@ -43,8 +43,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a long
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def load(

@@ -33,6 +33,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """One self-contained HTML page, metrics.json and runs.csv."""
+    from hptransfer.display import shown
     from hptransfer.report.write import write_report
     from hptransfer.store import stored_suites
 
@@ -42,7 +43,7 @@ def report(
     page, metrics = write_report(names, results, target)
     if as_json:
         typer.echo(json.dumps(metrics))
-    (err if as_json else out).print(f"report: {page}", soft_wrap=True)
+    (err if as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
     if show:
         webbrowser.open(page.resolve().as_uri())
 
@@ -87,6 +88,7 @@ def export(
     target: Annotated[Path | None, typer.Option("--out", help="Write it here.")] = None,
 ) -> None:
     """The transferred setting as TOML (lr, init, beta, decay of every parameter) or Python."""
+    from hptransfer.display import shown
     from hptransfer.export import settings, to_python, to_toml
     from hptransfer.store import Store
 
@@ -108,7 +110,7 @@ def export(
         target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"--out {target}: {error.strerror}", "name a writable file") from None
-    err.print(f"wrote {target}", soft_wrap=True)
+    err.print(shown(f"wrote {target}"), soft_wrap=True)
 
 
 def cite(suite: SuiteName = DEFAULT_SUITE) -> None:

@@ -51,7 +51,8 @@ def _do(
 
     session = Session(suite, Options(*where), only(suite, optimizer))
     for other in session.store.others():
-        err.print(f"note: {other} also runs {suite.name}; its records are shared")
+        note = f"note: {other} also runs {suite.name}; its records are shared"
+        err.print(display.shown(note))
     expected = session.expected(start=not dry_run)
     known = session.known()
     total = sum(cell.seconds for cell in expected)
@@ -119,13 +120,15 @@ def tune(
     if as_json:
         _metrics(session)
         return
-    from hptransfer.display import curve_table
+    from hptransfer.display import curve_table, shown
 
     table, points = curve_table(session.suite, session.suite.proxy, session.rows())
     out.print(table)
     for line in points:
-        out.print(line, soft_wrap=True, markup=False)
-    out.print(f"\nnext: hptransfer transfer {suite} --from {session.suite.proxy} --to WIDTH")
+        out.print(shown(line), soft_wrap=True)
+    next_ = f"hptransfer transfer {suite} --from {session.suite.proxy} --to WIDTH"
+    out.print()
+    out.print(shown(f"next: {next_}"))
 
 
 def transfer(
@@ -167,11 +170,12 @@ def transfer(
 
 def _say_proxy(suite: "Suite", results: Path, quiet: bool) -> None:
     """Where the lr comes from, before anything is trained."""
+    from hptransfer.display import shown
     from hptransfer.export import proxy_lines
 
     for line in proxy_lines(suite, results):
         if not quiet:
-            err.print(line)
+            err.print(shown(line))
 
 
 def _metrics(session: Any) -> None:
@@ -185,6 +189,7 @@ def _metrics(session: Any) -> None:
 
 def _verdicts(session: Any, as_json: bool) -> None:
     from hptransfer import verdicts
+    from hptransfer.display import shown
 
     if as_json:
         _metrics(session)
@@ -192,10 +197,10 @@ def _verdicts(session: Any, as_json: bool) -> None:
     rows = session.rows()
     table = verdicts.pairs(session.suite, rows)
     for sentence in table[table.n.isin(session.suite.targets)]["sentence"]:
-        out.print(sentence, markup=False, soft_wrap=True)
+        out.print(shown(sentence), soft_wrap=True)
     if session.suite.verify:  # else nothing was judged, the control neither
         _, control = verdicts.negative_control(session.full, table)  # also where it was not chosen
-        out.print(control, markup=False, soft_wrap=True)
+        out.print(shown(control), soft_wrap=True)
 
 
 def run(
@@ -221,11 +226,12 @@ def run(
     session = _do(chosen, optimizer, where, yes, quiet, dry_run)
     if session is None:
         return
+    from hptransfer.display import shown
     from hptransfer.report.write import write_report
 
     _verdicts(session, as_json)
     page, _ = write_report([session.suite.name], results, None)
-    (err if as_json else out).print(f"report: {page}", soft_wrap=True)
+    (err if as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
 
 
 def plan(
