@@ -11,6 +11,7 @@ from hptransfer import engine, registry
 from hptransfer.build import describe_params
 from hptransfer.lanes import vectorises
 from hptransfer.metrics import optimum, select
+from hptransfer.optimizers.rules import made
 from hptransfer.registry import InputError
 from hptransfer.spec import RunSpec
 from hptransfer.store import Store
@@ -93,7 +94,7 @@ def _parameters(spec: RunSpec, data: engine.Data) -> dict[str, dict[str, Any]]:
     factory = registry.load_spec("optimizer", spec.optimizer)
     table = {}
     for p in describe_params(spec, data):
-        rule = factory(p, **spec.hp)
+        rule = made(spec.optimizer["name"], factory, p, spec.hp)
         said = getattr(rule, "settings", None)
         table[p.name] = {"role": p.role, **(said(spec.lr) if said else {"lr": spec.lr})}
     return table

@@ -143,7 +143,7 @@ class Lanes:
         for spec in self.specs:
             key = json.dumps([spec.seed, spec.hp], sort_keys=True)
             if key not in drawn:
-                rule = self.optimizer(alike[0], **spec.hp)
+                rule = rules.made(self.spec.optimizer["name"], self.optimizer, alike[0], spec.hp)
                 drawn[key] = torch.stack(
                     [
                         rule.init_weight(generator_for(spec.seed, p.name)).to(self.dtype)
@@ -155,7 +155,7 @@ class Lanes:
 
     def _group(self, alike: list[Param]) -> Group:
         w = (self._drawn(alike) if self._are_drawn else self._any_weights(alike)).contiguous()
-        rule = self.optimizer(alike[0], **self.spec.hp)
+        rule = rules.made(self.spec.optimizer["name"], self.optimizer, alike[0], self.spec.hp)
 
         def start(w: Tensor) -> State:
             return rules.init_state(rule, w)

@@ -11,6 +11,8 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import os
+import re
 import sys
 import traceback
 from collections.abc import Generator
@@ -55,8 +57,19 @@ class InputError(ValueError):
     """Wrong input: one line that says where and what, and a hint that cures it."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(_cut(message))
+        self.hint = _cut(hint)
+
+
+def _cut(text: str) -> str:
+    """Without the rest of a word above 200 characters, a cut one of which stays as it is."""
+    return re.sub(r"([^\s'\",:]{199})[^\s'\",:]{2,}", r"\1…", text)
+
+
+def quoted(value: object) -> str:
+    """A value as a message shows it: repr, cut at 200 characters."""
+    text = repr(value)
+    return text if len(text) <= 200 else text[:199] + "…"
 
 
 @dataclass(frozen=True)
@@ -103,12 +116,14 @@ class Part:
         default = self.defaults[key]
         if key in self.choices and value not in self.choices[key]:
             names = ", ".join(self.choices[key])
-            raise InputError(f"{place}: got {value!r}, allowed: {names}", suggest(value, names))
+            raise InputError(
+                f"{place}: got {quoted(value)}, allowed: {names}", suggest(value, names)
+            )
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if default is not None and type(value) is not type(default):
             raise InputError(
-                f"{place}: got {value!r} ({type(value).__name__}), "
+                f"{place}: got {quoted(value)} ({type(value).__name__}), "
                 f"needs a {type(default).__name__}",
                 f"the default is {default!r}",
             )
@@ -134,7 +149,8 @@ def broken(what: str, error: Exception, hint: str) -> InputError:
     """Whatever a part of a user's does wrong is wrong input: where and what, on one line."""
     line = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{line.filename}:{line.lineno}"
-    return InputError(f"{what} at {where}: {type(error).__name__}: {error}", hint)
+    cause = next(iter(str(error).splitlines()), "")
+    return InputError(f"{what} at {where}: {type(error).__name__}: {cause}", hint)
 
 
 def suggest(got: object, names: Any) -> str:
@@ -165,7 +181,7 @@ def target(kind: str, name: str) -> str:
     if ":" in name:
         module, _, attribute = name.rpartition(":")
         if module.endswith(".py"):  # absolute, for a worker may start elsewhere
-            return f"{Path(module).expanduser().resolve()}:{attribute}"
+            return f"{os.path.realpath(os.path.expanduser(module))}:{attribute}"
         return name
     known = names(kind)
     raise InputError(
@@ -177,7 +193,7 @@ def target(kind: str, name: str) -> str:
 def _source(kind: str, where: str, name: str) -> Path:
     if where.endswith(".py"):
         path = Path(where)
-        if not path.is_file():
+        if not os.path.isfile(path):  # of a name that is too long Path.is_file raises
             raise InputError(
                 f"{kind} {name!r}: no file {where}",
                 "give the path from where you are, or from where the suite file lies",

@@ -12,6 +12,7 @@ from hptransfer.spec import Axis, RunSpec, canonical, cell_of, round_lr
 
 FROM_DATA = ("vocab", "in_shape", "n_classes")  # fields of a model that its data set says
 FRESH_SEED = 1000  # verification seeds start here, so the seeds that chose the lr never judge it
+MOST = 2**53  # up to here every integer is a float too
 GROWTH = 4  # octaves by which a start grid may grow at each side
 
 
@@ -71,8 +72,8 @@ class Suite(_Table):
     axis: Axis = "width"
     proxy: int = Field(ge=1)
     targets: list[int] = []
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1)
+    steps: int = Field(ge=1, le=10**9)
+    batch: int = Field(ge=1, le=10**9)
     optimizers: dict[str, OptimizerTable] = Field(min_length=1)
     width: int | None = Field(default=None, ge=1)
     schedule: Literal["linear", "constant", "cosine"] = "linear"
@@ -163,6 +164,8 @@ class Suite(_Table):
             raise InputError(
                 f"--to {proxy}: that is the proxy itself", "name another width with --to or --from"
             )
+        if max([proxy, *chosen]) > MOST:
+            raise InputError(f"{self.axis}: got an integer beyond {MOST}", "name a smaller one")
         return self.model_copy(update={"proxy": proxy, "targets": list(dict.fromkeys(chosen))})
 
     def setting(self, label: str, name: str) -> Any:

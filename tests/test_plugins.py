@@ -298,3 +298,67 @@ def test_a_model_that_cannot_be_built_at_a_width_is_one_line(folder: Path) -> No
         Session(chosen, Options(folder / "results", device="cpu"), ["mine"]).expected()
     assert "building it at width 128 failed at" in str(caught.value)
     assert "ZeroDivisionError" in str(caught.value)
+
+
+FAULTY = """
+from types import SimpleNamespace
+
+
+def none(p, *, beta: float = 0.9):
+    "Gives nothing."
+
+
+def half(p, *, beta: float = 0.9):
+    "Gives half a rule."
+    return SimpleNamespace(init_weight=None, update=None)
+
+
+def raises(p, *, beta: float = 0.9):
+    "Raises."
+    raise KeyError("x")
+
+
+def data():
+    "Raises."
+    return 1 / 0
+"""
+FAULTS = {
+    'use = "faulty.py:none"': "optimizer 'none': gave a NoneType without init_weight, init_state",
+    'use = "faulty.py:half"': "'half': gave a SimpleNamespace without init_state, readout",
+    'use = "faulty.py:raises"': "'raises': a step failed at .*faulty.py:16: KeyError: 'x'",
+    'data = "faulty.py:data"': "data 'faulty.py:data': calling it failed at .*ZeroDivisionError",
+    'data = "torch.optim:Adam"': "data 'torch.optim:Adam': calling it failed at .*: TypeError: ",
+}
+
+
+@pytest.mark.parametrize("line", FAULTS)
+@pytest.mark.parametrize("command", ["plan", "coords"])
+def test_a_part_that_gives_or_raises_something_else_is_one_line(
+    line: str,
+    command: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (folder / "faulty.py").write_text(FAULTY)
+    key = line.partition(" ")[0]
+    text = (folder / "mine.toml").read_text()
+    text = re.sub(rf"^{key} = .*", line, text, count=1, flags=re.MULTILINE)
+    (folder / "mine.toml").write_text(text.replace("steps = 4", "steps = 5"))
+    assert call([command, "mine.toml", "--optimizer", "mine"], monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert re.search(rf"^error: .*{FAULTS[line]}.*\n\nhint: .+\n\Z", error, re.MULTILINE), error
+
+
+def test_a_fault_of_our_own_parts_is_no_wrong_input(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hptransfer import costs
+
+    def fails(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(costs, "estimate", fails)
+    chosen = load_suite("quickstart", {"steps": 7})
+    with pytest.raises(KeyError, match="a bug"):
+        Session(chosen, Options(folder / "results", device="cpu"), ["adamw"]).expected()

@@ -159,3 +159,28 @@ def test_a_path_is_printed_as_it_stands(folder: str, suite: Path, tmp_path: Path
 def test_no_message_moves_the_cursor_or_begins_a_line(tmp_path: Path) -> None:
     done = hptransfer("run", "a\x1b[2J\nerror: b.toml", cwd=tmp_path)
     assert done.stderr.startswith("error: no suite file a\\x1b[2J\\nerror: b.toml\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan", "n" * 5000),
+        ("cite", "n" * 5000),
+        ("report", "n" * 5000),
+        ("validate", f"{'n' * 5000}.py:f"),
+        ("plan", "quickstart", "--data", "n" * 5000),
+        ("plan", "quickstart", "--results", "n" * 5000),
+        ("plan", "quickstart", "--device", "n" * 5000),
+        ("plan", "quickstart", "--optimizer", "n" * 5000),
+        ("tune", "quickstart", "--width", 2**80),
+        ("tune", "quickstart", "--steps", 2**80),
+        ("transfer", "quickstart", "--to", 2**80),
+    ],
+)
+def test_what_is_too_long_or_too_large_is_one_short_line(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = hptransfer(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1
+    assert "n" * 200 not in done.stderr

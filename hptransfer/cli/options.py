@@ -56,7 +56,7 @@ def load(
 
     overrides = {k: v for k, v in {**changes, "steps": steps, "trials": trials}.items() if v}
     if data:
-        is_path = os.sep in data or Path(data).exists()
+        is_path = os.sep in data or os.path.exists(data)  # a name may be too long for Path.exists
         overrides["data"] = {"name": "file", "path": data} if is_path else {"name": data}
     if "verify" in changes:
         overrides["verify"] = changes["verify"]
