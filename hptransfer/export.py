@@ -153,7 +153,8 @@ def to_python(each: Setting) -> str:
     classes = each.dims["vocab"] if text else each.dims["n_classes"]
     targets = f"torch.randint({classes}, {shape if text else f'({spec.batch},)'})"
     clip = f"torch.nn.utils.clip_grad_norm_(model.parameters(), {spec.clip})"
-    return f'''"""{each.label} at width {spec.width}, lr 2^{spec.log2_lr:g}: {each.source}."""
+    label = json.dumps(each.label)[1:-1]  # what would end the docstring is escaped
+    return f'''"""{label} at width {spec.width}, lr 2^{spec.log2_lr:g}: {each.source}."""
 
 import torch
 import torch.nn.functional as F

@@ -1,6 +1,7 @@
 """A built-in suite's name or a TOML file -> Suite; wrong input as one InputError."""
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from hptransfer.suite import MOST, OptimizerTable, Suite, Thresholds
 
 _OURS = ("name", "templates", "bounds", "source", "changed")  # not for a suite file to say
 _SUITES = "see README, section Suites"
+_NAME = re.compile(r"[A-Za-z0-9._-]+")  # of a suite, of a label
+_ALLOWED = "letters a to z, digits and . _ -"
 _COUNTS = ("trials", "seeds", "fresh_seeds")
 
 
@@ -44,6 +47,7 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None) -> Suite:
                 raise InputError(f"{key}: not a field of a suite file", "take the line out")
         changes = overrides or {}
         _check_values({**table, **changes})
+        _check_names(path.stem, table)
         told = {"changed": {key: changes[key] for key in _COUNTS if key in changes}}
         suite = parse_suite({"name": path.stem, "source": name, **table}, {**changes, **told})
         suite.resolve("")  # every part and field exists; the data are not read for that
@@ -96,6 +100,22 @@ def _check_values(value: Any, place: str = "") -> None:
         raise InputError(f"{place}: got an integer beyond {MOST}", "name a smaller one")
     elif isinstance(value, str) and "\0" in value:
         raise InputError(f"{place}: got {value!r}, with a NUL", "take the character out")
+
+
+def _check_names(name: str, table: dict[str, Any]) -> None:
+    """Raises InputError for a name that would need care where it is a path, an id or code."""
+    if not _NAME.fullmatch(name) or name.startswith("."):
+        raise InputError(
+            f"the suite's name is {name!r}, allowed: {_ALLOWED}, no dot first",
+            "rename the file: it is named as the suite",
+        )
+    labels = table.get("optimizers")
+    for label in labels if isinstance(labels, dict) else ():
+        if not _NAME.fullmatch(label):
+            raise InputError(
+                f"optimizers: got the label {label!r}, allowed: {_ALLOWED}",
+                f"for instance [optimizers.mine], with use = {label!r} where that is an optimizer",
+            )
 
 
 def parse_suite(table: dict[str, Any], overrides: dict[str, Any]) -> Suite:

@@ -178,10 +178,9 @@ def test_ctrl_c_keeps_what_finished_and_exits_with_130(suite: Path, tmp_path: Pa
 def test_all_lanes_diverging_is_a_result_with_advice(suite: Path, tmp_path: Path) -> None:
     plugin = tmp_path / "wild.py"
     plugin.write_text(WILD)
-    suite.write_text(
-        suite.read_text().replace("[optimizers.scion]", f'[optimizers."{plugin}:wild"]')
-    )
-    done = hptransfer("run", suite, "--optimizer", f"{plugin}:wild", cwd=tmp_path)
+    table = f'[optimizers.wild]\nuse = "{plugin}:wild"'
+    suite.write_text(suite.read_text().replace("[optimizers.scion]", table))
+    done = hptransfer("run", suite, "--optimizer", "wild", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert set(frame(tmp_path).status) == {"diverged"}
     assert "diverged" in done.stdout

@@ -68,6 +68,29 @@ def written(folder: Path, old: str = "", new: str = "") -> str:
     return str(place)
 
 
+@pytest.mark.parametrize("name", ["a b", ".hidden", ".", "..", 'x"y', "é", "a:b", "a\nb", "[red]"])
+def test_a_suite_is_named_by_letters_digits_and_a_few_signs(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.toml").write_text(SUITE)
+    with pytest.raises(InputError, match=r"the suite's name is .*, allowed: letters a to z, digi"):
+        load_suite(str(tmp_path / f"{name}.toml"))
+
+
+@pytest.mark.parametrize("label", ["a b", "[/red]", "$x$", "a.py:b", "=1+1", '\\"\\"\\"', "", "é"])
+def test_a_label_is_of_letters_digits_and_a_few_signs(label: str, tmp_path: Path) -> None:
+    table = f'[optimizers."{label}"]\nuse = "adamw_mup"'
+    with pytest.raises(InputError, match=r"got the label .*, allowed: letters") as caught:
+        load_suite(written(tmp_path, "[optimizers.adamw_mup]", table))
+    assert "[optimizers.mine]" in caught.value.hint
+
+
+def test_names_of_letters_digits_and_a_few_signs_are_taken(tmp_path: Path) -> None:
+    place = tmp_path / "3-My.suite_v1.toml"
+    table = '[optimizers."A-1.b_c"]\nuse = "adamw_mup"'
+    place.write_text(SUITE.replace("[optimizers.adamw_mup]", table))
+    suite = load_suite(str(place))
+    assert (suite.name, list(suite.optimizers)) == ("3-My.suite_v1", ["A-1.b_c"])
+
+
 LONG = "n" * 5000
 
 

@@ -40,6 +40,9 @@ def report(
     names = [Path(s).stem if s.endswith(".toml") else s for s in suites or stored_suites(results)]
     if not names:
         raise InputError(f"no records under {results}", "hptransfer run quickstart makes some")
+    for name in names:
+        if name in ("", "..") or Path(name).name != name:
+            raise InputError(f"report: {name!r} is no suite's name", f"name a folder of {results}")
     page, metrics = write_report(names, results, target)
     if as_json:
         typer.echo(json.dumps(metrics))
