@@ -6,19 +6,19 @@ without importing torch; `load` imports. Built-in parts and plug-ins resolve the
 
 import ast
 import contextlib
-import difflib
 import functools
 import hashlib
 import importlib
 import importlib.util
 import os
-import re
 import sys
-import traceback
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from hptransfer.errors import InputError, broken, quoted, suggest
+from hptransfer.errors import located as located  # all of errors is imported from here
+from hptransfer.modules import source_of
 
 BUILTINS: dict[str, dict[str, str]] = {
     "optimizer": {
@@ -51,25 +51,6 @@ BUILTINS: dict[str, dict[str, str]] = {
         "mnist5k": "hptransfer.datasets.images:mnist5k",
     },
 }
-
-
-class InputError(ValueError):
-    """Wrong input: one line that says where and what, and a hint that cures it."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(_cut(message))
-        self.hint = _cut(hint)
-
-
-def _cut(text: str) -> str:
-    """Without the rest of a word above 200 characters, a cut one of which stays as it is."""
-    return re.sub(r"([^\s'\",:]{199})[^\s'\",:]{2,}", r"\1…", text)
-
-
-def quoted(value: object) -> str:
-    """A value as a message shows it: repr, cut at 200 characters."""
-    text = repr(value)
-    return text if len(text) <= 200 else text[:199] + "…"
 
 
 @dataclass(frozen=True)
@@ -136,30 +117,6 @@ class Part:
         return value
 
 
-@contextlib.contextmanager
-def located(where: str) -> Generator[None]:
-    """Puts `where: ` before the message of an InputError raised inside."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{where}: {error}", error.hint) from None
-
-
-def broken(what: str, error: Exception, hint: str) -> InputError:
-    """Whatever a part of a user's does wrong is wrong input: where and what, on one line."""
-    line = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{line.filename}:{line.lineno}"
-    cause = next(iter(str(error).splitlines()), "")
-    return InputError(f"{what} at {where}: {type(error).__name__}: {cause}", hint)
-
-
-def suggest(got: object, names: Any) -> str:
-    """`did you mean 'x'?`, or nothing where no name comes near."""
-    pool = names.split(", ") if isinstance(names, str) else [str(name) for name in names]
-    close = difflib.get_close_matches(str(got), pool, n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
-
-
 def _entries(kind: str) -> Any:
     from importlib.metadata import entry_points  # slow to import, and --help has no need of it
 
@@ -199,20 +156,13 @@ def _source(kind: str, where: str, name: str) -> Path:
                 "give the path from where you are, or from where the suite file lies",
             )
         return path
-    found = None
-    try:  # a package is imported for its submodule
-        with contextlib.suppress(ModuleNotFoundError):
-            if all(part.isidentifier() for part in where.split(".")):
-                found = importlib.util.find_spec(where)
-    except Exception as error:
-        what = f"{kind} {name!r}: importing it failed"
-        raise broken(what, error, f"python -c 'import {where}' shows the same") from None
-    if found is None or not found.has_location or found.origin is None:
+    found = source_of(where)
+    if found is None:
         raise InputError(
             f"{kind} {name!r}: no module {where} with a source file",
             "is its package installed here?",
         )
-    return Path(found.origin)
+    return found
 
 
 def _literal(node: ast.expr | None) -> Any:

@@ -245,5 +245,8 @@ def plan(
     lanes: Lanes = None,
     results: Results = Path("results"),
 ) -> None:
-    """What run would do: runs, FLOPs, memory and time on this device."""
+    """What run would do: runs, FLOPs, memory and time on this device.
+
+    It imports the parts that the suite names: a stranger's suite is a stranger's code.
+    """
     run(suite, optimizer, trials, steps, data, device, workers, lanes, results, dry_run=True)
