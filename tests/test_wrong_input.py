@@ -184,3 +184,23 @@ def test_what_is_too_long_or_too_large_is_one_short_line(
     assert done.returncode == 2
     assert done.stderr.count("error: ") == 1
     assert "n" * 200 not in done.stderr
+
+
+def test_targets_that_do_not_lie_above_the_proxy_are_left_out_and_named(
+    suite: Path, tmp_path: Path
+) -> None:
+    suite.write_text(suite.read_text().replace("[16]", "[16, 24, 32]"))
+    one = ("--optimizer", "adamw", "--dry-run")
+    done = hptransfer("transfer", suite, "--from", 24, *one, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "left out: width 16, 24, not above --from 24\n" in done.stderr
+    assert re.findall(r"^adamw +(\d+)", done.stdout, re.MULTILINE) == ["24", "32"]
+    none = hptransfer("transfer", suite, "--from", 32, *one, cwd=tmp_path)
+    assert none.returncode == 2
+    assert none.stderr == (
+        "error: --from 32: no target of tiny lies above it (targets: 16, 24, 32)\n"
+        "\nhint: name a target with --to, or a smaller proxy with --from\n"
+    )
+    told = hptransfer("transfer", suite, "--from", 32, "--to", 16, *one, cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "left out" not in told.stderr

@@ -29,6 +29,7 @@ from hptransfer.cli.options import (
     only,
     out,
 )
+from hptransfer.registry import InputError
 
 if TYPE_CHECKING:
     from hptransfer.suite import Suite
@@ -160,12 +161,29 @@ def transfer(
     """Train wide models at the lr tuned on the proxy; --verify measures the regret."""
     chosen = load(suite, steps=steps, trials=trials, data=data, fresh_seeds=seeds, verify=verify)
     _ahead(dry_run)
-    chosen = chosen.narrowed(proxy=source or chosen.proxy, targets=to or chosen.targets)
+    targets = to or _above(chosen, source)
+    chosen = chosen.narrowed(proxy=source or chosen.proxy, targets=targets)
     _say_proxy(chosen.only(only(chosen, optimizer)), results, quiet)
     where = (results, device, workers, lanes, storage)
     session = _do(chosen, optimizer, where, yes, quiet, dry_run)
     if session is not None:
         _verdicts(session, as_json)
+
+
+def _above(suite: "Suite", source: int | None) -> list[int]:
+    """The suite's targets, with another proxy those above it. Raises InputError if none is."""
+    if source is None:
+        return suite.targets
+    above = [n for n in suite.targets if n > source]
+    others = ", ".join(str(n) for n in suite.targets if n <= source)
+    if others and not above:
+        raise InputError(
+            f"--from {source}: no target of {suite.name} lies above it (targets: {others})",
+            "name a target with --to, or a smaller proxy with --from",
+        )
+    if others:
+        err.print(f"left out: {suite.axis} {others}, not above --from {source}")
+    return above
 
 
 def _say_proxy(suite: "Suite", results: Path, quiet: bool) -> None:
