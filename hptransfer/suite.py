@@ -59,9 +59,9 @@ class Suite(_Table):
 
     `base`: the width at which the learning rate of a width-aware method has its meaning (muP's base
     width), the proxy's unless told. `source`: what names it on the command line, and `changed` what
-    that changed in the number of runs. `micro_batch` (examples a backward pass) and `recompute`
-    (activations) change no loss beyond rounding and are no part of a run; left out, the memory
-    estimate sets them.
+    that changed: numbers of runs, the name of the data set. `micro_batch` (examples a backward
+    pass) and `recompute` (activations) change no loss beyond rounding and are no part of a run;
+    left out, the memory estimate sets them.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Suite(_Table):
     templates: dict[str, dict[str, Any]] = {}
     bounds: dict[str, list[float]] = {}
     source: str = ""
-    changed: dict[str, int] = {}
+    changed: dict[str, int | str] = {}
 
     @field_validator("model", "data", mode="before")
     @classmethod

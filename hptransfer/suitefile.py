@@ -49,6 +49,8 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None) -> Suite:
         _check_values({**table, **changes})
         _check_names(path.stem, table)
         told = {"changed": {key: changes[key] for key in _COUNTS if key in changes}}
+        if changes.get("data", {}).get("name", "file") != "file":  # a file is known by its path
+            told["changed"]["data"] = changes["data"]["name"]
         suite = parse_suite({"name": path.stem, "source": name, **table}, {**changes, **told})
         suite.resolve("")  # every part and field exists; the data are not read for that
         return suite

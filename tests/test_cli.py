@@ -13,6 +13,8 @@ import pandas as pd
 
 from commanded import COMMAND, frame, hptransfer
 from commands import interruptible
+from hptransfer.cli.options import load
+from hptransfer.store import Store
 
 WILD = '''
 from dataclasses import dataclass
@@ -69,6 +71,28 @@ def test_run_goes_from_nothing_to_a_report_and_a_second_run_trains_nothing(
     assert second.returncode == 0, second.stderr
     assert json.loads(second.stdout)["suites"][0]["runs"]["missing"] == []
     assert len(frame(tmp_path)) == len(runs)
+
+
+def test_the_commands_of_a_report_name_the_data_that_the_command_line_named(
+    suite: Path, tmp_path: Path
+) -> None:
+    for given, told in ((None, f"--data {tmp_path / 'text.txt'}"), ("mnist5k", "--data mnist5k")):
+        chosen = load(str(suite), steps=None, trials=None, data=given)
+        Store(tmp_path / "results", "tiny").write_manifest(chosen.resolve("0" * 64))
+        assert hptransfer("report", cwd=tmp_path).returncode == 0
+        page = (tmp_path / "results" / "tiny" / "report.html").read_text()
+        lines = [line for line in page.splitlines() if f"{suite} --steps 3" in line]
+        assert len(lines) == 2
+        assert all(told in line for line in lines)
+
+
+def test_the_commands_of_a_report_do_not_name_the_data_of_the_suite(tmp_path: Path) -> None:
+    for given in (None, "python_source"):
+        chosen = load("quickstart", steps=None, trials=None, data=given)
+        Store(tmp_path / "results", "quickstart").write_manifest(chosen.resolve("0" * 64))
+        assert hptransfer("report", cwd=tmp_path).returncode == 0
+        page = (tmp_path / "results" / "quickstart" / "report.html").read_text()
+        assert ("--data python_source" in page) == (given is not None)
 
 
 def test_tune_then_transfer_without_verify_is_unverified_and_says_where_the_lr_is_from(

@@ -43,6 +43,8 @@ def _commands(suite: Suite, results: Path) -> list[str]:
     shared = [suite.address, "--steps", str(suite.steps), *_option(suite, "trials", "--trials")]
     if suite.data["name"] == "file":
         shared += ["--data", suite.data["path"]]
+    else:
+        shared += _option(suite, "data", "--data")
     seeds, fresh = (_option(suite, key, "--seeds") for key in ("seeds", "fresh_seeds"))
     lines = [["tune", *shared, "--width", str(suite.proxy), *seeds]]
     more = [*(["--verify"] if suite.verify else []), *fresh]
