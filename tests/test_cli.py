@@ -13,7 +13,7 @@ import pandas as pd
 
 from commanded import COMMAND, frame, hptransfer
 from commands import interruptible
-from hptransfer.cli.options import load
+from hptransfer.cli.options import load, only
 from hptransfer.store import Store
 
 WILD = '''
@@ -93,6 +93,18 @@ def test_the_commands_of_a_report_do_not_name_the_data_of_the_suite(tmp_path: Pa
         assert hptransfer("report", cwd=tmp_path).returncode == 0
         page = (tmp_path / "results" / "quickstart" / "report.html").read_text()
         assert ("--data python_source" in page) == (given is not None)
+
+
+def test_what_is_named_twice_counts_once_and_keeps_its_place(suite: Path, tmp_path: Path) -> None:
+    chosen = load(str(suite), steps=None, trials=None, data=None)
+    assert only(chosen, ["scion", "adamw", "scion"]) == ["scion", "adamw"]
+    assert only(chosen, None) == ["adamw", "scion"]
+    Store(tmp_path / "results", "tiny").write_manifest(chosen.resolve("0" * 64))
+    done = hptransfer("report", "tiny", "tiny", suite, "--json", cwd=tmp_path)
+    assert [each["suite"] for each in json.loads(done.stdout)["suites"]] == ["tiny"]
+    twice = ("--to", 24, "--to", 16, "--to", 24, "--optimizer", "scion", "--optimizer", "scion")
+    plan = hptransfer("transfer", suite, *twice, "--dry-run", cwd=tmp_path).stdout
+    assert re.findall(r"^scion +(\d+)", plan, re.MULTILINE) == ["8", "24", "16"]
 
 
 def test_tune_then_transfer_without_verify_is_unverified_and_says_where_the_lr_is_from(

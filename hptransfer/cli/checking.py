@@ -95,7 +95,7 @@ def coords(
     where = engine.pick_device(device)
     loaded = engine.load_data(chosen.data)
     resolved = chosen.resolve(loaded.sha256)
-    widths = sorted(width) if width else _octaves(chosen, slopes.OCTAVES)
+    widths = sorted(set(width)) if width else _octaves(chosen, slopes.OCTAVES)
     rows = []
     with display.bar(err, len(labels) * len(widths) * seeds, quiet) as advance:
         for label in labels:
@@ -132,6 +132,6 @@ def _octaves(suite: "Suite", least: float) -> list[int]:
     """The suite's widths where they span enough octaves, else doublings of the base width."""
     own = [suite.proxy, *suite.targets] if suite.axis == "width" else []
     if own and math.log2(max(own) / min(own)) >= least:
-        return sorted(own)
+        return sorted(set(own))
     base = suite.base.get("width") or suite.width or suite.proxy
     return [base * 2**i for i in range(math.ceil(least) + 1)]

@@ -68,6 +68,7 @@ def load(
 
 
 def only(suite: "Suite", labels: list[str] | None) -> list[str]:
+    """The labels that --optimizer names, each once, or all. Raises InputError."""
     for label in labels or ():
         if label not in suite.optimizers:
             known = ", ".join(suite.optimizers)
@@ -75,7 +76,7 @@ def only(suite: "Suite", labels: list[str] | None) -> list[str]:
                 f"--optimizer: suite {suite.name!r} has no {label!r}",
                 suggest(label, suite.optimizers) or f"its optimizers: {known}",
             )
-    return labels or list(suite.optimizers)
+    return list(dict.fromkeys(labels or suite.optimizers))
 
 
 def confirm(seconds: float, yes: bool) -> None:

@@ -38,6 +38,7 @@ def report(
     from hptransfer.store import stored_suites
 
     names = [Path(s).stem if s.endswith(".toml") else s for s in suites or stored_suites(results)]
+    names = list(dict.fromkeys(names))
     if not names:
         raise InputError(f"no records under {results}", "hptransfer run quickstart makes some")
     for name in names:
