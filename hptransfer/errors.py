@@ -36,7 +36,7 @@ def located(where: str) -> Generator[None]:
         raise InputError(f"{where}: {error}", error.hint) from None
 
 
-def broken(what: str, error: Exception, hint: str) -> InputError:
+def broken(what: str, error: BaseException, hint: str) -> InputError:
     """Whatever a part of a user's does wrong is wrong input: where and what, on one line."""
     line = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{line.filename}:{line.lineno}"

@@ -347,7 +347,7 @@ def _load(kind: str, name: str, target: str, revision: int | str) -> Any:
     if not module.endswith(".py"):
         try:
             return getattr(importlib.import_module(module), attribute)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             what = f"{kind} {name!r}: importing it failed"
             raise broken(what, error, f"python -c 'import {module}' shows the same") from None
     unique = "hptransfer_plugin_" + hashlib.sha256(f"{module}{revision}".encode()).hexdigest()[:12]
@@ -360,7 +360,10 @@ def _load(kind: str, name: str, target: str, revision: int | str) -> Any:
         sys.path.append(folder)  # so that a plug-in may import its neighbours
     try:
         found.loader.exec_module(loaded)
-    except Exception as error:
+        return getattr(loaded, attribute)
+    except BaseException as error:
+        sys.modules.pop(unique, None)  # half a module is none
+        if not isinstance(error, Exception | SystemExit):
+            raise
         what = f"{kind} {name!r}: importing it failed"
         raise broken(what, error, f"python {module} shows the same") from None
-    return getattr(loaded, attribute)

@@ -157,6 +157,16 @@ def test_a_file_that_fails_on_import_says_where(
         )
 
 
+@pytest.mark.parametrize("end", ["1 / 0", "del f", "raise SystemExit(0)"])
+def test_a_file_that_fails_on_import_is_no_module(end: str, folder: Path) -> None:
+    (folder / "fails.py").write_text(f"def f(p): ...\n{end}\n")
+    for _ in range(2):
+        with pytest.raises(InputError, match="importing it failed at"):
+            registry.load("optimizer", "fails.py:f")
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    assert str(folder / "fails.py") not in files
+
+
 BAD_RULES = {
     "reads the name": ("", "", "does not read a parameter's name"),
     "a Python if": (
