@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -60,12 +59,13 @@ def settings(suite: Suite, frame: pd.DataFrame, n: int, labels: list[str]) -> li
     return found
 
 
-def proxy_lines(suite: Suite, results: Path) -> list[str]:
-    """What `transfer` starts from: the lr of every optimizer at the proxy, if there is one."""
-    store = Store(results, suite.name)
+def proxy_lines(suite: Suite, store: Store) -> list[str]:
+    """What `transfer` starts from: the lr of every optimizer at the proxy, if there is one.
+
+    `suite`: a resolved one.
+    """
     manifest = store.read_manifest()
-    resolved = suite.resolve(engine.load_data(suite.data).sha256)
-    rows = select(resolved, store.frame())
+    rows = select(suite, store.frame())
     rows = rows[(rows["stage"] == "search") & (rows["status"] != "failed")]
     lines = []
     for label in suite.optimizers:

@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from commanded import COMMAND, frame, hptransfer
 from commands import interruptible
+from hptransfer import engine
 from hptransfer.cli.options import load, only
 from hptransfer.store import Store
 
@@ -119,6 +121,18 @@ def test_tune_then_transfer_without_verify_is_unverified_and_says_where_the_lr_i
     assert "adamw: unverified" in moved.stdout
     runs = frame(tmp_path)
     assert set(runs[runs.width == 16].seed) == {1000, 1001}
+
+
+def test_transfer_loads_its_data_once(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    load_data = engine.load_data
+    monkeypatch.setattr(engine, "load_data", lambda data: loaded.append(data) or load_data(data))
+    done = hptransfer("transfer", suite, "--to", 16, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "adamw: not tuned at width 8, which is done first" in done.stderr
+    assert len(loaded) == 1
 
 
 def test_transfer_tunes_the_proxy_first_where_it_is_missing_and_names_what_is_tuned(

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,27 +32,28 @@ from hptransfer.cli.options import (
 from hptransfer.registry import InputError
 
 if TYPE_CHECKING:
+    from hptransfer.execute import Session
     from hptransfer.suite import Suite
 
 
-def _do(
+def _session(
     suite: "Suite",
     optimizer: list[str] | None,
     where: tuple[Path, str, int | None, int | None, str | None],
-    yes: bool,
-    quiet: bool,
-    dry_run: bool,
-) -> Any:
-    """Show the plan, then run it. The session, or None after --dry-run.
+) -> "Session":
+    """`where`: results, device, workers, lanes, storage, the fields of execute.Options."""
+    from hptransfer.execute import Options, Session
 
-    `where`: results, device, workers, lanes, storage, the fields of execute.Options.
-    """
+    return Session(suite, Options(*where), only(suite, optimizer))
+
+
+def _do(session: "Session", yes: bool, quiet: bool, dry_run: bool) -> bool:
+    """Show the plan, then run it. Whether it ran: not after --dry-run."""
     from hptransfer import display
-    from hptransfer.execute import Finished, Options, Session
+    from hptransfer.execute import Finished
 
-    session = Session(suite, Options(*where), only(suite, optimizer))
     for other in session.store.others():
-        note = f"note: {other} also runs {suite.name}; its records are shared"
+        note = f"note: {other} also runs {session.suite.name}; its records are shared"
         err.print(display.shown(note))
     expected = session.expected(start=not dry_run)
     known = session.known()
@@ -61,7 +62,7 @@ def _do(
         (out if dry_run else err).print(display.plan_table(session, expected, known, dry_run))
         (out if dry_run else err).print(f"about {display.duration(total)} on {session.device}\n")
     if dry_run:
-        return None
+        return False
     confirm(total, yes)
     failed = []
     try:
@@ -79,7 +80,7 @@ def _do(
             f"{len(failed)} run(s) failed, the first with: {first.error}",
             first.hint or "the records hold the traceback; the same command tries them again",
         )
-    return session
+    return True
 
 
 def _ahead(dry_run: bool) -> None:
@@ -115,8 +116,8 @@ def tune(
     _ahead(dry_run)
     chosen = chosen.narrowed(proxy=width or chosen.proxy)
     where = (results, device, workers, lanes, storage)
-    session = _do(chosen.narrowed(targets=[]), optimizer, where, yes, quiet, dry_run)
-    if session is None:
+    session = _session(chosen.narrowed(targets=[]), optimizer, where)
+    if not _do(session, yes, quiet, dry_run):
         return
     if as_json:
         _metrics(session)
@@ -163,10 +164,10 @@ def transfer(
     _ahead(dry_run)
     targets = to or _above(chosen, source)
     chosen = chosen.narrowed(proxy=source or chosen.proxy, targets=targets)
-    _say_proxy(chosen.only(only(chosen, optimizer)), results, quiet)
     where = (results, device, workers, lanes, storage)
-    session = _do(chosen, optimizer, where, yes, quiet, dry_run)
-    if session is not None:
+    session = _session(chosen, optimizer, where)
+    _say_proxy(session, quiet)
+    if _do(session, yes, quiet, dry_run):
         _verdicts(session, as_json)
 
 
@@ -186,17 +187,17 @@ def _above(suite: "Suite", source: int | None) -> list[int]:
     return above
 
 
-def _say_proxy(suite: "Suite", results: Path, quiet: bool) -> None:
+def _say_proxy(session: "Session", quiet: bool) -> None:
     """Where the lr comes from, before anything is trained."""
     from hptransfer.display import shown
     from hptransfer.export import proxy_lines
 
-    for line in proxy_lines(suite, results):
+    for line in proxy_lines(session.suite, session.store):
         if not quiet:
             err.print(shown(line))
 
 
-def _metrics(session: Any) -> None:
+def _metrics(session: "Session") -> None:
     """What the report would say, as JSON."""
     from hptransfer.report import metrics_json
     from hptransfer.report.write import section
@@ -205,7 +206,7 @@ def _metrics(session: Any) -> None:
     typer.echo(json.dumps(metrics_json([found])))
 
 
-def _verdicts(session: Any, as_json: bool) -> None:
+def _verdicts(session: "Session", as_json: bool) -> None:
     from hptransfer import verdicts
     from hptransfer.display import shown
 
@@ -241,8 +242,8 @@ def run(
     chosen = load(suite, steps=steps, trials=trials, data=data)
     _ahead(dry_run)
     where = (results, device, workers, lanes, storage)
-    session = _do(chosen, optimizer, where, yes, quiet, dry_run)
-    if session is None:
+    session = _session(chosen, optimizer, where)
+    if not _do(session, yes, quiet, dry_run):
         return
     from hptransfer.display import shown
     from hptransfer.report.write import write_report
