@@ -190,8 +190,21 @@ class Suite(_Table):
 
     def _bounds(self, label: str) -> list[float]:
         part = registry.describe("optimizer", self.optimizers[label].use or label)
-        hp = {**part.defaults, **self.optimizers[label].hp}
-        return list(part.lr_limits(hp) or LR_OCTAVES)
+        return list(part.lr_limits(self._hp(label)) or LR_OCTAVES)
+
+    def untransported(self, labels: list[str]) -> list[str]:
+        """Those whose transport grows as the lr decays, at an lr that does not."""
+        found = []
+        for label in labels:
+            hp = self._hp(label)
+            decays = hp.get("transport_schedule") == "decay" and hp.get("transport") != 0.0
+            if decays and self.setting(label, "schedule") == "constant":
+                found.append(label)
+        return found
+
+    def _hp(self, label: str) -> dict[str, Any]:
+        table = self.optimizers[label]
+        return {**registry.describe("optimizer", table.use or label).defaults, **table.hp}
 
     def resolve(self, data_sha256: str) -> Self:
         """Check every part against its source and fix the run template of each optimizer.

@@ -123,6 +123,45 @@ def test_tune_then_transfer_without_verify_is_unverified_and_says_where_the_lr_i
     assert set(runs[runs.width == 16].seed) == {1000, 1001}
 
 
+TRANSPORTED = """
+[optimizers.moved]
+use = "transported_scion"
+lr = "2^-6..2^-2"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "lines", "warned"),
+    [
+        (["plan"], 'schedule = "constant"', True),
+        (["run", "--dry-run", "--quiet"], 'schedule = "constant"\nwarmup = 0.5', True),
+        (["tune", "--dry-run"], 'schedule = "constant"', True),
+        (["transfer", "--dry-run"], 'schedule = "constant"', True),
+        (["coords", "--width", "8"], 'schedule = "constant"', True),
+        (["export"], 'schedule = "constant"', True),
+        (["plan", "--optimizer", "adamw"], 'schedule = "constant"', False),
+        (["plan"], "", False),
+        (["plan"], 'schedule = "constant"\nhp = { transport_schedule = "constant" }', False),
+        (["plan"], 'schedule = "constant"\nhp = { transport = 0.0 }', False),
+    ],
+)
+def test_a_transport_of_strength_0_is_told_once(
+    words: list[str], lines: str, warned: bool, suite: Path, tmp_path: Path
+) -> None:
+    suite.write_text(f"{suite.read_text()}{TRANSPORTED}{lines}\n")
+    command, *options = words
+    done = hptransfer(command, suite, *options, cwd=tmp_path)
+    told = "warning: moved: at a constant lr the transport has strength 0, which is plain Scion; hp"
+    found = [line for line in done.stderr.splitlines() if "warning" in line]
+    assert len(found) == warned
+    assert all(line.startswith(told) for line in found)
+
+
+def test_the_list_says_what_transported_scion_is_at_a_constant_lr(tmp_path: Path) -> None:
+    shown = " ".join(hptransfer("list", "optimizers", cwd=tmp_path).stdout.split())
+    assert "by default plain Scion at a constant lr" in shown
+
+
 def test_transfer_loads_its_data_once(
     suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from hptransfer.cli.options import (
     load,
     only,
     out,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def coords(
 
     chosen = load(suite, steps=steps, trials=None, data=data)
     labels = only(chosen, optimizer)
+    warn(chosen, labels)
     store = Store(results, chosen.name)
     store.check()
     where = engine.pick_device(device)

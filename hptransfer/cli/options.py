@@ -79,6 +79,16 @@ def only(suite: "Suite", labels: list[str] | None) -> list[str]:
     return list(dict.fromkeys(labels or suite.optimizers))
 
 
+def warn(suite: "Suite", labels: list[str]) -> None:
+    """Say what a suite's optimizers do that nobody may have meant."""
+    if still := suite.untransported(labels):
+        err.print(
+            f"warning: {', '.join(still)}: at a constant lr the transport has strength 0, which is "
+            'plain Scion; hp = { transport_schedule = "constant" } turns it on',
+            soft_wrap=True,
+        )
+
+
 def confirm(seconds: float, yes: bool) -> None:
     """Ask before a job of more than half an hour. Raises InputError where nobody can answer."""
     from hptransfer.display import duration

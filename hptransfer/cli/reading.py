@@ -19,6 +19,7 @@ from hptransfer.cli.options import (
     load,
     only,
     out,
+    warn,
 )
 from hptransfer.registry import InputError, suggest
 
@@ -99,6 +100,7 @@ def export(
     chosen = load(suite, steps=steps, trials=None, data=data)
     chosen = chosen.narrowed(proxy=source or chosen.proxy)
     labels = only(chosen, optimizer)
+    warn(chosen, labels)
     if python and len(labels) != 1:
         raise InputError(
             "export --python: a script is of one optimizer",

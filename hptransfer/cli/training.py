@@ -28,6 +28,7 @@ from hptransfer.cli.options import (
     load,
     only,
     out,
+    warn,
 )
 from hptransfer.registry import InputError
 
@@ -44,7 +45,9 @@ def _session(
     """`where`: results, device, workers, lanes, storage, the fields of execute.Options."""
     from hptransfer.execute import Options, Session
 
-    return Session(suite, Options(*where), only(suite, optimizer))
+    labels = only(suite, optimizer)
+    warn(suite, labels)
+    return Session(suite, Options(*where), labels)
 
 
 def _do(session: "Session", yes: bool, quiet: bool, dry_run: bool) -> bool:
