@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hptransfer import registry
+from hptransfer.errors import printable
 from hptransfer.suite import Suite
 from hptransfer.suitefile import load_suite, suite_names
 
@@ -28,8 +29,7 @@ def shown(text: str, style: str = "") -> Text:
 
     A name in a foreign file could move the cursor or begin a line of its own.
     """
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return Text("".join(escaped), style)
+    return Text(printable(text), style)
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Wrong input as one line and a hint: what it says, and where."""
+"""Wrong input as one line and a hint, and how it shows what somebody else wrote."""
 
 import contextlib
 import difflib
@@ -19,6 +19,11 @@ class InputError(ValueError):
 def _cut(text: str) -> str:
     """Without the rest of a word above 200 characters, a cut one of which stays as it is."""
     return re.sub(r"([^\s'\",:]{199})[^\s'\",:]{2,}", r"\1…", text)
+
+
+def printable(text: str) -> str:
+    """Text on one line: control characters, line ends too, as their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def quoted(value: object) -> str:

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from hptransfer.errors import printable
 from hptransfer.metrics import Curve, Optimum, curve, groups, optimum
 from hptransfer.spec import round_lr
 from hptransfer.suite import Suite
@@ -357,7 +358,7 @@ def to_svg(figure: Figure, salt: str, *, ink: str = "currentColor") -> str:
     buffer = io.StringIO()
     for each in figure.findobj(Text):
         assert isinstance(each, Text)
-        each.set_text(_printable(each.get_text()))
+        each.set_text(printable(each.get_text()))  # XML cannot hold control characters
     with mpl.rc_context({**THEME, "svg.hashsalt": salt}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # text stays text
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
@@ -368,18 +369,13 @@ def to_svg(figure: Figure, salt: str, *, ink: str = "currentColor") -> str:
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{salt}-", text)
     text = text.replace(INK, ink).replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
     width, height = (f"{72 * inches:g}" for inches in figure.get_size_inches())
-    alt = _escape(_printable(str(figure.get_label())))
+    alt = _escape(printable(str(figure.get_label())))
     opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'role="img" aria-label="{alt}" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}">'
     )
     return re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1)
-
-
-def _printable(text: str) -> str:
-    """Control characters, which XML cannot hold, as their escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _escape(text: str) -> str:
