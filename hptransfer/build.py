@@ -1,7 +1,8 @@
 """From a run's spec to its model, and to the parameters as optimizers see them."""
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from hptransfer import registry
 from hptransfer.datasets import Examples, Tokens
-from hptransfer.registry import InputError
+from hptransfer.registry import BUILTINS, InputError, broken
 from hptransfer.roles import kinds
 from hptransfer.spec import Param, RunSpec
 
@@ -50,13 +51,27 @@ def build(spec: RunSpec, data: Data, width: int) -> nn.Module:
         raise
     except Exception as error:  # whatever a model of somebody's own does wrong is wrong input
         what = f"model {spec.model['name']!r}: building it at width {width} failed"
-        raise registry.broken(what, error, "another width, or other fields of the model") from None
+        raise broken(what, error, "another width, or other fields of the model") from None
     if not isinstance(model, nn.Module):
         raise InputError(
             f"model {spec.model['name']!r}: gave a {type(model).__name__}",
             "a model is a function of the width that returns a torch.nn.Module",
         )
     return model
+
+
+@contextlib.contextmanager
+def foreign_parts(spec: RunSpec) -> Generator[None]:
+    """Whatever a run's parts raise here is wrong input where one of them is somebody's own."""
+    try:
+        yield
+    except Exception as error:
+        parts = {"model": spec.model, "optimizer": spec.optimizer}
+        own = [f"{k} {p['name']!r}" for k, p in parts.items() if p["name"] not in BUILTINS[k]]
+        if isinstance(error, InputError) or not own:
+            raise
+        what = f"{' or '.join(own)}: a step failed"
+        raise broken(what, error, "hptransfer validate checks a part on its own") from None
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

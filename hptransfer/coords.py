@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hptransfer.build import Data
+from hptransfer.build import Data, foreign_parts
 from hptransfer.lanes import Lanes
 from hptransfer.registry import InputError
 from hptransfer.spec import RunSpec
@@ -78,7 +78,9 @@ def measure(
     for width in sorted(set(widths)):
         for seed in seeds:
             at = run.at("width", width).point(run.log2_lr, seed)
-            yield _one(label, at, data, device, gate_steps, zero_head)
+            with foreign_parts(at):
+                measured = _one(label, at, data, device, gate_steps, zero_head)
+            yield measured
 
 
 def _one(

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 
 from hptransfer import engine
-from hptransfer.build import Data, Described, describe_params
+from hptransfer.build import Data, Described, describe_params, foreign_parts
 from hptransfer.estimate import Estimate, Fit, Share, Speed, calibrate, estimate, fit, memory_of
 from hptransfer.known import Known, sources
 from hptransfer.lanes import vectorises
@@ -107,7 +107,8 @@ class Costs:
         if spec.cell not in self._costs:
             key = Known.key("cost", sources(), _kind(spec, "steps", "schedule", "warmup"))
             found = self._known.get(key)
-            cost = Estimate(*map(int, found)) if found else estimate(spec, self._data)
+            with foreign_parts(spec):
+                cost = Estimate(*map(int, found)) if found else estimate(spec, self._data)
             self._known.put(key, list(astuple(cost)))
             self._costs[spec.cell] = cost
         return self._costs[spec.cell]
@@ -148,7 +149,8 @@ class Costs:
     def _measured(self, spec: RunSpec, shares: list[Share], training: bool) -> Speed:
         engine.configure(shares[0].threads)
         together = None if training or self.workers == 1 else partial(self._together, spec)
-        speed = calibrate(spec, self._data, self._device, shares, together)
+        with foreign_parts(spec):
+            speed = calibrate(spec, self._data, self._device, shares, together)
         engine.return_freed_memory()  # to the workers
         return speed
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from hptransfer import registry
+from hptransfer.errors import printable
 from hptransfer.suite import Suite
 from hptransfer.suitefile import load_suite, suite_names
 
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from hptransfer.testing import Check
 
 SPARKS = "▁▂▃▄▅▆▇█"
+
+
+def shown(text: str, style: str = "") -> Text:
+    """One line for the terminal, of whatever text: no markup of rich, control characters escaped.
+
+    A name in a foreign file could move the cursor or begin a line of its own.
+    """
+    return Text(printable(text), style)
 
 
 def duration(seconds: float) -> str:
@@ -38,11 +47,12 @@ def plain_table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, text: int = 1
 ) -> Table:
     """A table whose first columns are text and whose others are numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    heading = shown(title, "bold")
+    table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i < text else "right", no_wrap=i < text)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(shown, row))
     return table
 
 
@@ -92,7 +102,7 @@ def parts_table(kind: str) -> Table:
     table.add_column(no_wrap=True, style="bold")
     table.add_column()
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(shown, row))
     table.title, table.title_justify = f"{kind}s", "left"
     return table
 
@@ -107,26 +117,26 @@ def bar(console: Console, total: int, quiet: bool) -> Iterator[Callable[[str], N
             nonlocal done
             done += 1
             if not quiet:
-                console.print(f"[{done}/{total}] {text}", markup=False)
+                console.print(shown(f"[{done}/{total}] {text}"))
 
         yield line
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=total)
-        yield lambda text: progress.update(task, advance=1, description=text)
+        yield lambda text: progress.update(task, advance=1, description=shown(text).plain)
 
 
-def checks_head(target: str, kind: str) -> str:
-    return f"[bold]{target}[/bold] as {'an' if kind == 'optimizer' else 'a'} {kind}"
+def checks_head(target: str, kind: str) -> Text:
+    article = "an" if kind == "optimizer" else "a"
+    return Text.assemble(shown(target, "bold"), f" as {article} {kind}")
 
 
-def check_line(check: "Check") -> str:
+def check_line(check: "Check") -> Text:
     """One clause of a contract: its mark, its text, what was seen."""
-    mark = "[green]holds[/green]" if check.passed else "[red]fails[/red]"
-    return f"  {mark}  {check.name}" + (
-        f"  [dim]{escape(check.detail)}[/dim]" if check.detail else ""
-    )
+    mark = Text("holds", "green") if check.passed else Text("fails", "red")
+    line = Text.assemble("  ", mark, "  ", shown(check.name))
+    return line.append("  ").append(shown(check.detail, "dim")) if check.detail else line
 
 
 def bibtex(suite: Suite) -> str:
@@ -190,7 +200,7 @@ class Live:
         self.quiet = quiet
         self.bars = console.is_terminal and not quiet
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[note]}"),
             console=console,
@@ -226,7 +236,8 @@ class Live:
 
         match event:
             case execute.Started(unit) if self.bars:
-                task = self.progress.add_task(self.name(unit), total=unit[0].steps, note="")
+                name = shown(self.name(unit)).plain
+                task = self.progress.add_task(name, total=unit[0].steps, note="")
                 self.tasks[unit[0].key] = task
             case engine.Progress(keys, step, _, loss, alive) if self.bars:
                 note = f"loss {loss:.3f}" if alive else "diverged"
@@ -249,10 +260,10 @@ class Live:
         if self.quiet:
             return
         if error:
-            self.console.print(f"failed: {self.name(unit)}: {error}", style="red", markup=False)
+            self.console.print(shown(f"failed: {self.name(unit)}: {error}", "red"))
         elif not self.bars:
             best = min(self.losses.pop(spec.key, float("inf")) for spec in unit)
             loss = "diverged" if best == float("inf") else f"{best:.3f}"
             done = self.done + len(unit)
             line = f"[{done}/{max(done, self.done + self.left)}] {self.name(unit)}  {loss}"
-            self.console.print(line, markup=False, soft_wrap=True)
+            self.console.print(shown(line), soft_wrap=True)

@@ -60,7 +60,15 @@ def unit_key(unit: list[RunSpec]) -> str:
 def load_data(data: dict[str, Any]) -> Data:
     """The data set of a spec or suite: its name and fields."""
     fields = {k: v for k, v in data.items() if k not in ("name", "revision", "sha256")}
-    loaded = registry.load("dataset", data["name"])(**fields)
+    name = data["name"]
+    make = registry.load("dataset", name)
+    try:
+        loaded = make(**fields)
+    except Exception as error:
+        if isinstance(error, InputError) or name in registry.BUILTINS["dataset"]:
+            raise
+        what = f"data {name!r}: calling it failed"
+        raise registry.broken(what, error, "hptransfer validate checks it") from None
     if not isinstance(loaded, Data):
         raise InputError(
             f"data {data['name']!r}: gave a {type(loaded).__name__}",

@@ -153,7 +153,7 @@ def estimate(spec: RunSpec, data: Data) -> Estimate:
         state_bytes = 0
         with FlopCounterMode(display=False) as optimizer_flops, torch.no_grad():
             for p in params if vectorises(spec) else ():
-                rule = optimizer(p, **spec.hp)
+                rule = rules.made(spec.optimizer["name"], optimizer, p, spec.hp)
                 w = torch.empty(1, *p.shape)
                 state = rules.init_state(rule, w)
                 state_bytes += sum(s.numel() * 4 for s in state.values())

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,6 +10,7 @@ from hptransfer import engine, registry
 from hptransfer.build import describe_params
 from hptransfer.lanes import vectorises
 from hptransfer.metrics import optimum, select
+from hptransfer.optimizers.rules import made
 from hptransfer.registry import InputError
 from hptransfer.spec import RunSpec
 from hptransfer.store import Store
@@ -59,12 +59,13 @@ def settings(suite: Suite, frame: pd.DataFrame, n: int, labels: list[str]) -> li
     return found
 
 
-def proxy_lines(suite: Suite, results: Path) -> list[str]:
-    """What `transfer` starts from: the lr of every optimizer at the proxy, if there is one."""
-    store = Store(results, suite.name)
+def proxy_lines(suite: Suite, store: Store) -> list[str]:
+    """What `transfer` starts from: the lr of every optimizer at the proxy, if there is one.
+
+    `suite`: a resolved one.
+    """
     manifest = store.read_manifest()
-    resolved = suite.resolve(engine.load_data(suite.data).sha256)
-    rows = select(resolved, store.frame())
+    rows = select(suite, store.frame())
     rows = rows[(rows["stage"] == "search") & (rows["status"] != "failed")]
     lines = []
     for label in suite.optimizers:
@@ -93,7 +94,7 @@ def _parameters(spec: RunSpec, data: engine.Data) -> dict[str, dict[str, Any]]:
     factory = registry.load_spec("optimizer", spec.optimizer)
     table = {}
     for p in describe_params(spec, data):
-        rule = factory(p, **spec.hp)
+        rule = made(spec.optimizer["name"], factory, p, spec.hp)
         said = getattr(rule, "settings", None)
         table[p.name] = {"role": p.role, **(said(spec.lr) if said else {"lr": spec.lr})}
     return table
@@ -152,7 +153,8 @@ def to_python(each: Setting) -> str:
     classes = each.dims["vocab"] if text else each.dims["n_classes"]
     targets = f"torch.randint({classes}, {shape if text else f'({spec.batch},)'})"
     clip = f"torch.nn.utils.clip_grad_norm_(model.parameters(), {spec.clip})"
-    return f'''"""{each.label} at width {spec.width}, lr 2^{spec.log2_lr:g}: {each.source}."""
+    label = json.dumps(each.label)[1:-1]  # what would end the docstring is escaped
+    return f'''"""{label} at width {spec.width}, lr 2^{spec.log2_lr:g}: {each.source}."""
 
 import torch
 import torch.nn.functional as F

@@ -7,6 +7,7 @@ carry no data, is one sentinel that `to_svg` exchanges for the page's own text c
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -20,7 +21,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
+from hptransfer.errors import printable
 from hptransfer.metrics import Curve, Optimum, curve, groups, optimum
 from hptransfer.spec import round_lr
 from hptransfer.suite import Suite
@@ -52,6 +55,7 @@ THEME: dict[Any, Any] = {
     "xtick.major.width": 0.8,
     "ytick.major.width": 0.8,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a $ in a label is a $
 }
 
 
@@ -352,15 +356,20 @@ def to_svg(figure: Figure, salt: str, *, ink: str = "currentColor") -> str:
     with `salt`, so that figures with different salts share a page.
     """
     buffer = io.StringIO()
-    with mpl.rc_context({**THEME, "svg.hashsalt": salt}):
+    for each in figure.findobj(Text):
+        assert isinstance(each, Text)
+        each.set_text(printable(each.get_text()))  # XML cannot hold control characters
+    with mpl.rc_context({**THEME, "svg.hashsalt": salt}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # text stays text
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    salt = re.sub(r"[^A-Za-z0-9._-]", "-", salt)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{salt}-", text)
     text = text.replace(INK, ink).replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
     width, height = (f"{72 * inches:g}" for inches in figure.get_size_inches())
-    alt = _escape(str(figure.get_label()))
+    alt = _escape(printable(str(figure.get_label())))
     opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'role="img" aria-label="{alt}" width="{width}" height="{height}" '

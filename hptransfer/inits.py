@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hptransfer.norms import factorised_on
+from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, generator_for
 from hptransfer.spec import Param, RunSpec
 
@@ -60,10 +61,11 @@ def _jobs(
     def draw(rule: Rule, seed: int, name: str) -> Tensor:
         return rule.init_weight(generator_for(seed, name)).to(device, dtype)
 
-    return {
-        key: [partial(draw, optimizer(alike[0], **spec.hp), spec.seed, p.name) for p in alike]
-        for key, spec in {_key(spec): spec for spec in specs}.items()
-    }
+    jobs = {}
+    for spec in specs:
+        rule = rules.made(spec.optimizer["name"], optimizer, alike[0], spec.hp)
+        jobs[_key(spec)] = [partial(draw, rule, spec.seed, p.name) for p in alike]
+    return jobs
 
 
 def _stacked(weights: dict[str, list[Tensor]], specs: list[RunSpec]) -> Tensor:

@@ -143,7 +143,7 @@ class Lanes:
 
     def _group(self, alike: list[Param]) -> Group:
         w = self._any_weights(alike) if self._draws is None else next(self._draws).contiguous()
-        rule = self.optimizer(alike[0], **self.spec.hp)
+        rule = rules.made(self.spec.optimizer["name"], self.optimizer, alike[0], self.spec.hp)
 
         def start(w: Tensor) -> State:
             return rules.init_state(rule, w)

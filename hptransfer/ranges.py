@@ -9,7 +9,7 @@ LR_OCTAVES = (-30.0, 6.0)  # the one fixed distribution of every study
 
 def octave_range(text: str) -> tuple[int, int]:
     """`2^-13..2^-5` -> (-13, -5). Raises InputError."""
-    match = re.fullmatch(r"\s*2\^(-?\d+)\s*\.\.\s*2\^(-?\d+)\s*", text)
+    match = re.fullmatch(r"\s*2\^(-?\d{1,9})\s*\.\.\s*2\^(-?\d{1,9})\s*", text)
     if match is None:
         raise InputError(
             f"got {text!r}, needs powers of two such as '2^-13..2^-5'",

@@ -6,17 +6,19 @@ without importing torch; `load` imports. Built-in parts and plug-ins resolve the
 
 import ast
 import contextlib
-import difflib
 import functools
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
-import traceback
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from hptransfer.errors import InputError, broken, quoted, suggest
+from hptransfer.errors import located as located  # all of errors is imported from here
+from hptransfer.modules import source_of
 
 BUILTINS: dict[str, dict[str, str]] = {
     "optimizer": {
@@ -49,14 +51,6 @@ BUILTINS: dict[str, dict[str, str]] = {
         "mnist5k": "hptransfer.datasets.images:mnist5k",
     },
 }
-
-
-class InputError(ValueError):
-    """Wrong input: one line that says where and what, and a hint that cures it."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -103,12 +97,14 @@ class Part:
         default = self.defaults[key]
         if key in self.choices and value not in self.choices[key]:
             names = ", ".join(self.choices[key])
-            raise InputError(f"{place}: got {value!r}, allowed: {names}", suggest(value, names))
+            raise InputError(
+                f"{place}: got {quoted(value)}, allowed: {names}", suggest(value, names)
+            )
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if default is not None and type(value) is not type(default):
             raise InputError(
-                f"{place}: got {value!r} ({type(value).__name__}), "
+                f"{place}: got {quoted(value)} ({type(value).__name__}), "
                 f"needs a {type(default).__name__}",
                 f"the default is {default!r}",
             )
@@ -119,29 +115,6 @@ class Part:
                     f"{place}: got {value}, allowed: {low} to {high}", f"the default is {default}"
                 )
         return value
-
-
-@contextlib.contextmanager
-def located(where: str) -> Generator[None]:
-    """Puts `where: ` before the message of an InputError raised inside."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{where}: {error}", error.hint) from None
-
-
-def broken(what: str, error: Exception, hint: str) -> InputError:
-    """Whatever a part of a user's does wrong is wrong input: where and what, on one line."""
-    line = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{line.filename}:{line.lineno}"
-    return InputError(f"{what} at {where}: {type(error).__name__}: {error}", hint)
-
-
-def suggest(got: object, names: Any) -> str:
-    """`did you mean 'x'?`, or nothing where no name comes near."""
-    pool = names.split(", ") if isinstance(names, str) else [str(name) for name in names]
-    close = difflib.get_close_matches(str(got), pool, n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def _entries(kind: str) -> Any:
@@ -165,7 +138,7 @@ def target(kind: str, name: str) -> str:
     if ":" in name:
         module, _, attribute = name.rpartition(":")
         if module.endswith(".py"):  # absolute, for a worker may start elsewhere
-            return f"{Path(module).expanduser().resolve()}:{attribute}"
+            return f"{os.path.realpath(os.path.expanduser(module))}:{attribute}"
         return name
     known = names(kind)
     raise InputError(
@@ -177,26 +150,19 @@ def target(kind: str, name: str) -> str:
 def _source(kind: str, where: str, name: str) -> Path:
     if where.endswith(".py"):
         path = Path(where)
-        if not path.is_file():
+        if not os.path.isfile(path):  # of a name that is too long Path.is_file raises
             raise InputError(
                 f"{kind} {name!r}: no file {where}",
                 "give the path from where you are, or from where the suite file lies",
             )
         return path
-    found = None
-    try:  # a package is imported for its submodule
-        with contextlib.suppress(ModuleNotFoundError):
-            if all(part.isidentifier() for part in where.split(".")):
-                found = importlib.util.find_spec(where)
-    except Exception as error:
-        what = f"{kind} {name!r}: importing it failed"
-        raise broken(what, error, f"python -c 'import {where}' shows the same") from None
-    if found is None or not found.has_location or found.origin is None:
+    found = source_of(where)
+    if found is None:
         raise InputError(
             f"{kind} {name!r}: no module {where} with a source file",
             "is its package installed here?",
         )
-    return Path(found.origin)
+    return found
 
 
 def _literal(node: ast.expr | None) -> Any:
@@ -381,7 +347,7 @@ def _load(kind: str, name: str, target: str, revision: int | str) -> Any:
     if not module.endswith(".py"):
         try:
             return getattr(importlib.import_module(module), attribute)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             what = f"{kind} {name!r}: importing it failed"
             raise broken(what, error, f"python -c 'import {module}' shows the same") from None
     unique = "hptransfer_plugin_" + hashlib.sha256(f"{module}{revision}".encode()).hexdigest()[:12]
@@ -394,7 +360,10 @@ def _load(kind: str, name: str, target: str, revision: int | str) -> Any:
         sys.path.append(folder)  # so that a plug-in may import its neighbours
     try:
         found.loader.exec_module(loaded)
-    except Exception as error:
+        return getattr(loaded, attribute)
+    except BaseException as error:
+        sys.modules.pop(unique, None)  # half a module is none
+        if not isinstance(error, Exception | SystemExit):
+            raise
         what = f"{kind} {name!r}: importing it failed"
         raise broken(what, error, f"python {module} shows the same") from None
-    return getattr(loaded, attribute)

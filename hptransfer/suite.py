@@ -12,6 +12,7 @@ from hptransfer.spec import Axis, RunSpec, canonical, cell_of, round_lr
 
 FROM_DATA = ("vocab", "in_shape", "n_classes")  # fields of a model that its data set says
 FRESH_SEED = 1000  # verification seeds start here, so the seeds that chose the lr never judge it
+MOST = 2**53  # up to here every integer is a float too
 GROWTH = 4  # octaves by which a start grid may grow at each side
 
 
@@ -58,9 +59,9 @@ class Suite(_Table):
 
     `base`: the width at which the learning rate of a width-aware method has its meaning (muP's base
     width), the proxy's unless told. `source`: what names it on the command line, and `changed` what
-    that changed in the number of runs. `micro_batch` (examples a backward pass) and `recompute`
-    (activations) change no loss beyond rounding and are no part of a run; left out, the memory
-    estimate sets them.
+    that changed: numbers of runs, the name of the data set. `micro_batch` (examples a backward
+    pass) and `recompute` (activations) change no loss beyond rounding and are no part of a run;
+    left out, the memory estimate sets them.
     """
 
     name: str
@@ -71,8 +72,8 @@ class Suite(_Table):
     axis: Axis = "width"
     proxy: int = Field(ge=1)
     targets: list[int] = []
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1)
+    steps: int = Field(ge=1, le=10**9)
+    batch: int = Field(ge=1, le=10**9)
     optimizers: dict[str, OptimizerTable] = Field(min_length=1)
     width: int | None = Field(default=None, ge=1)
     schedule: Literal["linear", "constant", "cosine"] = "linear"
@@ -94,7 +95,7 @@ class Suite(_Table):
     templates: dict[str, dict[str, Any]] = {}
     bounds: dict[str, list[float]] = {}
     source: str = ""
-    changed: dict[str, int] = {}
+    changed: dict[str, int | str] = {}
 
     @field_validator("model", "data", mode="before")
     @classmethod
@@ -163,6 +164,8 @@ class Suite(_Table):
             raise InputError(
                 f"--to {proxy}: that is the proxy itself", "name another width with --to or --from"
             )
+        if max([proxy, *chosen]) > MOST:
+            raise InputError(f"{self.axis}: got an integer beyond {MOST}", "name a smaller one")
         return self.model_copy(update={"proxy": proxy, "targets": list(dict.fromkeys(chosen))})
 
     def setting(self, label: str, name: str) -> Any:
@@ -187,8 +190,21 @@ class Suite(_Table):
 
     def _bounds(self, label: str) -> list[float]:
         part = registry.describe("optimizer", self.optimizers[label].use or label)
-        hp = {**part.defaults, **self.optimizers[label].hp}
-        return list(part.lr_limits(hp) or LR_OCTAVES)
+        return list(part.lr_limits(self._hp(label)) or LR_OCTAVES)
+
+    def untransported(self, labels: list[str]) -> list[str]:
+        """Those whose transport grows as the lr decays, at an lr that does not."""
+        found = []
+        for label in labels:
+            hp = self._hp(label)
+            decays = hp.get("transport_schedule") == "decay" and hp.get("transport") != 0.0
+            if decays and self.setting(label, "schedule") == "constant":
+                found.append(label)
+        return found
+
+    def _hp(self, label: str) -> dict[str, Any]:
+        table = self.optimizers[label]
+        return {**registry.describe("optimizer", table.use or label).defaults, **table.hp}
 
     def resolve(self, data_sha256: str) -> Self:
         """Check every part against its source and fix the run template of each optimizer.

@@ -23,11 +23,11 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from hptransfer import bracket
+from hptransfer import bracket, database
 from hptransfer.bracket import Point
 from hptransfer.ranges import LR_OCTAVES, search_range
 from hptransfer.registry import InputError, suggest
@@ -259,7 +259,8 @@ def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) 
         return  # with a storage, go on: it may belong to another suite
     with store.exclusive(store.study_url().name) if studies else _quiet(), _quiet():
         if storage is not None:
-            _sync_database(suite, studies, storage)
+            with database.opened(storage) as (found, place):
+                _add(suite, studies, found, place)
             return
         path = store.study_url()
         try:
@@ -351,38 +352,6 @@ def _add(suite: Suite, studies: _Studies, storage: BaseStorage, place: str) -> N
             study.set_user_attr(key, attrs[key])
         have = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
         study.add_trials(trial for key, trial in trials.items() if key not in have)
-
-
-def _sync_database(suite: Suite, studies: _Studies, url: str) -> None:
-    import sqlalchemy
-    from sqlalchemy.exc import SQLAlchemyError
-
-    # Greedy: an unquoted password may hold any character.
-    secret = r"^$" if url.startswith("sqlite") else r"//.*@"
-    place = re.sub(secret, "//***@", url).partition("?")[0]
-    try:
-        engine = sqlalchemy.create_engine(url)
-        tables = set(sqlalchemy.inspect(engine).get_table_names())
-        engine.dispose()
-        if tables and not tables >= {"studies", "trials", "version_info"}:
-            raise InputError(
-                f"{place}: holds tables that are not Optuna's ({', '.join(sorted(tables)[:3])})",
-                "name a new or an empty database; nothing was written",
-            )
-        storage = RDBStorage(url)
-        try:
-            _add(suite, studies, storage, place)
-        finally:
-            storage.remove_session()
-            storage.engine.dispose()
-    except ImportError as error:
-        raise _lacks_package(place, error) from None
-    except (SQLAlchemyError, OptunaError, RuntimeError) as error:
-        why = str(error.__cause__ or error).split("\n")[0]
-        raise InputError(
-            f"{place}: cannot be used ({why})",
-            "give an Optuna URL such as sqlite:///studies.db, or leave --storage out",
-        ) from None
 
 
 @contextlib.contextmanager

@@ -23,6 +23,16 @@ def test_coords_fails_where_the_widths_are_too_few_and_says_so(
     assert (tmp_path / "results/coords/coords.svg").read_text().startswith("<svg")
 
 
+def test_what_is_named_twice_is_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    twice = ["--width", "64", "--optimizer", "scion", "--optimizer", "scion"]
+    assert call(["coords", *FEW, *twice], monkeypatch) == 1
+    steps = [x for x in capsys.readouterr().err.splitlines() if x.startswith("[")]
+    assert steps == ["[1/2] scion width 32 seed 0", "[2/2] scion width 64 seed 0"]
+
+
 def test_coords_passes_where_passes_pass_and_controls_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

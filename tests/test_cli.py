@@ -10,9 +10,13 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from commanded import COMMAND, frame, hptransfer
 from commands import interruptible
+from hptransfer import engine
+from hptransfer.cli.options import load, only
+from hptransfer.store import Store
 
 WILD = '''
 from dataclasses import dataclass
@@ -71,6 +75,40 @@ def test_run_goes_from_nothing_to_a_report_and_a_second_run_trains_nothing(
     assert len(frame(tmp_path)) == len(runs)
 
 
+def test_the_commands_of_a_report_name_the_data_that_the_command_line_named(
+    suite: Path, tmp_path: Path
+) -> None:
+    for given, told in ((None, f"--data {tmp_path / 'text.txt'}"), ("mnist5k", "--data mnist5k")):
+        chosen = load(str(suite), steps=None, trials=None, data=given)
+        Store(tmp_path / "results", "tiny").write_manifest(chosen.resolve("0" * 64))
+        assert hptransfer("report", cwd=tmp_path).returncode == 0
+        page = (tmp_path / "results" / "tiny" / "report.html").read_text()
+        lines = [line for line in page.splitlines() if f"{suite} --steps 3" in line]
+        assert len(lines) == 2
+        assert all(told in line for line in lines)
+
+
+def test_the_commands_of_a_report_do_not_name_the_data_of_the_suite(tmp_path: Path) -> None:
+    for given in (None, "python_source"):
+        chosen = load("quickstart", steps=None, trials=None, data=given)
+        Store(tmp_path / "results", "quickstart").write_manifest(chosen.resolve("0" * 64))
+        assert hptransfer("report", cwd=tmp_path).returncode == 0
+        page = (tmp_path / "results" / "quickstart" / "report.html").read_text()
+        assert ("--data python_source" in page) == (given is not None)
+
+
+def test_what_is_named_twice_counts_once_and_keeps_its_place(suite: Path, tmp_path: Path) -> None:
+    chosen = load(str(suite), steps=None, trials=None, data=None)
+    assert only(chosen, ["scion", "adamw", "scion"]) == ["scion", "adamw"]
+    assert only(chosen, None) == ["adamw", "scion"]
+    Store(tmp_path / "results", "tiny").write_manifest(chosen.resolve("0" * 64))
+    done = hptransfer("report", "tiny", "tiny", suite, "--json", cwd=tmp_path)
+    assert [each["suite"] for each in json.loads(done.stdout)["suites"]] == ["tiny"]
+    twice = ("--to", 24, "--to", 16, "--to", 24, "--optimizer", "scion", "--optimizer", "scion")
+    plan = hptransfer("transfer", suite, *twice, "--dry-run", cwd=tmp_path).stdout
+    assert re.findall(r"^scion +(\d+)", plan, re.MULTILINE) == ["8", "24", "16"]
+
+
 def test_tune_then_transfer_without_verify_is_unverified_and_says_where_the_lr_is_from(
     suite: Path, tmp_path: Path
 ) -> None:
@@ -83,6 +121,57 @@ def test_tune_then_transfer_without_verify_is_unverified_and_says_where_the_lr_i
     assert "adamw: unverified" in moved.stdout
     runs = frame(tmp_path)
     assert set(runs[runs.width == 16].seed) == {1000, 1001}
+
+
+TRANSPORTED = """
+[optimizers.moved]
+use = "transported_scion"
+lr = "2^-6..2^-2"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "lines", "warned"),
+    [
+        (["plan"], 'schedule = "constant"', True),
+        (["run", "--dry-run", "--quiet"], 'schedule = "constant"\nwarmup = 0.5', True),
+        (["tune", "--dry-run"], 'schedule = "constant"', True),
+        (["transfer", "--dry-run"], 'schedule = "constant"', True),
+        (["coords", "--width", "8"], 'schedule = "constant"', True),
+        (["export"], 'schedule = "constant"', True),
+        (["plan", "--optimizer", "adamw"], 'schedule = "constant"', False),
+        (["plan"], "", False),
+        (["plan"], 'schedule = "constant"\nhp = { transport_schedule = "constant" }', False),
+        (["plan"], 'schedule = "constant"\nhp = { transport = 0.0 }', False),
+    ],
+)
+def test_a_transport_of_strength_0_is_told_once(
+    words: list[str], lines: str, warned: bool, suite: Path, tmp_path: Path
+) -> None:
+    suite.write_text(f"{suite.read_text()}{TRANSPORTED}{lines}\n")
+    command, *options = words
+    done = hptransfer(command, suite, *options, cwd=tmp_path)
+    told = "warning: moved: at a constant lr the transport has strength 0, which is plain Scion; hp"
+    found = [line for line in done.stderr.splitlines() if "warning" in line]
+    assert len(found) == warned
+    assert all(line.startswith(told) for line in found)
+
+
+def test_the_list_says_what_transported_scion_is_at_a_constant_lr(tmp_path: Path) -> None:
+    shown = " ".join(hptransfer("list", "optimizers", cwd=tmp_path).stdout.split())
+    assert "by default plain Scion at a constant lr" in shown
+
+
+def test_transfer_loads_its_data_once(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    load_data = engine.load_data
+    monkeypatch.setattr(engine, "load_data", lambda data: loaded.append(data) or load_data(data))
+    done = hptransfer("transfer", suite, "--to", 16, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "adamw: not tuned at width 8, which is done first" in done.stderr
+    assert len(loaded) == 1
 
 
 def test_transfer_tunes_the_proxy_first_where_it_is_missing_and_names_what_is_tuned(
@@ -178,10 +267,9 @@ def test_ctrl_c_keeps_what_finished_and_exits_with_130(suite: Path, tmp_path: Pa
 def test_all_lanes_diverging_is_a_result_with_advice(suite: Path, tmp_path: Path) -> None:
     plugin = tmp_path / "wild.py"
     plugin.write_text(WILD)
-    suite.write_text(
-        suite.read_text().replace("[optimizers.scion]", f'[optimizers."{plugin}:wild"]')
-    )
-    done = hptransfer("run", suite, "--optimizer", f"{plugin}:wild", cwd=tmp_path)
+    table = f'[optimizers.wild]\nuse = "{plugin}:wild"'
+    suite.write_text(suite.read_text().replace("[optimizers.scion]", table))
+    done = hptransfer("run", suite, "--optimizer", "wild", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert set(frame(tmp_path).status) == {"diverged"}
     assert "diverged" in done.stdout

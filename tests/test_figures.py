@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from frames import CENTERS, LOSS_INIT, make_suite, study, to_frame
 from hptransfer import figures, metrics
 
+SVG = "{http://www.w3.org/2000/svg}"
 SUITE = make_suite(targets=[64, 128])
 ROWS = metrics.select(SUITE, study(SUITE, CENTERS, cliff=2.2))
 EMPTY = metrics.select(SUITE, to_frame([]))
@@ -96,10 +97,24 @@ def test_text_stays_text_and_takes_the_ink_of_the_page():
     assert "currentColor" not in alone
 
 
-def test_a_hostile_label_is_escaped():
-    suite = make_suite('a"<b>&')
-    rows = metrics.select(suite, study(suite, {'a"<b>&': lambda n: -5.0}))
-    ElementTree.fromstring(figures.to_svg(figures.alignment(suite, rows), "f"))
+@pytest.mark.parametrize("draw", [figures.alignment, figures.curves, figures.drift])
+@pytest.mark.parametrize("label", ['a"<b>&', r"$\frac{$", "$x$", "\x1b[2Ja\nb", "幅"])
+def test_a_hostile_label_is_escaped(draw, label):
+    suite = make_suite(label)
+    rows = metrics.select(suite, study(suite, {label: lambda n: -5.0}))
+    root = ElementTree.fromstring(figures.to_svg(draw(suite, rows), "f"))
+    shown = label.replace("\x1b", r"\x1b").replace("\n", r"\n")
+    assert any(shown in "".join(text.itertext()) for text in root.iter(f"{SVG}text"))
+    assert shown in root.attrib["aria-label"]
+
+
+def test_a_hostile_salt_is_no_part_of_an_id():
+    text = figures.to_svg(figures.drift(SUITE, ROWS), 'a" onload="b<c>) é')
+    root = ElementTree.fromstring(text)
+    ids = {each.attrib["id"] for each in root.iter() if "id" in each.attrib}
+    assert ids
+    assert all(re.fullmatch(r"a--onload--b-c-----[\w.-]+", name) for name in ids)
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', text)) <= ids
 
 
 def test_every_colour_has_contrast_three_to_one_on_white_and_on_near_black():

@@ -1,7 +1,9 @@
 """Parts of one's own: found, identified, validated, trained; wrong ones get one line."""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -110,7 +112,9 @@ WRONG = {
     "my_opt.py:dammped": ("my_opt.py defines no 'dammped'", "did you mean 'damped'?"),
     "no_such_package.x:f": ("no module no_such_package.x", "is its package installed"),
     "os:path": ("no module os with a source file", "is its package installed"),
-    "package.inside:f": ("JSONDecodeError", "python -c 'import package.inside' shows the same"),
+    "package.outside:f": ("no module package.outside", "is its package installed"),
+    "my_opt.inside:f": ("no module my_opt.inside", "is its package installed"),
+    "by_hand:f": ("no module by_hand with", "is its package installed"),
     "broken.py:f": ("invalid syntax", "valid Python"),
     "literal.py:f": ("the default of beta is", "write it as a literal"),
     "qqqq": ("unknown optimizer 'qqqq'", "my_file.py:my_optimizer"),
@@ -122,6 +126,7 @@ def test_a_part_that_cannot_be_read_is_one_line_and_a_hint(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.setitem(sys.modules, "by_hand", ModuleType("by_hand"))
     (folder / "broken.py").write_text("def f(:\n")
     (folder / "package").mkdir()
     (folder / "package" / "__init__.py").write_text('import json\n\njson.loads("")\n')
@@ -139,9 +144,27 @@ def test_a_file_that_fails_on_import_says_where(
 ) -> None:
     monkeypatch.syspath_prepend(folder)
     (folder / "fails.py").write_text('import json\n\njson.loads("")\ndef f(p): ...\n')
-    for name in ("fails.py:f", "fails:f"):
-        with pytest.raises(InputError, match=r"importing it failed at .*: JSONDecodeError"):
+    (folder / "package").mkdir()
+    (folder / "package" / "__init__.py").write_text('import json\n\njson.loads("")\n')
+    (folder / "package" / "inside.py").write_text("def f(p): ...\n")
+    for name in ("fails.py:f", "fails:f", "package.inside:f"):
+        with pytest.raises(
+            InputError, match=r"importing it failed at .*: JSONDecodeError"
+        ) as caught:
             registry.load("optimizer", name)
+        assert re.fullmatch(
+            r"python (\S*fails.py|-c 'import \S+') shows the same", caught.value.hint
+        )
+
+
+@pytest.mark.parametrize("end", ["1 / 0", "del f", "raise SystemExit(0)"])
+def test_a_file_that_fails_on_import_is_no_module(end: str, folder: Path) -> None:
+    (folder / "fails.py").write_text(f"def f(p): ...\n{end}\n")
+    for _ in range(2):
+        with pytest.raises(InputError, match="importing it failed at"):
+            registry.load("optimizer", "fails.py:f")
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    assert str(folder / "fails.py") not in files
 
 
 BAD_RULES = {

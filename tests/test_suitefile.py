@@ -1,5 +1,6 @@
 """A suite file -> Suite: what is refused, what stands in for what is left out."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,19 @@ WRONG = {
         "context = 16, vocab = 1000",
         "model.vocab: the data set says what it is",
     ),
+    "nested brackets": ("[32]", "[" * 3000 + "]" * 3000, "mine.toml: brackets inside brackets"),
+    "nested tables": ("[32]", "{a=" * 2000 + "1" + "}" * 2000, "brackets inside brackets"),
+    "an integer of 5,000 digits": (
+        "steps = 3",
+        "steps = " + "9" * 5000,
+        "mine.toml: Exceeds the limit (4300 digits) for integer string conversion",
+    ),
+    "a hexadecimal one": ("steps = 3", "steps = 0x" + "f" * 5000, "steps: got an integer beyond"),
+    "a model's large field": ("n_layer = 1", f"n_layer = {10**400}", "model.n_layer: got an int"),
+    "a large target": ("[32]", f"[32, {2**70}]", "targets.1: got an integer beyond"),
+    "steps beyond all memory": ("steps = 3", f"steps = {2**52}", "steps: got 4503599627370496"),
+    "a NUL in a model's file": ('"gpt"', '"a\\u0000b.py:f"', "model.name: got 'a\\x00b.py:f',"),
+    "a large exponent": ('"2^-8', '"2^-' + "9" * 5000, "needs powers of two such as"),
     "a field of ours": ("steps = 3", 'source = "x"\nsteps = 3', "source: not a field of a suite"),
 }
 
@@ -52,6 +66,63 @@ def written(folder: Path, old: str = "", new: str = "") -> str:
     place = folder / "mine.toml"
     place.write_text(SUITE.replace(old, new) if old else SUITE)
     return str(place)
+
+
+@pytest.mark.parametrize("name", ["a b", ".hidden", ".", "..", 'x"y', "é", "a:b", "a\nb", "[red]"])
+def test_a_suite_is_named_by_letters_digits_and_a_few_signs(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.toml").write_text(SUITE)
+    with pytest.raises(InputError, match=r"the suite's name is .*, allowed: letters a to z, digi"):
+        load_suite(str(tmp_path / f"{name}.toml"))
+
+
+@pytest.mark.parametrize("label", ["a b", "[/red]", "$x$", "a.py:b", "=1+1", '\\"\\"\\"', "", "é"])
+def test_a_label_is_of_letters_digits_and_a_few_signs(label: str, tmp_path: Path) -> None:
+    table = f'[optimizers."{label}"]\nuse = "adamw_mup"'
+    with pytest.raises(InputError, match=r"got the label .*, allowed: letters") as caught:
+        load_suite(written(tmp_path, "[optimizers.adamw_mup]", table))
+    assert "[optimizers.mine]" in caught.value.hint
+
+
+def test_names_of_letters_digits_and_a_few_signs_are_taken(tmp_path: Path) -> None:
+    place = tmp_path / "3-My.suite_v1.toml"
+    table = '[optimizers."A-1.b_c"]\nuse = "adamw_mup"'
+    place.write_text(SUITE.replace("[optimizers.adamw_mup]", table))
+    suite = load_suite(str(place))
+    assert (suite.name, list(suite.optimizers)) == ("3-My.suite_v1", ["A-1.b_c"])
+
+
+LONG = "n" * 5000
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"gpt"', f'"{LONG}"'),
+        ('"gpt"', f'"{LONG}.py:f"'),
+        ('"gpt"', f'"{LONG}:f"'),
+        ('"python_source"', f'"{LONG}"'),
+        ("steps = 3", f'steps = "{LONG}"'),
+        ("steps = 3", f'steps = "{"n n" * 2000}"'),
+        ("steps = 3", f"steps = {[1] * 2000}"),
+        ("steps = 3", f"steps = 3\n{LONG} = 3"),
+        ("[optimizers.adamw_mup]", f"[optimizers.{LONG}]"),
+        ('lr = "2^-8', f'hp = {{ {LONG} = 1 }}\nlr = "2^-8'),
+        ('"2^-8..2^-4"', f'"2^-8..2^-4"\nhp = {{ beta1 = "{LONG}" }}'),
+        ('"2^-8..2^-4"', f'"2^-8..2^-4"\nhp = {{ beta1 = {[0.5] * 2000} }}'),
+    ],
+)
+def test_a_message_shows_200_characters_of_a_value(old: str, new: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_suite(written(tmp_path, old, new))
+    assert max(map(len, re.findall(r"[^\s'\",:]+", str(caught.value)))) <= 200
+    assert len(str(caught.value)) < 800
+    assert len(caught.value.hint) < 800
+
+
+@pytest.mark.parametrize("name", [LONG, f"{LONG}.toml"])
+def test_a_name_that_no_file_can_have_is_an_unknown_suite(name: str) -> None:
+    with pytest.raises(InputError, match=r"unknown suite 'n+…'|File name too long"):
+        load_suite(name)
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -144,3 +144,63 @@ def test_a_long_job_without_a_terminal_needs_yes(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert re.search(r"error: this takes about [\d.]+ h\n\nhint: add --yes; ", done.stderr)
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("folder", ["x/[/q]", "x/[bold]", "x/:smile:"])
+def test_a_path_is_printed_as_it_stands(folder: str, suite: Path, tmp_path: Path) -> None:
+    done = hptransfer("tune", suite, "--optimizer", "scion", "--results", folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = hptransfer("report", "--results", folder, cwd=tmp_path)
+    assert shown.stdout == f"report: {folder}/tiny/report.html\n"
+    nothing = hptransfer("report", "--results", f"{folder}/none", cwd=tmp_path)
+    assert nothing.stderr.startswith(f"error: no records under {folder}/none\n")
+
+
+def test_no_message_moves_the_cursor_or_begins_a_line(tmp_path: Path) -> None:
+    done = hptransfer("run", "a\x1b[2J\nerror: b.toml", cwd=tmp_path)
+    assert done.stderr.startswith("error: no suite file a\\x1b[2J\\nerror: b.toml\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan", "n" * 5000),
+        ("cite", "n" * 5000),
+        ("report", "n" * 5000),
+        ("validate", f"{'n' * 5000}.py:f"),
+        ("plan", "quickstart", "--data", "n" * 5000),
+        ("plan", "quickstart", "--results", "n" * 5000),
+        ("plan", "quickstart", "--device", "n" * 5000),
+        ("plan", "quickstart", "--optimizer", "n" * 5000),
+        ("tune", "quickstart", "--width", 2**80),
+        ("tune", "quickstart", "--steps", 2**80),
+        ("transfer", "quickstart", "--to", 2**80),
+    ],
+)
+def test_what_is_too_long_or_too_large_is_one_short_line(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = hptransfer(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1
+    assert "n" * 200 not in done.stderr
+
+
+def test_targets_that_do_not_lie_above_the_proxy_are_left_out_and_named(
+    suite: Path, tmp_path: Path
+) -> None:
+    suite.write_text(suite.read_text().replace("[16]", "[16, 24, 32]"))
+    one = ("--optimizer", "adamw", "--dry-run")
+    done = hptransfer("transfer", suite, "--from", 24, *one, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "left out: width 16, 24, not above --from 24\n" in done.stderr
+    assert re.findall(r"^adamw +(\d+)", done.stdout, re.MULTILINE) == ["24", "32"]
+    none = hptransfer("transfer", suite, "--from", 32, *one, cwd=tmp_path)
+    assert none.returncode == 2
+    assert none.stderr == (
+        "error: --from 32: no target of tiny lies above it (targets: 16, 24, 32)\n"
+        "\nhint: name a target with --to, or a smaller proxy with --from\n"
+    )
+    told = hptransfer("transfer", suite, "--from", 32, "--to", 16, *one, cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "left out" not in told.stderr

@@ -58,7 +58,10 @@ def main() -> None:
 
 
 def _die(error: InputError | FailedError, code: int) -> None:
-    err.print(f"error: {error}", markup=False, soft_wrap=True)
+    from hptransfer.display import shown  # imports what --help need not wait for
+
+    err.print(shown(f"error: {error}"), soft_wrap=True)
     if error.hint:
-        err.print(f"\nhint: {error.hint}", markup=False, soft_wrap=True)
+        err.print()
+        err.print(shown(f"hint: {error.hint}"), soft_wrap=True)
     sys.exit(code)

@@ -22,6 +22,7 @@ from hptransfer.cli.options import (
     load,
     only,
     out,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -90,12 +91,13 @@ def coords(
 
     chosen = load(suite, steps=steps, trials=None, data=data)
     labels = only(chosen, optimizer)
+    warn(chosen, labels)
     store = Store(results, chosen.name)
     store.check()
     where = engine.pick_device(device)
     loaded = engine.load_data(chosen.data)
     resolved = chosen.resolve(loaded.sha256)
-    widths = sorted(width) if width else _octaves(chosen, slopes.OCTAVES)
+    widths = sorted(set(width)) if width else _octaves(chosen, slopes.OCTAVES)
     rows = []
     with display.bar(err, len(labels) * len(widths) * seeds, quiet) as advance:
         for label in labels:
@@ -118,8 +120,8 @@ def coords(
         title = f"{chosen.name}: slopes of log2 RMS over log2 width, head from {head}"
         out.print(display.plain_table(title, *slopes.text_table(table), text=2))
         for verdict in verdicts:
-            out.print(verdict.sentence, markup=False, soft_wrap=True)
-        out.print(f"figure: {store.folder / 'coords.svg'}", soft_wrap=True)
+            out.print(display.shown(verdict.sentence), soft_wrap=True)
+        out.print(display.shown(f"figure: {store.folder / 'coords.svg'}"), soft_wrap=True)
     surprises = [v.optimizer for v in verdicts if not v.expected]
     if surprises:
         raise FailedError(
@@ -132,6 +134,6 @@ def _octaves(suite: "Suite", least: float) -> list[int]:
     """The suite's widths where they span enough octaves, else doublings of the base width."""
     own = [suite.proxy, *suite.targets] if suite.axis == "width" else []
     if own and math.log2(max(own) / min(own)) >= least:
-        return sorted(own)
+        return sorted(set(own))
     base = suite.base.get("width") or suite.width or suite.proxy
     return [base * 2**i for i in range(math.ceil(least) + 1)]

@@ -43,8 +43,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a long
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def load(
@@ -56,7 +56,7 @@ def load(
 
     overrides = {k: v for k, v in {**changes, "steps": steps, "trials": trials}.items() if v}
     if data:
-        is_path = os.sep in data or Path(data).exists()
+        is_path = os.sep in data or os.path.exists(data)  # a name may be too long for Path.exists
         overrides["data"] = {"name": "file", "path": data} if is_path else {"name": data}
     if "verify" in changes:
         overrides["verify"] = changes["verify"]
@@ -68,6 +68,7 @@ def load(
 
 
 def only(suite: "Suite", labels: list[str] | None) -> list[str]:
+    """The labels that --optimizer names, each once, or all. Raises InputError."""
     for label in labels or ():
         if label not in suite.optimizers:
             known = ", ".join(suite.optimizers)
@@ -75,7 +76,17 @@ def only(suite: "Suite", labels: list[str] | None) -> list[str]:
                 f"--optimizer: suite {suite.name!r} has no {label!r}",
                 suggest(label, suite.optimizers) or f"its optimizers: {known}",
             )
-    return labels or list(suite.optimizers)
+    return list(dict.fromkeys(labels or suite.optimizers))
+
+
+def warn(suite: "Suite", labels: list[str]) -> None:
+    """Say what a suite's optimizers do that nobody may have meant."""
+    if still := suite.untransported(labels):
+        err.print(
+            f"warning: {', '.join(still)}: at a constant lr the transport has strength 0, which is "
+            'plain Scion; hp = { transport_schedule = "constant" } turns it on',
+            soft_wrap=True,
+        )
 
 
 def confirm(seconds: float, yes: bool) -> None:

@@ -19,6 +19,7 @@ from hptransfer.cli.options import (
     load,
     only,
     out,
+    warn,
 )
 from hptransfer.registry import InputError, suggest
 
@@ -33,16 +34,21 @@ def report(
     as_json: Json = False,
 ) -> None:
     """One self-contained HTML page, metrics.json and runs.csv."""
+    from hptransfer.display import shown
     from hptransfer.report.write import write_report
     from hptransfer.store import stored_suites
 
     names = [Path(s).stem if s.endswith(".toml") else s for s in suites or stored_suites(results)]
+    names = list(dict.fromkeys(names))
     if not names:
         raise InputError(f"no records under {results}", "hptransfer run quickstart makes some")
+    for name in names:
+        if name in ("", "..") or Path(name).name != name:
+            raise InputError(f"report: {name!r} is no suite's name", f"name a folder of {results}")
     page, metrics = write_report(names, results, target)
     if as_json:
         typer.echo(json.dumps(metrics))
-    (err if as_json else out).print(f"report: {page}", soft_wrap=True)
+    (err if as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
     if show:
         webbrowser.open(page.resolve().as_uri())
 
@@ -87,12 +93,14 @@ def export(
     target: Annotated[Path | None, typer.Option("--out", help="Write it here.")] = None,
 ) -> None:
     """The transferred setting as TOML (lr, init, beta, decay of every parameter) or Python."""
+    from hptransfer.display import shown
     from hptransfer.export import settings, to_python, to_toml
     from hptransfer.store import Store
 
     chosen = load(suite, steps=steps, trials=None, data=data)
     chosen = chosen.narrowed(proxy=source or chosen.proxy)
     labels = only(chosen, optimizer)
+    warn(chosen, labels)
     if python and len(labels) != 1:
         raise InputError(
             "export --python: a script is of one optimizer",
@@ -108,7 +116,7 @@ def export(
         target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"--out {target}: {error.strerror}", "name a writable file") from None
-    err.print(f"wrote {target}", soft_wrap=True)
+    err.print(shown(f"wrote {target}"), soft_wrap=True)
 
 
 def cite(suite: SuiteName = DEFAULT_SUITE) -> None:

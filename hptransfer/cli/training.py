@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,30 +28,36 @@ from hptransfer.cli.options import (
     load,
     only,
     out,
+    warn,
 )
+from hptransfer.registry import InputError
 
 if TYPE_CHECKING:
+    from hptransfer.execute import Session
     from hptransfer.suite import Suite
 
 
-def _do(
+def _session(
     suite: "Suite",
     optimizer: list[str] | None,
     where: tuple[Path, str, int | None, int | None, str | None],
-    yes: bool,
-    quiet: bool,
-    dry_run: bool,
-) -> Any:
-    """Show the plan, then run it. The session, or None after --dry-run.
+) -> "Session":
+    """`where`: results, device, workers, lanes, storage, the fields of execute.Options."""
+    from hptransfer.execute import Options, Session
 
-    `where`: results, device, workers, lanes, storage, the fields of execute.Options.
-    """
+    labels = only(suite, optimizer)
+    warn(suite, labels)
+    return Session(suite, Options(*where), labels)
+
+
+def _do(session: "Session", yes: bool, quiet: bool, dry_run: bool) -> bool:
+    """Show the plan, then run it. Whether it ran: not after --dry-run."""
     from hptransfer import display
-    from hptransfer.execute import Finished, Options, Session
+    from hptransfer.execute import Finished
 
-    session = Session(suite, Options(*where), only(suite, optimizer))
     for other in session.store.others():
-        err.print(f"note: {other} also runs {suite.name}; its records are shared")
+        note = f"note: {other} also runs {session.suite.name}; its records are shared"
+        err.print(display.shown(note))
     expected = session.expected(start=not dry_run)
     known = session.known()
     total = sum(cell.seconds for cell in expected)
@@ -59,7 +65,7 @@ def _do(
         (out if dry_run else err).print(display.plan_table(session, expected, known, dry_run))
         (out if dry_run else err).print(f"about {display.duration(total)} on {session.device}\n")
     if dry_run:
-        return None
+        return False
     confirm(total, yes)
     failed = []
     try:
@@ -77,7 +83,7 @@ def _do(
             f"{len(failed)} run(s) failed, the first with: {first.error}",
             first.hint or "the records hold the traceback; the same command tries them again",
         )
-    return session
+    return True
 
 
 def _ahead(dry_run: bool) -> None:
@@ -113,19 +119,21 @@ def tune(
     _ahead(dry_run)
     chosen = chosen.narrowed(proxy=width or chosen.proxy)
     where = (results, device, workers, lanes, storage)
-    session = _do(chosen.narrowed(targets=[]), optimizer, where, yes, quiet, dry_run)
-    if session is None:
+    session = _session(chosen.narrowed(targets=[]), optimizer, where)
+    if not _do(session, yes, quiet, dry_run):
         return
     if as_json:
         _metrics(session)
         return
-    from hptransfer.display import curve_table
+    from hptransfer.display import curve_table, shown
 
     table, points = curve_table(session.suite, session.suite.proxy, session.rows())
     out.print(table)
     for line in points:
-        out.print(line, soft_wrap=True, markup=False)
-    out.print(f"\nnext: hptransfer transfer {suite} --from {session.suite.proxy} --to WIDTH")
+        out.print(shown(line), soft_wrap=True)
+    next_ = f"hptransfer transfer {suite} --from {session.suite.proxy} --to WIDTH"
+    out.print()
+    out.print(shown(f"next: {next_}"))
 
 
 def transfer(
@@ -157,24 +165,42 @@ def transfer(
     """Train wide models at the lr tuned on the proxy; --verify measures the regret."""
     chosen = load(suite, steps=steps, trials=trials, data=data, fresh_seeds=seeds, verify=verify)
     _ahead(dry_run)
-    chosen = chosen.narrowed(proxy=source or chosen.proxy, targets=to or chosen.targets)
-    _say_proxy(chosen.only(only(chosen, optimizer)), results, quiet)
+    targets = to or _above(chosen, source)
+    chosen = chosen.narrowed(proxy=source or chosen.proxy, targets=targets)
     where = (results, device, workers, lanes, storage)
-    session = _do(chosen, optimizer, where, yes, quiet, dry_run)
-    if session is not None:
+    session = _session(chosen, optimizer, where)
+    _say_proxy(session, quiet)
+    if _do(session, yes, quiet, dry_run):
         _verdicts(session, as_json)
 
 
-def _say_proxy(suite: "Suite", results: Path, quiet: bool) -> None:
+def _above(suite: "Suite", source: int | None) -> list[int]:
+    """The suite's targets, with another proxy those above it. Raises InputError if none is."""
+    if source is None:
+        return suite.targets
+    above = [n for n in suite.targets if n > source]
+    others = ", ".join(str(n) for n in suite.targets if n <= source)
+    if others and not above:
+        raise InputError(
+            f"--from {source}: no target of {suite.name} lies above it (targets: {others})",
+            "name a target with --to, or a smaller proxy with --from",
+        )
+    if others:
+        err.print(f"left out: {suite.axis} {others}, not above --from {source}")
+    return above
+
+
+def _say_proxy(session: "Session", quiet: bool) -> None:
     """Where the lr comes from, before anything is trained."""
+    from hptransfer.display import shown
     from hptransfer.export import proxy_lines
 
-    for line in proxy_lines(suite, results):
+    for line in proxy_lines(session.suite, session.store):
         if not quiet:
-            err.print(line)
+            err.print(shown(line))
 
 
-def _metrics(session: Any) -> None:
+def _metrics(session: "Session") -> None:
     """What the report would say, as JSON."""
     from hptransfer.report import metrics_json
     from hptransfer.report.write import section
@@ -183,8 +209,9 @@ def _metrics(session: Any) -> None:
     typer.echo(json.dumps(metrics_json([found])))
 
 
-def _verdicts(session: Any, as_json: bool) -> None:
+def _verdicts(session: "Session", as_json: bool) -> None:
     from hptransfer import verdicts
+    from hptransfer.display import shown
 
     if as_json:
         _metrics(session)
@@ -192,10 +219,10 @@ def _verdicts(session: Any, as_json: bool) -> None:
     rows = session.rows()
     table = verdicts.pairs(session.suite, rows)
     for sentence in table[table.n.isin(session.suite.targets)]["sentence"]:
-        out.print(sentence, markup=False, soft_wrap=True)
+        out.print(shown(sentence), soft_wrap=True)
     if session.suite.verify:  # else nothing was judged, the control neither
         _, control = verdicts.negative_control(session.full, table)  # also where it was not chosen
-        out.print(control, markup=False, soft_wrap=True)
+        out.print(shown(control), soft_wrap=True)
 
 
 def run(
@@ -218,14 +245,15 @@ def run(
     chosen = load(suite, steps=steps, trials=trials, data=data)
     _ahead(dry_run)
     where = (results, device, workers, lanes, storage)
-    session = _do(chosen, optimizer, where, yes, quiet, dry_run)
-    if session is None:
+    session = _session(chosen, optimizer, where)
+    if not _do(session, yes, quiet, dry_run):
         return
+    from hptransfer.display import shown
     from hptransfer.report.write import write_report
 
     _verdicts(session, as_json)
     page, _ = write_report([session.suite.name], results, None)
-    (err if as_json else out).print(f"report: {page}", soft_wrap=True)
+    (err if as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
 
 
 def plan(
@@ -239,5 +267,8 @@ def plan(
     lanes: Lanes = None,
     results: Results = Path("results"),
 ) -> None:
-    """What run would do: runs, FLOPs, memory and time on this device."""
+    """What run would do: runs, FLOPs, memory and time on this device.
+
+    It imports the parts that the suite names: a stranger's suite is a stranger's code.
+    """
     run(suite, optimizer, trials, steps, data, device, workers, lanes, results, dry_run=True)

@@ -88,16 +88,17 @@ def file(*, path: str = "") -> Tokens:
         raise InputError(
             "data.path: missing", 'for instance data = { name = "file", path = "book.txt" }'
         )
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))
     try:
         data = place.read_bytes()
     except IsADirectoryError:
         raise InputError(
             f"data.path: got {path!r}, a folder; needs a file", "join its files into one"
         ) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        why = error.strerror if isinstance(error, OSError) else None
         raise InputError(
-            f"data.path: got {path!r}, {(error.strerror or str(error)).lower()}",
+            f"data.path: got {path!r}, {(why or str(error)).lower()}",
             f"a relative path starts at {Path.cwd()}",
         ) from None
     if len(data) < MIN_FILE:

@@ -1,15 +1,17 @@
 """What an optimizer is made of: Step, State, Rule, and the one place of the matrix view."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
+from hptransfer.registry import InputError
 from hptransfer.spec import Param
 
 State = dict[str, Tensor]
+_METHODS = ("init_weight", "init_state", "update", "readout")
 Stack = Tensor | Sequence[Tensor]  # k same-shaped tensors, together or one by one
 
 
@@ -44,6 +46,17 @@ class Rule(Protocol):
     def readout(self, w: Tensor, state: State) -> Tensor:
         """The point to evaluate: X where the weights hold a transported Y, else the weights."""
         ...
+
+
+def made(name: str, optimizer: Callable[..., Rule], p: Param, hp: dict[str, Any]) -> Rule:
+    """The rule that an optimizer gives for a parameter. Raises InputError where it gives none."""
+    rule = optimizer(p, **hp)
+    if lacks := [m for m in _METHODS if not hasattr(rule, m)]:
+        raise InputError(
+            f"optimizer {name!r}: gave a {type(rule).__name__} without {', '.join(lacks)}",
+            "README, section Your own parts, says what an optimizer returns",
+        )
+    return rule
 
 
 def _batched(rule: Rule) -> bool:

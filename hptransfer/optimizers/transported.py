@@ -161,8 +161,9 @@ def transported_scion(
     polar_dtype: Literal["float32", "mixed"] = "mixed",
     polar_steps: int = 0,
 ) -> Transported:
-    """Transported Scion: gradients at a point ahead of X, evaluated at X.
+    """Transported Scion: gradients ahead of X, read at X; by default plain Scion at a constant lr.
 
+    At a constant lr the default schedule of the transport has strength 0; "constant" has it there.
     lr and other fields as in `scion_unconstrained`, or as in `scion` with `constrained`: then X
     stays in its ball and Y may leave it. The paper's iteration is transport = 1 with the constant
     schedule; the default strength, 0.5 growing as the lr decays, is ours, as are the cap and the

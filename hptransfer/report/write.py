@@ -1,11 +1,13 @@
 """Manifest and records of suites -> report.html, metrics.json and runs.csv, through the store."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from hptransfer.figures import INK, alignment, to_svg
 from hptransfer.metrics import select
@@ -14,6 +16,8 @@ from hptransfer.registry import InputError
 from hptransfer.report.render import Section, metrics_json, render, runs_table
 from hptransfer.store import Store
 from hptransfer.suite import Suite
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def section(suite: Suite, frame: pd.DataFrame, results: Path) -> Section:
@@ -39,6 +43,8 @@ def _commands(suite: Suite, results: Path) -> list[str]:
     shared = [suite.address, "--steps", str(suite.steps), *_option(suite, "trials", "--trials")]
     if suite.data["name"] == "file":
         shared += ["--data", suite.data["path"]]
+    else:
+        shared += _option(suite, "data", "--data")
     seeds, fresh = (_option(suite, key, "--seeds") for key in ("seeds", "fresh_seeds"))
     lines = [["tune", *shared, "--width", str(suite.proxy), *seeds]]
     more = [*(["--verify"] if suite.verify else []), *fresh]
@@ -47,6 +53,17 @@ def _commands(suite: Suite, results: Path) -> list[str]:
     lines.append(["report", suite.name])
     place = [] if results == Path("results") else ["--results", str(results)]
     return [shlex.join(["hptransfer", *line, *place]) for line in lines]
+
+
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before each text that a spreadsheet would run as a formula."""
+
+    def cell(value: object) -> object:
+        formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        return f"'{value}" if formula and not _NUMBER.fullmatch(str(value)) else value
+
+    texts = [name for name in table.columns if not is_numeric_dtype(table[name])]
+    return table.assign(**{name: table[name].map(cell) for name in texts})
 
 
 def _option(suite: Suite, key: str, option: str) -> list[str]:
@@ -73,7 +90,7 @@ def write_report(
     for each in sections:
         table = runs_table(each.suite, each.frame)
         own = Store(results, each.suite.name)
-        own.write_text("runs.csv", table.to_csv(index=False))
+        own.write_text("runs.csv", _as_text(table).to_csv(index=False))
         figure = alignment(each.suite, select(each.suite, each.frame))
         own.write_text("alignment.svg", to_svg(figure, each.suite.name, ink=INK))
     if target is None:
