@@ -50,8 +50,9 @@ def _do(
     from hptransfer.execute import Finished, Options, Session
 
     session = Session(suite, Options(*where), only(suite, optimizer))
-    for other in session.store.others():
-        err.print(f"note: {other} also runs {suite.name}; its records are shared")
+    others = session.sharing.claims.others()
+    if others:
+        err.print(display.others_line(suite, others), markup=False, soft_wrap=True)
     expected = session.expected(start=not dry_run)
     known = session.known()
     total = sum(cell.seconds for cell in expected)
@@ -63,7 +64,7 @@ def _do(
     confirm(total, yes)
     failed = []
     try:
-        with display.Live(err, session, quiet) as live:
+        with display.Live(err, session, quiet, len(others)) as live:
             for event in session.run():
                 live.show(event)
                 if isinstance(event, Finished):
