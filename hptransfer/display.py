@@ -17,7 +17,7 @@ from hptransfer.suite import Suite
 from hptransfer.suitefile import load_suite, suite_names
 
 if TYPE_CHECKING:
-    from hptransfer.execute import Event, Expected, Session
+    from hptransfer.execute import Event, Expected, Session, Status
     from hptransfer.spec import RunSpec
     from hptransfer.testing import Check
 
@@ -191,10 +191,21 @@ def spark(values: list[float]) -> str:
     return "".join(SPARKS[round((v - low) * scale)] for v in values)
 
 
-class Live:
-    """Progress on stderr: bars on a terminal, one line a finished unit elsewhere."""
+def others_line(suite: Suite, others: list[str]) -> str:
+    """How many processes work on a suite; `others`: those beside this one."""
+    count, named = 1 + len(others), ", ".join(others)
+    return (
+        f"note: with this one {count} processes work on {suite.name} ({named}) and share its runs"
+    )
 
-    def __init__(self, console: Console, session: "Session", quiet: bool) -> None:
+
+class Live:
+    """Progress on stderr: bars on a terminal, one line a finished unit elsewhere.
+
+    `others`: how many other processes the user knows of.
+    """
+
+    def __init__(self, console: Console, session: "Session", quiet: bool, others: int = 0) -> None:
         self.session = session
         self.console = console
         self.quiet = quiet
@@ -210,6 +221,7 @@ class Live:
         self.tasks: dict[str, TaskID] = {}
         self.losses: dict[str, float] = {}
         self.done = self.left = 0
+        self.others, self.waits = others, False
 
     def __enter__(self) -> "Live":
         if self.bars:
@@ -246,13 +258,31 @@ class Live:
                 self.losses[record.key] = record.loss
             case execute.Ended(unit, error):
                 self._ended(unit, error)
-            case execute.Status(done, left, seconds):
-                self.done, self.left = done, left
-                if self.bars and self.total is not None:
-                    note = f"{done}/{done + left}, about {duration(seconds)} left"
-                    self.progress.update(self.total, completed=done, total=done + left, note=note)
+            case execute.Status() as status:
+                self._status(status)
             case _:
                 pass
+
+    def _status(self, status: "Status") -> None:
+        self.done, self.left = status.done, status.left
+        if len(status.others) > self.others and not self.quiet:
+            line = others_line(self.session.suite, status.others)
+            self.console.print(line, markup=False, soft_wrap=True)
+        self.others = max(self.others, len(status.others))
+        waits = self._awaited(status.awaited) if status.awaited else ""
+        if self.bars and self.total is not None:
+            total = status.done + status.left
+            note = f"{status.done}/{total}, {waits or f'about {duration(status.seconds)} left'}"
+            self.progress.update(self.total, completed=status.done, total=total, note=note)
+        elif waits and not (self.waits or self.quiet):  # once until this process trains again
+            self.console.print(waits, markup=False, soft_wrap=True)
+        self.waits = bool(waits)
+
+    def _awaited(self, awaited: "list[tuple[RunSpec, str]]") -> str:
+        """`waits for adamw width 128  2^-5 of pid 1234 and 2 other runs`."""
+        (spec, process), *more = awaited
+        runs = f" and {len(more)} other run{'s' if len(more) > 1 else ''}" if more else ""
+        return f"waits for {self.name([spec])} of {process}{runs}"
 
     def _ended(self, unit: "list[RunSpec]", error: str) -> None:
         if unit[0].key in self.tasks:

@@ -1,4 +1,8 @@
-"""plan -> pack -> train -> append, until nothing is missing. Local processes on one device."""
+"""plan -> pack -> claim -> train -> append, until nothing is missing. Workers on one device.
+
+Other processes may be at work on the same suite: a session trains what none of them has claimed,
+and waits for the records of the rest.
+"""
 
 import contextlib
 import os
@@ -17,6 +21,7 @@ from hptransfer.engine import Progress
 from hptransfer.estimate import Estimate, Speed
 from hptransfer.metrics import select
 from hptransfer.plan import forecast, pack, plan
+from hptransfer.sharing import Sharing
 from hptransfer.spec import RunRecord, RunSpec
 from hptransfer.store import Store
 from hptransfer.suite import Suite
@@ -65,11 +70,17 @@ class Started:
 
 @dataclass(frozen=True)
 class Status:
-    """Runs recorded in this invocation, runs expected still, and seconds left."""
+    """Runs recorded in this invocation, runs expected still, and seconds left.
+
+    `others`: the other processes at work on this suite. `awaited`: the runs whose records this one
+    waits for while it trains none, each with the process that trains it.
+    """
 
     done: int
     left: int
     seconds: float
+    others: list[str] = field(default_factory=list)
+    awaited: list[tuple[RunSpec, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,7 @@ class Session:
         told = options.workers, options.lanes
         self.costs = Costs(self.suite, self.data, self.device, self.pool, *told)
         self.workers = self.costs.workers
+        self.sharing = Sharing(self.store)
 
     def plan(self) -> list[RunSpec]:
         return plan(self.suite, self.store.frame(), tune.propose)
@@ -134,7 +146,7 @@ class Session:
         if self.options.storage is not None:
             self.sync()  # a storage that cannot be used is refused before anything is trained
         self.store.write_manifest(self._reported())
-        with self.store.announce():
+        with self.sharing.begin():
             yield from self._run()
 
     def _reported(self) -> Suite:
@@ -157,11 +169,13 @@ class Session:
         sync_at = _Rarely(SYNC_SECONDS)
         left: list[RunSpec] = []
         todo: list[list[RunSpec]] = []
+        awaited: list[tuple[RunSpec, str]] = []
         with self.pool as pool:
             while True:
-                if len(todo) < self.workers:  # what is queued stays right: plan when it runs low
-                    todo = self._todo(pool, failed)
-                if not todo and not pool.in_flight:
+                # what is queued stays right until others bring news: plan when it runs low
+                if len(todo) < self.workers or self.sharing.news():
+                    todo, awaited = self._todo(pool, failed)
+                if not (todo or awaited or pool.in_flight):
                     break
                 # first, so that no worker waits for the rest
                 yield from self._submit(pool, todo, left)
@@ -169,11 +183,14 @@ class Session:
                     with forecast_at.timed():
                         left = forecast(self.suite, self.store.frame(), tune.propose)
                 left = [s for s in left if s.key not in recorded and s.key not in failed]
-                yield Status(len(recorded), max(len(left), 1), self._seconds(left))
-                for message in self._until_ended(pool):
+                counts = (len(recorded), max(len(left), 1), self._seconds(left))
+                waits = [] if pool.in_flight else awaited
+                yield Status(*counts, self.sharing.claims.others(), waits)
+                for message in self._until_news(pool, idle=not todo):
                     if isinstance(message, RunRecord):
                         self.store.append(message)
                         recorded.add(message.key)
+                        self.sharing.release([message.spec], recorded=True)
                     elif isinstance(message, Ended):
                         self._end(message, failed)
                     yield message
@@ -182,32 +199,54 @@ class Session:
                         self.sync()
         self.sync()
         yield Status(len(recorded), 0, 0.0)
-        yield Finished(list(failed.values()))
+        yield Finished(self._given_up(failed))
 
-    def _until_ended(self, pool: Pool) -> Iterator[Message]:
-        """Messages up to and including the first that frees a worker."""
+    def _until_news(self, pool: Pool, *, idle: bool) -> Iterator[Message]:
+        """Messages up to and including the first that frees a worker.
+
+        Where a worker is `idle` already, up to news from other processes.
+        """
         ended = False
         while not ended:
             for message in pool.messages(timeout=1.0):
                 ended = ended or isinstance(message, Ended)
                 yield message
+            ended = ended or (idle and self.sharing.news())
 
     def sync(self) -> None:
         """Bring the persistent Optuna study up to date with the records."""
         tune.sync(self.suite, self.rows(), self.options.storage, self.store)
 
-    def _todo(self, pool: Pool, failed: dict[str, Ended]) -> list[list[RunSpec]]:
-        leave = pool.in_flight | set(failed)
-        specs = [spec for spec in self.plan() if spec.key not in leave]
-        share = max(1, -(-len(specs) // self.workers))  # leaves a unit for every worker
-        return pack(specs, lambda spec: min(self.costs.lanes(spec), share), self.workers)
+    def _todo(
+        self, pool: Pool, failed: dict[str, Ended]
+    ) -> tuple[list[list[RunSpec]], list[tuple[RunSpec, str]]]:
+        """Units that nobody trains yet, and the runs that other processes train, with these."""
+        taken = self.sharing.look()
+        leave = pool.in_flight | failed.keys() | self.sharing.over()
+        missing = [spec for spec in self.plan() if spec.key not in leave]
+        specs = [spec for spec in missing if spec.key not in taken]
+        workers = self.workers * (1 + len(self.sharing.claims.others()))
+        share = max(1, -(-len(specs) // workers))  # leaves a unit for every worker
+        units = pack(specs, lambda spec: min(self.costs.lanes(spec), share), workers)
+        return units, [(spec, taken[spec.key]) for spec in missing if spec.key in taken]
+
+    def _given_up(self, failed: dict[str, Ended]) -> list[Ended]:
+        """The runs that failed here, or in another process while this session was at work."""
+        over = self.sharing.over()
+        return [
+            failed.get(spec.key) or Ended([spec], self.sharing.error(spec.key))
+            for spec in self.plan()
+            if spec.key in over or spec.key in failed
+        ]
 
     def _submit(
         self, pool: Pool, todo: list[list[RunSpec]], left: list[RunSpec]
     ) -> Iterator[Event]:
         """Give units to free workers; `left`: all runs that are expected still, [] if unknown."""
         while todo and self._has_room(pool, todo[0]):
-            unit = todo.pop(0)
+            unit = self.sharing.claim(todo.pop(0))
+            if not unit:
+                continue
             last = bool(left) and {s.key for s in left} <= pool.in_flight | {s.key for s in unit}
             threads = self._threads(pool, unit, todo, last)
             resume = self.store.find_snapshot(engine.unit_key(unit))
@@ -252,14 +291,15 @@ class Session:
     def _end(self, ended: Ended, failed: dict[str, Ended]) -> None:
         if not ended.died:
             self.store.drop_snapshot(engine.unit_key(ended.unit))
-        if not ended.error:
-            return
-        recorded = set(self.store.frame()["key"])
-        for spec in ended.unit:
-            if spec.key not in recorded:
-                failed[spec.key] = ended
-                threads = self.costs.share(spec).threads
-                self.store.append(_failure(spec, ended, self.device, threads))
+        if ended.error:
+            frame = self.store.frame()
+            done = set(frame["key"][frame["status"] != "failed"])
+            for spec in ended.unit:
+                if spec.key not in done:
+                    failed[spec.key] = ended
+                    threads = self.costs.share(spec).threads
+                    self.store.append(_failure(spec, ended, self.device, threads))
+        self.sharing.release(ended.unit)
 
     def _seconds(self, specs: list[RunSpec]) -> float:
         speeds = [(self.costs.speed(spec), spec) for spec in specs]

@@ -1,4 +1,4 @@
-"""Records on disk: append one, read all as a DataFrame. The only reader and writer of results/.
+"""Records on disk: append one, read all as a DataFrame. Nobody else but claims.py writes here.
 
 Every writer has its own append-only file of JSON lines. A last line that is cut off is what a
 killed writer leaves: it is passed over. Anything else that does not read is an error, because a
@@ -15,7 +15,6 @@ import os
 import re
 import secrets
 import socket
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BATCH = 500  # lines decoded at once: the decoder then shares the strings of equal keys
-_HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
 
 
 @dataclass
@@ -58,9 +57,9 @@ class Store:
     def append(self, record: RunRecord) -> None:
         """Write one record and bring it to disk. Raises InputError on a full or read-only disk."""
         data = lines.encode(record)
-        with _disk(self._path, "written"):
+        with disk(self._path, "written"):
             if self._fd is None:
-                self._path = self.folder / f"records-{_mark()}.jsonl"
+                self._path = self.folder / f"records-{mark()}.jsonl"
                 self.folder.mkdir(parents=True, exist_ok=True)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
                 self._fd = os.open(self._path, flags, 0o644)
@@ -97,6 +96,12 @@ class Store:
             self._frame = self._build()
         return self._frame.copy(deep=False)
 
+    def from_others(self) -> int:
+        """How many lines of records others have written; only what is new is read from disk."""
+        self._read_new()
+        own = self._path.name
+        return sum(source.lines for name, source in self._sources.items() if name != own)
+
     def _build(self) -> "pd.DataFrame":
         import pandas as pd
 
@@ -112,13 +117,13 @@ class Store:
 
     def _read_new(self) -> None:
         """Take in what is new on disk; then there is no frame of it yet."""
-        names = _listing(self.folder, r"records-.*\.jsonl")
+        names = listing(self.folder, r"records-.*\.jsonl")
         for gone in self._sources.keys() - set(names):
             del self._sources[gone]
             self._frame = None
         for name in names:
             path = self.folder / name
-            with _disk(path, "read"), path.open("rb") as file:
+            with disk(path, "read"), path.open("rb") as file:
                 stat = os.fstat(file.fileno())
                 source = self._sources.get(name)
                 if source is None or source.inode != stat.st_ino or source.offset > stat.st_size:
@@ -149,7 +154,7 @@ class Store:
         """The suite that was run here last, None before the first run. Raises InputError."""
         path = self.folder / "suite.json"
         try:
-            with _disk(path, "read"):
+            with disk(path, "read"):
                 data = path.read_bytes()
         except FileNotFoundError:
             return None
@@ -174,8 +179,8 @@ class Store:
 
     def check(self) -> None:
         """Raises InputError where this suite's folder cannot be written."""
-        path = self.folder / f".{_mark()}.tmp"
-        with _disk(path, "written"):
+        path = self.folder / f".{mark()}.tmp"
+        with disk(path, "written"):
             self.folder.mkdir(parents=True, exist_ok=True)
             path.touch()
             path.unlink()
@@ -192,8 +197,8 @@ class Store:
     def replacing(self, name: str) -> Generator[Path]:
         """A temporary path that takes the place of `name` when the block ends well."""
         final = self.folder / name
-        temporary = final.with_name(f".{final.name}.{_mark()}.tmp")
-        with _disk(final, "written"):
+        temporary = final.with_name(f".{final.name}.{mark()}.tmp")
+        with disk(final, "written"):
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
                 yield temporary
@@ -214,8 +219,15 @@ class Store:
 
     def drop_snapshot(self, key: str) -> None:
         path = self.folder / f"snapshots/{key}.pt"
-        with _disk(path, "written"):
+        with disk(path, "written"):
             path.unlink(missing_ok=True)
+
+    def drop_torn_snapshots(self) -> None:
+        """Clear away what killed processes left half-written. Nobody may be at work here."""
+        for name in listing(self.folder / "snapshots", r".*\.tmp"):
+            path = self.folder / "snapshots" / name
+            with disk(path, "written"):
+                path.unlink(missing_ok=True)
 
     def study_url(self) -> Path:
         """Where the Optuna journal of this suite lies."""
@@ -224,71 +236,37 @@ class Store:
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Generator[None]:
         """One process at a time at this file; the kernel frees the lock of a killed one."""
-        with _disk(self.folder / name, "written"):
+        with disk(self.folder / name, "written"):
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / f".{name}.lock").open("a") as file:
-                _lock(file)
+                lock(file)
                 yield
-
-    @contextlib.contextmanager
-    def announce(self) -> Generator[None]:
-        """Be seen by `others` of other processes; clears up what killed ones left."""
-        path = self.folder / f"running-{_HOST}-{os.getpid()}.json"
-        if not self.others():  # then nobody is writing a snapshot, and these are a killed run's
-            for name in _listing(self.folder / "snapshots", r".*\.tmp"):
-                (self.folder / "snapshots" / name).unlink(missing_ok=True)
-        with self.replacing(path.name) as temporary:
-            # Locked before it has its name: an unlocked one would pass for a dead process's.
-            file = temporary.open("w")
-            _lock(file)
-        with file:
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-
-    def others(self) -> list[str]:
-        """Other live processes on this suite, as `pid 1234 since 10:31`."""
-        found = []
-        for name in _listing(self.folder, r"running-.*\.json"):
-            path = self.folder / name
-            host, pid = name.removeprefix("running-").removesuffix(".json").rsplit("-", 1)
-            if (host, pid) == (_HOST, str(os.getpid())):
-                continue
-            if _is_locked(path):
-                where = f"pid {pid}" if host == _HOST else f"pid {pid} on {host}"
-                with contextlib.suppress(OSError):  # it may end at this moment
-                    since = time.localtime(path.stat().st_mtime)
-                    found.append(f"{where} since {time.strftime('%H:%M', since)}")
-            elif host == _HOST:
-                with contextlib.suppress(OSError):  # a read-only folder may still be looked at
-                    path.unlink(missing_ok=True)
-        return sorted(found)
 
 
 def stored_suites(root: Path) -> list[str]:
     """Names of the suites with records or a manifest under `root`, newest first."""
     times: dict[str, float] = {}
-    for folder in (root / name for name in _listing(root, r"[^.].*") if (root / name).is_dir()):
-        for path in (folder / n for n in _listing(folder, r"records-.*\.jsonl|suite\.json")):
-            with _disk(path, "read"):
+    for folder in (root / name for name in listing(root, r"[^.].*") if (root / name).is_dir()):
+        for path in (folder / n for n in listing(folder, r"records-.*\.jsonl|suite\.json")):
+            with disk(path, "read"):
                 times[folder.name] = max(path.stat().st_mtime, times.get(folder.name, 0.0))
     return sorted(times, key=lambda suite: (-times[suite], suite))
 
 
-def _mark() -> str:
-    return f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+def mark() -> str:
+    """Part of a file's name that no other file has: host, pid, and a number by chance."""
+    return f"{HOST}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def _listing(folder: Path, pattern: str) -> list[str]:
+def listing(folder: Path, pattern: str) -> list[str]:
     """Names in a folder that match; none where there is no folder. Raises InputError."""
-    with _disk(folder, "read"), contextlib.suppress(FileNotFoundError):
+    with disk(folder, "read"), contextlib.suppress(FileNotFoundError):
         return sorted(name for name in os.listdir(folder) if re.fullmatch(pattern, name))
     return []
 
 
 @contextlib.contextmanager
-def _disk(path: Path, what: str) -> Generator[None]:
+def disk(path: Path, what: str) -> Generator[None]:
     """What the disk refuses in this block becomes InputError."""
     try:
         yield
@@ -306,16 +284,6 @@ def _disk(path: Path, what: str) -> Generator[None]:
         raise InputError(message, hint) from None
 
 
-def _lock(file: IO[str]) -> None:
+def lock(file: IO[str]) -> None:
     with contextlib.suppress(OSError):  # some network file systems have no locks
         fcntl.flock(file, fcntl.LOCK_EX)
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a live process holds this file's lock; so it seems too where no one may ask."""
-    try:
-        with path.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return not isinstance(error, FileNotFoundError)
-    return False

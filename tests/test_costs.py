@@ -148,7 +148,8 @@ def test_the_last_unit_takes_the_cores_of_one_that_ends(
     monkeypatch.setattr(pool, "_reached", {busy: reached})
     monkeypatch.setattr(pool, "submit", given.append)
     left = [first, second, later][: 2 + more]
-    assert [type(e) for e in waiting._submit(pool, [[second]], left)] == [Started]
+    with waiting.sharing.begin():
+        assert [type(e) for e in waiting._submit(pool, [[second]], left)] == [Started]
     assert [job.threads for job in given] == [threads]
 
 
@@ -219,14 +220,15 @@ def test_units_train_at_once_as_long_as_their_shares_are_at_most_the_device(
     jobs = taken(pool, monkeypatch)
     units = [[replace(spec, seed=i)] for i, spec in enumerate([narrow, narrow, wide, wide, narrow])]
     todo = list(units)
-    assert len(list(waiting._submit(pool, todo, []))) == 3
-    assert [(j.unit[0].width, j.threads) for j in jobs] == [(8, 1), (8, 1), (16, 2)]
-    assert todo == units[3:]
-    first = next(iter(pool._busy))
-    del pool._busy[first]
-    assert list(waiting._submit(pool, todo, [])) == [], "a quarter is free, a half is needed"
-    pool._busy.clear()
-    assert len(list(waiting._submit(pool, todo, []))) == 2
+    with waiting.sharing.begin():
+        assert len(list(waiting._submit(pool, todo, []))) == 3
+        assert [(j.unit[0].width, j.threads) for j in jobs] == [(8, 1), (8, 1), (16, 2)]
+        assert todo == units[3:]
+        first = next(iter(pool._busy))
+        del pool._busy[first]
+        assert list(waiting._submit(pool, todo, [])) == [], "a quarter is free, a half is needed"
+        pool._busy.clear()
+        assert len(list(waiting._submit(pool, todo, []))) == 2
     assert [j.threads for j in jobs[3:]] == [2, 2], "the last has the cores that nobody waits for"
 
 
@@ -244,7 +246,8 @@ def test_no_two_units_use_the_same_core(tmp_path: Path, monkeypatch: pytest.Monk
         pool._busy.clear()
         pool._reached.clear()
         todo = [[replace(narrow.at("width", w), seed=i)] for i, w in enumerate(widths)]
-        list(waiting._submit(pool, todo, []))
+        with waiting.sharing.begin():
+            list(waiting._submit(pool, todo, []))
         return [job.threads for job, _ in pool.reached]
 
     assert threads(16, 8, 8, 8) == [4, 1, 1, 2]

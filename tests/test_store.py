@@ -5,7 +5,6 @@ import json
 import math
 import multiprocessing
 import os
-import re
 import signal
 import time
 from pathlib import Path
@@ -39,7 +38,6 @@ def test_an_empty_store_gives_an_empty_frame_and_creates_nothing(tmp_path: Path)
     assert set(frame.columns) == set(COLUMNS)
     assert dict(frame.dtypes) == dict(full.frame().dtypes)
     assert store.read_manifest() is None
-    assert store.others() == []
     assert store.find_snapshot("k") is None
     assert stored_suites(tmp_path / "results") == []
     assert not (tmp_path / "results").exists()
@@ -161,7 +159,6 @@ def test_a_read_only_folder_can_be_read_but_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Store(tmp_path, "x").append(record())
-    (tmp_path / "x" / "running-elsewhere-1.json").touch()
 
     def refuse(*arguments: object, **keywords: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
@@ -177,7 +174,6 @@ def test_a_read_only_folder_can_be_read_but_not_written(
         assert "--results" in error.hint
     monkeypatch.setattr(os, "open", real)
     assert len(store.frame()) == 1
-    assert store.others() == []
     assert stored_suites(tmp_path) == ["x"]
 
 
@@ -251,30 +247,24 @@ def test_a_write_that_breaks_off_leaves_the_file_before(tmp_path: Path) -> None:
     assert store.find_snapshot("k") is None
 
 
-def _run(root: Path, ready: object) -> None:
-    with Store(root, "x").announce():
-        ready.set()  # type: ignore[attr-defined]
-        time.sleep(60)
+def test_records_of_other_stores_are_counted_as_they_come(tmp_path: Path) -> None:
+    one, two = Store(tmp_path, "x"), Store(tmp_path, "x")
+    assert one.from_others() == 0
+    one.append(record(0))
+    assert (one.from_others(), two.from_others()) == (0, 1)
+    two.append(record(1))
+    two.append(record(1))
+    assert (one.from_others(), two.from_others()) == (2, 1)
+    assert len(one.frame()) == 2
 
 
-def test_a_live_process_is_named_and_a_dead_one_is_forgotten(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    worker = context.Process(target=_run, args=(tmp_path, ready))
-    worker.start()
-    assert ready.wait(30)
+def test_only_torn_snapshots_are_cleared_away(tmp_path: Path) -> None:
     store = Store(tmp_path, "x")
-    assert len(store.others()) == 1
-    assert re.fullmatch(rf"pid {worker.pid} since \d\d:\d\d", store.others()[0])
-    assert worker.pid is not None
-    os.kill(worker.pid, signal.SIGKILL)
-    worker.join()
-    (tmp_path / "x" / "snapshots").mkdir()
+    store.drop_torn_snapshots()
+    store.save_snapshot("k", lambda path: path.write_text("one"))  # type: ignore[arg-type,return-value]
     (tmp_path / "x" / "snapshots" / ".k.pt.host-1-abc.tmp").touch()
-    assert store.others() == []
-    with store.announce():
-        assert store.others() == []
-    assert sorted(path.name for path in (tmp_path / "x").rglob("*")) == ["snapshots"]
+    store.drop_torn_snapshots()
+    assert [path.name for path in (tmp_path / "x" / "snapshots").iterdir()] == ["k.pt"]
 
 
 def test_stored_suites_are_listed_newest_first(tmp_path: Path) -> None:

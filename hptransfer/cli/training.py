@@ -55,9 +55,10 @@ def _do(session: "Session", yes: bool, quiet: bool, dry_run: bool) -> bool:
     from hptransfer import display
     from hptransfer.execute import Finished
 
-    for other in session.store.others():
-        note = f"note: {other} also runs {session.suite.name}; its records are shared"
-        err.print(display.shown(note))
+    others = session.sharing.claims.others()
+    if others:
+        line = display.others_line(session.suite, others)
+        err.print(display.shown(line), soft_wrap=True)
     expected = session.expected(start=not dry_run)
     known = session.known()
     total = sum(cell.seconds for cell in expected)
@@ -69,7 +70,7 @@ def _do(session: "Session", yes: bool, quiet: bool, dry_run: bool) -> bool:
     confirm(total, yes)
     failed = []
     try:
-        with display.Live(err, session, quiet) as live:
+        with display.Live(err, session, quiet, len(others)) as live:
             for event in session.run():
                 live.show(event)
                 if isinstance(event, Finished):
