@@ -1,3 +1,17 @@
 """hptransfer: does the learning rate tuned on a small model still hold on a wide one?"""
 
+import sys
+
 __version__ = "0.1.0"
+
+
+class _Renamed:
+    """Says where a module went, once no other finder knows it."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == "hptransfer.torch":
+            raise ModuleNotFoundError("hptransfer.torch is hptransfer.optim now", name=name)
+
+
+sys.meta_path.append(_Renamed)

@@ -6,15 +6,16 @@ from typing import Any
 
 import pandas as pd
 
-from hptransfer import engine, registry
-from hptransfer.build import describe_params
-from hptransfer.lanes import vectorises
-from hptransfer.metrics import optimum, select
+from hptransfer import registry
+from hptransfer.analysis.metrics import optimum, select
+from hptransfer.errors import InputError
 from hptransfer.optimizers.rules import made
-from hptransfer.registry import InputError
+from hptransfer.records.store import Store
 from hptransfer.spec import RunSpec
-from hptransfer.store import Store
-from hptransfer.suite import Suite
+from hptransfer.suite.claim import Suite
+from hptransfer.train import engine
+from hptransfer.train.build import describe_params
+from hptransfer.train.lanes import vectorises
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def to_python(each: Setting) -> str:
 import torch
 import torch.nn.functional as F
 
-import hptransfer.torch
+import hptransfer.optim
 {_import(module, name)}
 
 STEPS = {spec.steps}
@@ -167,11 +168,11 @@ HP = {spec.hp!r}
 
 model = {name}({spec.width}{given})
 base = {name}({base}{given})
-hptransfer.torch.init_(model, {each.address!r}, base=base, **HP)
-optimizer = hptransfer.torch.optimizer(
+hptransfer.optim.init_(model, {each.address!r}, base=base, **HP)
+optimizer = hptransfer.optim.optimizer(
     model, {each.address!r}, lr=2.0**{spec.log2_lr!r}, base=base, **HP
 )
-schedule = hptransfer.torch.scheduler(
+schedule = hptransfer.optim.scheduler(
     optimizer, steps=STEPS, schedule={spec.schedule!r}, warmup={spec.warmup!r}
 )
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from hptransfer.errors import InputError, broken, quoted, suggest
-from hptransfer.errors import located as located  # all of errors is imported from here
 from hptransfer.modules import source_of
 
 BUILTINS: dict[str, dict[str, str]] = {

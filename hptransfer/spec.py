@@ -123,15 +123,25 @@ class RunSpec:
     def from_json(cls, data: dict[str, Any]) -> Self:
         return cls(**data)
 
+    def identity(self, *without: str) -> str:
+        """Identity of this run in everything but these fields: 20 hex digits.
+
+        `real_hp` leaves out the hyperparameters that are real numbers.
+        """
+        kept = {k: v for k, v in self.to_json().items() if k not in without}
+        if "real_hp" in without:
+            kept["hp"] = {k: v for k, v in self.hp.items() if not isinstance(v, float)}
+        return digest(canonical(kept))
+
     @functools.cached_property
     def key(self) -> str:
         """Identity of the run: 20 hex digits."""
-        return digest(canonical(self.to_json()))
+        return self.identity()
 
     @functools.cached_property
     def cell(self) -> str:
         """Identity of the loss curve over lr that this run is a point of."""
-        return cell_of(self.to_json())
+        return self.identity("log2_lr", "seed")
 
     @property
     def lr(self) -> float:

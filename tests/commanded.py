@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from hptransfer import cli
-from hptransfer.store import Store
+from hptransfer.records.store import Store
 
 COMMAND = [sys.executable, "-m", "hptransfer"]
 

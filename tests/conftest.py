@@ -21,7 +21,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 # out: their floats arrive as 0-d tensors under vmap, which `float` does not admit.
 CHECKED = [
     name
-    for name in ("hptransfer.norms", "hptransfer.polar")
+    for name in ("hptransfer.geometry.norms", "hptransfer.geometry.polar")
     if importlib.util.find_spec(name) is not None
 ]
 install_import_hook(CHECKED, "beartype.beartype")
@@ -82,9 +82,9 @@ def suite(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search does not go on from that of another test."""
-    from hptransfer import tune
+    from hptransfer.search import studies
 
-    monkeypatch.setattr(tune, "_replays", {})
+    monkeypatch.setattr(studies, "_replays", {})
 
 
 @pytest.fixture

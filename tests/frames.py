@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hptransfer.ranges import LR_OCTAVES
 from hptransfer.spec import RunSpec
-from hptransfer.suite import FRESH_SEED, Suite, fresh_seeds
-from hptransfer.suitefile import parse_suite
+from hptransfer.suite.claim import FRESH_SEED, Suite, fresh_seeds
+from hptransfer.suite.file import parse_suite
+from hptransfer.suite.ranges import LR_OCTAVES
 
 LOSS_INIT = 5.5
 Center = Callable[[int], float]
@@ -162,7 +162,7 @@ def study(
     **how: Any,
 ) -> pd.DataFrame:
     """Search at every width, then fresh seeds at each target at the carried and the own lr."""
-    from hptransfer.metrics import optimum
+    from hptransfer.analysis.metrics import optimum
     from hptransfer.spec import round_lr
 
     records: list[dict[str, Any]] = []

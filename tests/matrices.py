@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hptransfer.polar import PolarForm
+from hptransfer.geometry.polar import PolarForm
 
 few = settings(max_examples=12)
 seeds = st.integers(0, 2**31)

@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hptransfer import bracket
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
+from hptransfer.search import bracket
+from hptransfer.search.studies import propose
 from hptransfer.spec import RunSpec, canonical
-from hptransfer.suite import Suite
-from hptransfer.suitefile import parse_suite
-from hptransfer.tune import propose
+from hptransfer.suite.claim import Suite
+from hptransfer.suite.file import parse_suite
 
 PLUGIN = "def mine(param, *, beta=0.9, weight_decay=0.1):\n    '''An optimizer.'''\n"
 Pair = tuple[bracket.Point, int]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hptransfer.execute import Options, Session
-from hptransfer.suite import Suite
-from hptransfer.suitefile import parse_suite
+from hptransfer.run.session import Options, Session
+from hptransfer.suite.claim import Suite
+from hptransfer.suite.file import parse_suite
 
 
 def session(suite: Suite, folder: Path, **options: object) -> Session:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
+from hptransfer.records.store import Store
 from hptransfer.spec import RunRecord, RunSpec
-from hptransfer.store import Store
-from hptransfer.suite import Suite
-from hptransfer.suitefile import parse_suite
+from hptransfer.suite.claim import Suite
+from hptransfer.suite.file import parse_suite
 
 
 def record(seed: int = 0, **changes: object) -> RunRecord:

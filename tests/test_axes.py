@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from hptransfer import cli
-from hptransfer.store import Store
+from hptransfer.records.store import Store
 
 SUITE = """
 claim = "a claim"
@@ -103,8 +103,8 @@ def test_every_axis_goes_from_a_suite_to_verdicts_and_a_report(
 
 
 def test_a_deeper_run_has_more_blocks_and_thinner_branches(tmp_path: Path) -> None:
-    from hptransfer.build import build
-    from hptransfer.suitefile import load_suite
+    from hptransfer.suite.file import load_suite
+    from hptransfer.train.build import build
     from units import tokens
 
     suite = load_suite(str(write(tmp_path, DEPTH))).resolve("")

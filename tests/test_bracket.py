@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hptransfer import bracket as module
-from hptransfer import paired
-from hptransfer.bracket import bracket
-from hptransfer.suite import Suite
-from hptransfer.suitefile import parse_suite
+from hptransfer.analysis import paired
+from hptransfer.search import bracket as module
+from hptransfer.search.bracket import bracket
+from hptransfer.suite.claim import Suite
+from hptransfer.suite.file import parse_suite
 
 START, LIMITS = (-9.0, -4.0), (-13.0, 0.0)
 INIT = 20.0

@@ -85,6 +85,6 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(
 ) -> None:
     (tmp_path / "afile").write_text("")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hptransfer.coords.measure", None)
+    monkeypatch.setattr("hptransfer.train.coords.measure", None)
     assert call(["coords", *FEW, "--results", "afile"], monkeypatch) == 2
     assert "afile: is a file, needs a folder" in capsys.readouterr().err

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from hptransfer import claims
-from hptransfer.claims import BEAT, LEASE, Claims
+from hptransfer.records import claims
+from hptransfer.records.claims import BEAT, LEASE, Claims
 from stored import failure
 
 KEYS = [f"{i:020x}" for i in range(100)]

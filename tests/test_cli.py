@@ -14,9 +14,9 @@ import pytest
 
 from commanded import COMMAND, frame, hptransfer
 from commands import interruptible
-from hptransfer import engine
 from hptransfer.cli.options import load, only
-from hptransfer.store import Store
+from hptransfer.records.store import Store
+from hptransfer.train import engine
 
 WILD = '''
 from dataclasses import dataclass

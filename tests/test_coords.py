@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from hptransfer import coords, slopes
-from hptransfer.coords import probe
+from hptransfer.analysis import slopes
 from hptransfer.datasets import HELDOUT_SEED, offsets
-from hptransfer.lanes import Lanes
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
+from hptransfer.train import coords
+from hptransfer.train.coords import probe
+from hptransfer.train.lanes import Lanes
 from units import CPU, OPTIMIZERS, data_for, digits, lanes, spec, stepped, weights
 
 WIDTHS = (16, 32, 64, 128, 256)

@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import pytest
 
-from hptransfer import costs
-from hptransfer.estimate import Fit, Share, Speed
-from hptransfer.execute import Finished, Session, Started
-from hptransfer.registry import InputError
-from hptransfer.workers import Job, Pool, Probe
+from hptransfer.cost.estimate import Fit, Share, Speed
+from hptransfer.errors import InputError
+from hptransfer.run import costs
+from hptransfer.run.session import Finished, Session, Started
+from hptransfer.run.workers import Job, Pool, Probe
 from sessions import cores, session, tiny
 
 
@@ -58,7 +58,7 @@ def test_the_processes_that_were_found_are_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("hptransfer.estimate.LONG_STEP", 0.0)
+    monkeypatch.setattr("hptransfer.cost.estimate.LONG_STEP", 0.0)
     cores(monkeypatch, 2)
     seconds = {2: 4.0, 1: 1.0}
 

@@ -8,8 +8,8 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import OperationalError
 
 from commanded import hptransfer
-from hptransfer import database
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
+from hptransfer.search import database
 
 
 def refusal(url: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hptransfer import datasets, registry
 from hptransfer.datasets import HELDOUT_SEED, fingerprint, images, offsets, offsets_block, text
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
 
 
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> Path:

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
-from hptransfer import display
+from hptransfer.cli import display
 from hptransfer.testing import Check
 
 NAME = "[/red] [bold]b[/bold] :smile: \x1b[2J"

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from hptransfer import engine, estimate
-from hptransfer.engine import Progress, Snapshot
-from hptransfer.lanes import GROUP_ELEMENTS, Lanes
-from hptransfer.registry import InputError
+from hptransfer.cost import estimate
+from hptransfer.errors import InputError
 from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.train import engine
+from hptransfer.train.engine import Progress, Snapshot
+from hptransfer.train.lanes import GROUP_ELEMENTS, Lanes
 from units import (
     CONTEXT,
     CPU,

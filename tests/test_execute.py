@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from hptransfer import engine
-from hptransfer.execute import Finished, Started, Status
+from hptransfer.run.session import Finished, Started, Status
+from hptransfer.run.workers import Ended, Job
 from hptransfer.spec import RunRecord
-from hptransfer.suite import Suite
-from hptransfer.suitefile import load_suite, suite_names
-from hptransfer.workers import Ended, Job
+from hptransfer.suite.claim import Suite
+from hptransfer.suite.file import load_suite, suite_names
+from hptransfer.train import engine
 from sessions import session, tiny
 
 SMALLEST = {"steps": 2, "eval_batches": 1, "trials": 2, "fresh_seeds": 1, "verify": False}

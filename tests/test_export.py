@@ -10,8 +10,8 @@ import torch
 
 from commands import call
 from hptransfer import registry
-from hptransfer.display import bibtex
-from hptransfer.suitefile import load_suite, suite_names
+from hptransfer.cli.display import bibtex
+from hptransfer.suite.file import load_suite, suite_names
 
 SUITE = """
 claim = "it holds"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from commanded import hptransfer
-from hptransfer import costs
-from hptransfer.execute import Options, Session
-from hptransfer.suitefile import load_suite
+from hptransfer.run import costs
+from hptransfer.run.session import Options, Session
+from hptransfer.suite.file import load_suite
 
 FAULTY = """
 from types import SimpleNamespace

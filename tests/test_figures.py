@@ -8,7 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from frames import CENTERS, LOSS_INIT, make_suite, study, to_frame
-from hptransfer import figures, metrics
+from hptransfer.analysis import metrics
+from hptransfer.report import figures
 
 SVG = "{http://www.w3.org/2000/svg}"
 SUITE = make_suite(targets=[64, 128])

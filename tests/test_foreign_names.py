@@ -11,9 +11,9 @@ import pytest
 from commanded import hptransfer
 from frames import make_suite, study
 from hptransfer.export import Setting, to_python
+from hptransfer.records.store import Store
 from hptransfer.report.write import write_report
 from hptransfer.spec import RunRecord, RunSpec
-from hptransfer.store import Store
 from test_report import Outline
 
 NAME = 'a" onload="alert(1)"><script> [red]\x1b[2J'

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from hptransfer import costs, estimate
-from hptransfer.execute import Options, Session
-from hptransfer.known import Known
+from hptransfer.cost import estimate
+from hptransfer.cost.remembered import Known
+from hptransfer.run import costs
+from hptransfer.run.session import Options, Session
 from hptransfer.spec import RunSpec
-from hptransfer.suite import Suite
-from hptransfer.suitefile import load_suite
+from hptransfer.suite.claim import Suite
+from hptransfer.suite.file import load_suite
 
 
 @pytest.fixture

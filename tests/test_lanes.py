@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hptransfer import lanes as module
 from hptransfer.datasets import Tokens
-from hptransfer.lanes import GROUP_ELEMENTS, GROUP_LEAST, Lanes, describe_params
-from hptransfer.registry import InputError
-from hptransfer.schedule import lr_factor
+from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
+from hptransfer.train import lanes as module
+from hptransfer.train.lanes import GROUP_ELEMENTS, GROUP_LEAST, Lanes, describe_params
+from hptransfer.train.schedule import lr_factor
 from units import (
     CONTEXT,
     MODELS,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hptransfer.records.store import Store
 from hptransfer.spec import SCHEMA
-from hptransfer.store import Store
 from stored import failure, files, record
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from hptransfer.norms import MeanNorm, colnorm, moga_col, moga_row, rownorm, sign
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
+from hptransfer.geometry.norms import MeanNorm, colnorm, moga_col, moga_row, rownorm, sign
 
 
 def matrix(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

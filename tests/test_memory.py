@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hptransfer import costs
-from hptransfer.estimate import Estimate, Fit, estimate, fit
-from hptransfer.execute import Options, Session
-from hptransfer.suitefile import load_suite
+from hptransfer.cost.estimate import Estimate, Fit, estimate, fit
+from hptransfer.run import costs
+from hptransfer.run.session import Options, Session
+from hptransfer.suite.file import load_suite
 from units import CONTEXT, data_for, lanes, spec, stepped, weights
 
 COST = Estimate(0, 0.0, 0.0, fixed=1000, activations=800, recomputed=80)
@@ -130,7 +130,7 @@ def test_a_session_accumulates_where_the_memory_is_short_and_records_it(
 
 FREED = """
 import ctypes, sys
-from hptransfer import engine
+from hptransfer.train import engine
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
 libc.free.argtypes = [ctypes.c_void_p]

@@ -8,8 +8,8 @@ import pytest
 from scipy.special import stdtrit
 
 from frames import CENTERS, LOSS_INIT, half_octaves, make_suite, record, search, study, to_frame
-from hptransfer import metrics, verdicts
-from hptransfer.suite import FRESH_SEED, Thresholds, fresh_seeds
+from hptransfer.analysis import metrics, verdicts
+from hptransfer.suite.claim import FRESH_SEED, Thresholds, fresh_seeds
 
 MUON = {"muon": lambda n: -5.2}
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from hptransfer import registry
-from hptransfer.build import build
+from hptransfer.errors import InputError
 from hptransfer.models.cnn import activated, cnn
 from hptransfer.models.gpt import GPT, gpt, rms_norm
 from hptransfer.models.mlp import mlp
 from hptransfer.models.vit import cut, positions, vit
-from hptransfer.registry import InputError
-from hptransfer.schedule import lr_factor
+from hptransfer.train.build import build
+from hptransfer.train.schedule import lr_factor
 from units import MODELS, OPTIMIZERS, data_for, lanes, records, spec, stepped, tokens, weights
 from units import random as noise
 

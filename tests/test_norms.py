@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import vmap
 
-from hptransfer.norms import (
+from hptransfer.geometry.norms import (
     Euclidean,
     MeanNorm,
     Norm,

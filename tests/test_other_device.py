@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import hptransfer.torch
-from hptransfer.lanes import GROUP_ELEMENTS, Lanes
+import hptransfer.optim
 from hptransfer.models.gpt import gpt
 from hptransfer.spec import RunSpec
+from hptransfer.train.lanes import GROUP_ELEMENTS, Lanes
 from units import KEEPS_GRADIENT, MODELS, OPTIMIZERS, data_for, spec
 
 META = torch.device("meta")
@@ -66,9 +66,9 @@ def test_nor_do_the_steps_of_wide_matrices(optimizer: str, polar: str, n: int) -
 def test_nor_does_a_step_in_a_loop_of_ones_own(name: str) -> None:
     with META:
         model, base = (gpt(width, n_layer=1, head_size=8, context=8) for width in (16, 8))
-    hptransfer.torch.init_(model, name, base=base)
-    optimizer = hptransfer.torch.optimizer(model, name, lr=2**-6, base=base)
-    schedule = hptransfer.torch.scheduler(optimizer, steps=3)
+    hptransfer.optim.init_(model, name, base=base)
+    optimizer = hptransfer.optim.optimizer(model, name, lr=2**-6, base=base)
+    schedule = hptransfer.optim.scheduler(optimizer, steps=3)
     x = torch.zeros(2, 8, dtype=torch.long, device=META)
     for _ in range(2):
         if name not in KEEPS_GRADIENT:

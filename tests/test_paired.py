@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from hptransfer.paired import means
+from hptransfer.analysis.paired import means
 
 SEED = np.array([-0.3, 0.1, 0.2])
 CURVE = np.array([1.0, 0.4, 0.2, 0.5])

@@ -9,7 +9,7 @@ from pytorch_optimizer.optimizer.scion import Col, LMONorm
 from torch import Tensor
 
 from hptransfer import registry
-from hptransfer.norms import polar
+from hptransfer.geometry.norms import polar
 from hptransfer.optimizers.rules import Rule
 from hptransfer.optimizers.scion import scion_unconstrained
 from hptransfer.spec import Param

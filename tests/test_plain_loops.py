@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hptransfer.datasets import offsets
-from hptransfer.lanes import build
-from hptransfer.schedule import lr_factor
 from hptransfer.spec import Param, RunSpec
+from hptransfer.train.lanes import build
+from hptransfer.train.schedule import lr_factor
 from units import CONTEXT, data_for, digits, lanes, spec, stepped, tokens, weights
 
 

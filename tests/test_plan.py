@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 
-from hptransfer.plan import forecast, pack, plan, unit_kind
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
+from hptransfer.search.plan import forecast, pack, plan, unit_kind
 from hptransfer.spec import RunSpec
-from hptransfer.suite import Suite
-from hptransfer.suitefile import parse_suite
+from hptransfer.suite.claim import Suite
+from hptransfer.suite.file import parse_suite
 
 BEST = {32: -5.0, 64: -5.25}  # octaves, by width
 

@@ -10,9 +10,9 @@ import torch
 
 from commands import call
 from hptransfer import registry
-from hptransfer.execute import Options, Session
-from hptransfer.registry import InputError
-from hptransfer.suitefile import load_suite
+from hptransfer.errors import InputError
+from hptransfer.run.session import Options, Session
+from hptransfer.suite.file import load_suite
 from hptransfer.testing import validate
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from hptransfer.polar import PolarDtype, PolarForm, PolarMethod, polar
+from hptransfer.geometry.polar import PolarDtype, PolarForm, PolarMethod, polar
 from matrices import (
     SPECTRA,
     every_accurate_pair,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import vmap
 
-from hptransfer.polar import PolarDtype, PolarForm, PolarMethod, polar
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
+from hptransfer.geometry.polar import PolarDtype, PolarForm, PolarMethod, polar
 from matrices import (
     FORMS,
     every_dtype,

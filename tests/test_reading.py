@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from commanded import hptransfer
-from hptransfer.store import Store
-from hptransfer.suitefile import load_suite
+from hptransfer.records.store import Store
+from hptransfer.suite.file import load_suite
 
 PARTS = '''
 def optimizer(p, *, beta: float = 0.9):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hptransfer.build import params
+from hptransfer.errors import InputError
 from hptransfer.optimizers.rules import as_matrix, from_matrix, matrix_shape
-from hptransfer.registry import InputError
 from hptransfer.spec import Param
+from hptransfer.train.build import params
 
 
 class Net(nn.Module):

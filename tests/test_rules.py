@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hptransfer import registry
+from hptransfer.errors import InputError
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.adamw import Adam, adamw, adamw_emb, adamw_mup
 from hptransfer.optimizers.muon import muon
@@ -17,7 +18,6 @@ from hptransfer.optimizers.rules import Rule, State, Step, as_matrix, from_matri
 from hptransfer.optimizers.scion import LMO, scion, scion_unconstrained
 from hptransfer.optimizers.sgd import sgd
 from hptransfer.optimizers.transported import transported_scion
-from hptransfer.registry import InputError
 from hptransfer.spec import Param
 from units import EMBEDDING, HIDDEN, OPTIMIZERS, OUTPUT, PARAMS, VECTOR, M, at, moved, random
 

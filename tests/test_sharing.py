@@ -18,13 +18,13 @@ import pytest
 from rich.console import Console
 
 from commanded import COMMAND
-from hptransfer.display import Live
-from hptransfer.execute import Event, Finished, Started, Status
-from hptransfer.sharing import Sharing
+from hptransfer.cli.display import Live
+from hptransfer.records.store import Store
+from hptransfer.run.session import Event, Finished, Started, Status
+from hptransfer.run.sharing import Sharing
+from hptransfer.run.workers import Ended
 from hptransfer.spec import RunRecord
-from hptransfer.store import Store
-from hptransfer.suite import Suite
-from hptransfer.workers import Ended
+from hptransfer.suite.claim import Suite
 from sessions import session, tiny
 from stored import record
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hptransfer import figures, slopes
-from hptransfer.registry import InputError
+from hptransfer.analysis import slopes
+from hptransfer.errors import InputError
+from hptransfer.report import figures, slopes_figure
 
 WIDTHS = (64, 128, 256, 512, 1024)
 
@@ -180,7 +181,7 @@ def test_the_number_of_a_block_is_left_out_of_a_kind(layer, wanted):
 
 def drawn(made, **options):
     table = slopes.fit(made)
-    return slopes.figure(made, table, slopes.judge(table, **options))
+    return slopes_figure.figure(made, table, slopes.judge(table, **options))
 
 
 def test_the_figure_has_a_panel_an_optimizer_and_a_line_a_layer_with_its_slope():

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hptransfer.lines import COLUMNS
+from hptransfer.records.lines import COLUMNS
+from hptransfer.records.store import Store, stored_suites
 from hptransfer.spec import SCHEMA, RunSpec
-from hptransfer.store import Store, stored_suites
 from stored import failure, files, record, suite
 
 

@@ -11,9 +11,9 @@ import pytest
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from hptransfer.store import Store
-from hptransfer.suite import Suite
-from hptransfer.tune import sync
+from hptransfer.records.store import Store
+from hptransfer.search.studies import sync
+from hptransfer.suite.claim import Suite
 from searched import failure, make, rows, run
 
 pytestmark = pytest.mark.usefixtures("no_replays")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
-from hptransfer.suite import Suite
-from hptransfer.suitefile import load_suite
+from hptransfer.suite.claim import Suite
+from hptransfer.suite.file import load_suite
 
 SUITE = """
 claim = "a claim"

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import hptransfer.torch
-from hptransfer.build import build, context_of
+import hptransfer.optim
 from hptransfer.datasets import Tokens, offsets
+from hptransfer.errors import InputError
 from hptransfer.optimizers.rules import generator_for
-from hptransfer.registry import InputError
-from hptransfer.schedule import lr_factor
 from hptransfer.spec import RunSpec
+from hptransfer.train.build import build, context_of
+from hptransfer.train.schedule import lr_factor
 from units import MODELS, OPTIMIZERS, data_for, lanes, spec, weights
 
 STEPS = 6
@@ -38,9 +38,9 @@ def own_loop(run: RunSpec, **hp: Any) -> tuple[nn.Module, Any, Any]:
     with torch.device("meta"):
         base = build(run, data, run.base["width"])
     name = run.optimizer["name"]
-    hptransfer.torch.init_(model, name, base=base, seed=run.seed, **hp)
-    optimizer = hptransfer.torch.optimizer(model, name, lr=run.lr, base=base, **hp)
-    schedule = hptransfer.torch.scheduler(
+    hptransfer.optim.init_(model, name, base=base, seed=run.seed, **hp)
+    optimizer = hptransfer.optim.optimizer(model, name, lr=run.lr, base=base, **hp)
+    schedule = hptransfer.optim.scheduler(
         optimizer, steps=run.steps, schedule=run.schedule, warmup=run.warmup
     )
     return model, optimizer, schedule
@@ -171,7 +171,7 @@ def test_a_compiled_model_trains_the_same() -> None:
 def test_a_parameter_without_a_gradient_stays() -> None:
     model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
     roles = {"0.weight": "hidden", "1.weight": "hidden"}
-    optimizer = hptransfer.torch.optimizer(model, "scion_unconstrained", lr=0.1, roles=roles)
+    optimizer = hptransfer.optim.optimizer(model, "scion_unconstrained", lr=0.1, roles=roles)
     before = values(model)
     model[0](torch.ones(1, 8)).sum().backward()
     optimizer.step()
@@ -184,7 +184,7 @@ def test_parameters_with_gradients_now_and_then_keep_their_momentum() -> None:
     shapes = [nn.Parameter(torch.zeros(8, 8)) for _ in range(2)]
     both = nn.ParameterList(shapes)
     roles = {"0": "hidden", "1": "hidden"}
-    optimizer = hptransfer.torch.optimizer(both, "scion_unconstrained", lr=0.1, roles=roles)
+    optimizer = hptransfer.optim.optimizer(both, "scion_unconstrained", lr=0.1, roles=roles)
     momentum = [torch.zeros(8, 8) for _ in range(2)]
     for t, seen in enumerate([(0, 1), (1,), (0, 1), (0,), (0, 1)]):
         for i, p in enumerate(both):
@@ -210,6 +210,6 @@ def test_wrong_input_says_what_and_how(case: str) -> None:
     arguments, message, hint = WRONG[case]
     model = nn.Sequential(nn.Linear(8, 8, bias=False))
     with pytest.raises(InputError) as caught:
-        hptransfer.torch.optimizer(model, lr=0.1, **arguments)
+        hptransfer.optim.optimizer(model, lr=0.1, **arguments)
     assert message in str(caught.value)
     assert hint in caught.value.hint

@@ -9,9 +9,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from hptransfer import bracket, tune
-from hptransfer.store import Store
-from hptransfer.tune import BracketSampler, make_sampler, propose, sync
+from hptransfer.records.store import Store
+from hptransfer.search import bracket, studies
+from hptransfer.search.studies import BracketSampler, make_sampler, propose, sync
 from searched import failure, loss_at, make, rows, run
 
 pytestmark = pytest.mark.usefixtures("no_replays")
@@ -69,11 +69,11 @@ def test_a_resumed_search_proposes_the_same_points(
     assert len(pairs) == 14
     assert all(0.5 <= hp["beta"] <= 0.95 and -11 <= lr <= -4 for (lr, hp), _ in pairs)
     assert all(lr * 8 == round(lr * 8) for (lr, _), _ in pairs)
-    monkeypatch.setattr(tune, "_replays", {})
+    monkeypatch.setattr(studies, "_replays", {})
     half = pairs[:7]
     next_ = pairs[7:] if sampler == "random" else pairs[7:8]  # of batches of four
     assert propose(suite, "adamw", 32, rows(suite, half)) == next_
-    monkeypatch.setattr(tune, "_replays", {})
+    monkeypatch.setattr(studies, "_replays", {})
     assert run(suite, half) == pairs
     assert run(suite, n=64) != pairs
 
@@ -165,7 +165,8 @@ def test_optuna_is_quiet_and_its_settings_are_left_alone(
 
 
 def test_the_bracket_needs_no_optuna() -> None:
-    code = "import sys, hptransfer.bracket, hptransfer.store; print(sorted(sys.modules))"
+    modules = "hptransfer.search.bracket, hptransfer.records.store"
+    code = f"import sys, {modules}; print(sorted(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "'optuna'" not in out.stdout
     assert "'torch'" not in out.stdout

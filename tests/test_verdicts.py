@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from frames import half_octaves, make_suite, record, search, study, to_frame
-from hptransfer import metrics, verdicts
-from hptransfer.suite import Suite, Thresholds, fresh_seeds
+from hptransfer.analysis import metrics, verdicts
+from hptransfer.suite.claim import Suite, Thresholds, fresh_seeds
 
 CENTER: dict[str, Callable[[int], float]] = {"muon": lambda n: -5.1 - 0.1 * math.log2(n / 32)}
 

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hptransfer import engine, registry
+from hptransfer import registry
 from hptransfer.datasets import Examples, Tokens
-from hptransfer.lanes import Data, Lanes
 from hptransfer.optimizers.rules import Rule, Step
 from hptransfer.spec import Param, RunRecord, RunSpec
+from hptransfer.train import engine
+from hptransfer.train.lanes import Data, Lanes
 
 CPU = torch.device("cpu")
 OPTIMIZERS = tuple(registry.BUILTINS["optimizer"])

@@ -10,7 +10,7 @@ import typer
 from hptransfer import __version__
 from hptransfer.cli import checking, reading, training
 from hptransfer.cli.options import FailedError, app, err, out
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
 
 for _command in (
     training.tune,
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _die(error: InputError | FailedError, code: int) -> None:
-    from hptransfer.display import shown  # imports what --help need not wait for
+    from hptransfer.cli.display import shown
 
     err.print(shown(f"error: {error}"), soft_wrap=True)
     if error.hint:

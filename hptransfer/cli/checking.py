@@ -26,7 +26,7 @@ from hptransfer.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from hptransfer.suite import Suite
+    from hptransfer.suite.claim import Suite
 
 
 def validate(
@@ -41,7 +41,7 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Contract tests on an optimizer, a model or a data set of yours; exit code 1 if one fails."""
-    from hptransfer.display import check_line, checks_head
+    from hptransfer.cli.display import check_line, checks_head
     from hptransfer.testing import kind_of
     from hptransfer.testing import validate as checks
 
@@ -85,9 +85,12 @@ def coords(
     """Coordinate check: how every layer's change scales with width; exit code 1 on a surprise."""
     import pandas as pd
 
-    from hptransfer import coords as check
-    from hptransfer import display, engine, slopes
-    from hptransfer.store import Store
+    from hptransfer.analysis import slopes
+    from hptransfer.cli import display
+    from hptransfer.records.store import Store
+    from hptransfer.report import slopes_figure
+    from hptransfer.train import coords as check
+    from hptransfer.train import engine
 
     chosen = load(suite, steps=steps, trials=None, data=data)
     labels = only(chosen, optimizer)
@@ -112,7 +115,7 @@ def coords(
     verdicts = slopes.judge(table, chosen.controls)
     found = slopes.as_json(table, verdicts, own_head=own_head)
     store.write_text("coords.json", json.dumps(found, indent=1))
-    store.write_text("coords.svg", slopes.drawn(frame, table, verdicts, chosen.name))
+    store.write_text("coords.svg", slopes_figure.drawn(frame, table, verdicts, chosen.name))
     if as_json:
         typer.echo(json.dumps(found))
     else:

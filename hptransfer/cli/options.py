@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from hptransfer.registry import InputError, suggest
+from hptransfer.errors import InputError, suggest
 
 if TYPE_CHECKING:
-    from hptransfer.suite import Suite
+    from hptransfer.suite.claim import Suite
 
 DEFAULT_SUITE = "gpt_width"
 ASK_ABOVE = 1800.0  # seconds
@@ -52,7 +52,7 @@ def load(
 ) -> "Suite":
     """The suite with what the command line overrides."""
     # pydantic: a fifth of a second that --help need not take
-    from hptransfer.suitefile import load_suite
+    from hptransfer.suite.file import load_suite
 
     overrides = {k: v for k, v in {**changes, "steps": steps, "trials": trials}.items() if v}
     if data:
@@ -91,7 +91,7 @@ def warn(suite: "Suite", labels: list[str]) -> None:
 
 def confirm(seconds: float, yes: bool) -> None:
     """Ask before a job of more than half an hour. Raises InputError where nobody can answer."""
-    from hptransfer.display import duration
+    from hptransfer.cli.display import duration
 
     if seconds <= ASK_ABOVE or yes:
         return

@@ -21,7 +21,7 @@ from hptransfer.cli.options import (
     out,
     warn,
 )
-from hptransfer.registry import InputError, suggest
+from hptransfer.errors import InputError, suggest
 
 
 def report(
@@ -34,9 +34,9 @@ def report(
     as_json: Json = False,
 ) -> None:
     """One self-contained HTML page, metrics.json and runs.csv."""
-    from hptransfer.display import shown
+    from hptransfer.cli.display import shown
+    from hptransfer.records.store import stored_suites
     from hptransfer.report.write import write_report
-    from hptransfer.store import stored_suites
 
     names = [Path(s).stem if s.endswith(".toml") else s for s in suites or stored_suites(results)]
     names = list(dict.fromkeys(names))
@@ -60,7 +60,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Built-in optimizers, models, data sets and suites."""
-    from hptransfer import display
+    from hptransfer.cli import display
 
     kinds = {"optimizers": "optimizer", "models": "model", "datasets": "dataset", "suites": "suite"}
     if what is not None and what not in kinds:
@@ -93,9 +93,9 @@ def export(
     target: Annotated[Path | None, typer.Option("--out", help="Write it here.")] = None,
 ) -> None:
     """The transferred setting as TOML (lr, init, beta, decay of every parameter) or Python."""
-    from hptransfer.display import shown
+    from hptransfer.cli.display import shown
     from hptransfer.export import settings, to_python, to_toml
-    from hptransfer.store import Store
+    from hptransfer.records.store import Store
 
     chosen = load(suite, steps=steps, trials=None, data=data)
     chosen = chosen.narrowed(proxy=source or chosen.proxy)
@@ -121,6 +121,6 @@ def export(
 
 def cite(suite: SuiteName = DEFAULT_SUITE) -> None:
     """BibTeX of the methods that a suite uses."""
-    from hptransfer.display import bibtex
+    from hptransfer.cli.display import bibtex
 
     typer.echo(bibtex(load(suite, steps=None, trials=None, data=None)))

@@ -30,11 +30,11 @@ from hptransfer.cli.options import (
     out,
     warn,
 )
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
 
 if TYPE_CHECKING:
-    from hptransfer.execute import Session
-    from hptransfer.suite import Suite
+    from hptransfer.run.session import Session
+    from hptransfer.suite.claim import Suite
 
 
 def _session(
@@ -43,7 +43,7 @@ def _session(
     where: tuple[Path, str, int | None, int | None, str | None],
 ) -> "Session":
     """`where`: results, device, workers, lanes, storage, the fields of execute.Options."""
-    from hptransfer.execute import Options, Session
+    from hptransfer.run.session import Options, Session
 
     labels = only(suite, optimizer)
     warn(suite, labels)
@@ -52,8 +52,8 @@ def _session(
 
 def _do(session: "Session", yes: bool, quiet: bool, dry_run: bool) -> bool:
     """Show the plan, then run it. Whether it ran: not after --dry-run."""
-    from hptransfer import display
-    from hptransfer.execute import Finished
+    from hptransfer.cli import display
+    from hptransfer.run.session import Finished
 
     others = session.sharing.claims.others()
     if others:
@@ -90,9 +90,9 @@ def _do(session: "Session", yes: bool, quiet: bool, dry_run: bool) -> bool:
 def _ahead(dry_run: bool) -> None:
     """Let the workers import torch while this process does, and plans."""
     if not dry_run:
-        from hptransfer import ahead
+        from hptransfer.run import fork_server
 
-        ahead.start()
+        fork_server.start()
 
 
 def tune(
@@ -126,7 +126,7 @@ def tune(
     if as_json:
         _metrics(session)
         return
-    from hptransfer.display import curve_table, shown
+    from hptransfer.cli.display import curve_table, shown
 
     table, points = curve_table(session.suite, session.suite.proxy, session.rows())
     out.print(table)
@@ -193,7 +193,7 @@ def _above(suite: "Suite", source: int | None) -> list[int]:
 
 def _say_proxy(session: "Session", quiet: bool) -> None:
     """Where the lr comes from, before anything is trained."""
-    from hptransfer.display import shown
+    from hptransfer.cli.display import shown
     from hptransfer.export import proxy_lines
 
     for line in proxy_lines(session.suite, session.store):
@@ -211,8 +211,8 @@ def _metrics(session: "Session") -> None:
 
 
 def _verdicts(session: "Session", as_json: bool) -> None:
-    from hptransfer import verdicts
-    from hptransfer.display import shown
+    from hptransfer.analysis import verdicts
+    from hptransfer.cli.display import shown
 
     if as_json:
         _metrics(session)
@@ -249,7 +249,7 @@ def run(
     session = _session(chosen, optimizer, where)
     if not _do(session, yes, quiet, dry_run):
         return
-    from hptransfer.display import shown
+    from hptransfer.cli.display import shown
     from hptransfer.report.write import write_report
 
     _verdicts(session, as_json)

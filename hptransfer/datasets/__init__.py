@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
 
 HELDOUT_SEED = 2**63
 """Seed of the evaluation batches: no run's seed reaches it, so every run is judged on the same."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hptransfer.datasets import Examples, fingerprint, package_folder
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
 
 REVISION = {"mnist5k": 1}
 

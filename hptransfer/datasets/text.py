@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hptransfer.datasets import Tokens, fingerprint, package_folder
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
 
 REVISION = {"python_source": 1, "english": 1, "file": 1}
 

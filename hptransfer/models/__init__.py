@@ -1,0 +1,1 @@
+"""The built-in models, one self-contained file each."""

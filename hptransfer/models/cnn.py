@@ -5,7 +5,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
 
 REVISION = {"cnn": 1}
 LIMITS = {"n_block": (1, 100), "group": (2, 1024)}

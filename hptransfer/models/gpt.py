@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
 
 REVISION = {"gpt": 1}
 LIMITS = {

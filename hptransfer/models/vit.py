@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
 
 REVISION = {"vit": 1}
 LIMITS = {

@@ -1,0 +1,1 @@
+"""One file a method: an optimizer is a function of a parameter that gives a rule."""

@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from hptransfer.norms import MeanNorm, colnorm, sign
-from hptransfer.norms import moga_col as column_norm
-from hptransfer.norms import moga_row as row_norm
+from hptransfer.geometry.norms import MeanNorm, colnorm, sign
+from hptransfer.geometry.norms import moga_col as column_norm
+from hptransfer.geometry.norms import moga_row as row_norm
 from hptransfer.optimizers.adamw import mup_std, start_text
 from hptransfer.optimizers.rules import (
     State,

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from hptransfer.norms import polar
+from hptransfer.geometry.norms import polar
 from hptransfer.optimizers.adamw import adamw, adamw_mup, start_text
 from hptransfer.optimizers.rules import (
     Rule,

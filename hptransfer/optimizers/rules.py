@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
 from hptransfer.spec import Param
 
 State = dict[str, Tensor]

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from hptransfer.norms import Euclidean, MeanNorm, Norm, Spectral, colnorm, rownorm, sign
+from hptransfer.geometry.norms import Euclidean, MeanNorm, Norm, Spectral, colnorm, rownorm, sign
 from hptransfer.optimizers.rules import (
     Stack,
     State,

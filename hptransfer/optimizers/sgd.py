@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from hptransfer.norms import Euclidean
+from hptransfer.geometry.norms import Euclidean
 from hptransfer.optimizers.adamw import start_text
 from hptransfer.optimizers.rules import (
     State,

@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
+from hptransfer.errors import InputError
 from hptransfer.optimizers.rules import Stack, State, Step
 from hptransfer.optimizers.scion import LMO, Ball, Polar, Table, lmo_rule
-from hptransfer.registry import InputError
 from hptransfer.spec import Param
 
 REVISION = {"transported_scion": 2}

@@ -14,9 +14,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from hptransfer import figures, metrics, verdicts
-from hptransfer.report import tables
-from hptransfer.suite import Suite
+from hptransfer.analysis import metrics, verdicts
+from hptransfer.report import figures, tables
+from hptransfer.suite.claim import Suite
 
 RUNS_SHOWN = 300
 NAMED = 20  # missing runs that are named on the page; metrics.json names all

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from hptransfer.metrics import Groups
+from hptransfer.analysis.metrics import Groups
+from hptransfer.analysis.verdicts import axis_word, describe_hp, power, signed
 from hptransfer.spec import RunSpec
-from hptransfer.suite import Suite
-from hptransfer.verdicts import axis_word, describe_hp, power, signed
+from hptransfer.suite.claim import Suite
 
 DASH = "\N{EN DASH}"
 

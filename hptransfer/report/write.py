@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from hptransfer.figures import INK, alignment, to_svg
-from hptransfer.metrics import select
-from hptransfer.plan import forecast
-from hptransfer.registry import InputError
+from hptransfer.analysis.metrics import select
+from hptransfer.errors import InputError
+from hptransfer.records.store import Store
+from hptransfer.report.figures import INK, alignment, to_svg
 from hptransfer.report.render import Section, metrics_json, render, runs_table
-from hptransfer.store import Store
-from hptransfer.suite import Suite
+from hptransfer.search.plan import forecast
+from hptransfer.suite.claim import Suite
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hptransfer import registry
-from hptransfer.adaptor import is_torch_optimizer
-from hptransfer.registry import InputError
+from hptransfer.errors import InputError
 from hptransfer.testing import datasets, models, optimizers
 from hptransfer.testing.common import BrokenError
+from hptransfer.train.foreign import is_torch_optimizer
 
 KINDS = ("optimizer", "model", "dataset")
 

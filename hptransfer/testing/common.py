@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from hptransfer.build import Data
 from hptransfer.datasets import Examples, Tokens
-from hptransfer.lanes import Lanes, vectorises
 from hptransfer.registry import Part
 from hptransfer.spec import RunSpec
+from hptransfer.train.build import Data
+from hptransfer.train.lanes import Lanes, vectorises
 
 CPU = torch.device("cpu")
 

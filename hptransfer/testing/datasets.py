@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from hptransfer import registry
-from hptransfer.build import Data
 from hptransfer.datasets import Examples, Tokens
 from hptransfer.registry import Part
 from hptransfer.testing.common import Clause, require, summary
+from hptransfer.train.build import Data
 
 SAMPLES, WINDOW = 64, 512  # of held-out text looked for in the training part; tokens
 

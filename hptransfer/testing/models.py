@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from hptransfer import registry
-from hptransfer.build import Data, build, describe_params
 from hptransfer.datasets import Tokens
 from hptransfer.registry import Part
 from hptransfer.spec import RunSpec
@@ -21,6 +20,7 @@ from hptransfer.testing.common import (
     tiny_images,
     tiny_text,
 )
+from hptransfer.train.build import Data, build, describe_params
 
 
 def clauses(part: Part, target: str, width: int) -> Iterator[Clause]:

@@ -9,9 +9,6 @@ from torch import Tensor
 from torch.func import vmap
 
 from hptransfer import registry
-from hptransfer.adaptor import is_torch_optimizer
-from hptransfer.build import Data
-from hptransfer.lanes import Lanes
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, Step, generator_for
 from hptransfer.registry import Part
@@ -27,6 +24,9 @@ from hptransfer.testing.common import (
     tiny_images,
     tiny_text,
 )
+from hptransfer.train.build import Data
+from hptransfer.train.foreign import is_torch_optimizer
+from hptransfer.train.lanes import Lanes
 
 PARAMS = {  # width 16 over base 8, every kind that a model may hold
     "embedding": Param("embedding", "input", (11, 16), (11, 8), embedding=True),

@@ -12,9 +12,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hptransfer import engine, registry
-from hptransfer.lanes import Lanes
-from hptransfer.suitefile import load_suite
+from hptransfer import registry
+from hptransfer.suite.file import load_suite
+from hptransfer.train import engine
+from hptransfer.train.lanes import Lanes
 
 
 def held(tensors: list[Tensor]) -> int:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from hptransfer import engine
-from hptransfer.execute import Options, Session
-from hptransfer.suitefile import load_suite, suite_names
+from hptransfer.run.session import Options, Session
+from hptransfer.suite.file import load_suite, suite_names
+from hptransfer.train import engine
 
 
 def measured(

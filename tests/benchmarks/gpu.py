@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 
-from hptransfer import engine
+from hptransfer.train import engine
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 
-from hptransfer import engine
-from hptransfer.estimate import calibrate
-from hptransfer.plan import pack
+from hptransfer.cost.estimate import calibrate
+from hptransfer.run.workers import Ended, Job, Pool
+from hptransfer.search.plan import pack
 from hptransfer.spec import RunRecord, RunSpec
-from hptransfer.suitefile import load_suite
-from hptransfer.workers import Ended, Job, Pool
+from hptransfer.suite.file import load_suite
+from hptransfer.train import engine
 
 
 def specs_at(width: int, trials: int, steps: int, optimizer: str) -> list[RunSpec]:

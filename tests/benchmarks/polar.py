@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hptransfer import engine
-from hptransfer.polar import PolarDtype, PolarForm, PolarMethod, polar
+from hptransfer.geometry.polar import PolarDtype, PolarForm, PolarMethod, polar
+from hptransfer.train import engine
 
 WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 RECTANGLE = 1024  # the small side of the 4:1 matrix, or the largest width below it

@@ -15,9 +15,9 @@ from dataclasses import replace
 
 import torch
 
-from hptransfer import engine
-from hptransfer.lanes import Lanes
-from hptransfer.suitefile import load_suite
+from hptransfer.suite.file import load_suite
+from hptransfer.train import engine
+from hptransfer.train.lanes import Lanes
 
 
 def main() -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from hptransfer import engine
-from hptransfer.execute import Options, Session
-from hptransfer.suitefile import load_suite
-from hptransfer.workers import Probe
+from hptransfer.run.session import Options, Session
+from hptransfer.run.workers import Probe
+from hptransfer.suite.file import load_suite
+from hptransfer.train import engine
 
 
 def main() -> None:

@@ -25,11 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import hptransfer.torch
-from hptransfer import engine
-from hptransfer.lanes import GROUP_ELEMENTS, GROUP_LEAST
-from hptransfer.models.gpt import gpt
-from hptransfer.polar import (
+import hptransfer.optim
+from hptransfer.geometry.polar import (
     GRAM_ASPECT,
     GRAM_ROWS_BFLOAT16,
     JORDAN,
@@ -41,6 +38,9 @@ from hptransfer.polar import (
     bfloat16_rows,
     polar,
 )
+from hptransfer.models.gpt import gpt
+from hptransfer.train import engine
+from hptransfer.train.lanes import GROUP_ELEMENTS, GROUP_LEAST
 
 PRODUCT_COUNT = 10
 PRODUCTS = "products of 5 plain Jordan steps alone"
@@ -187,7 +187,7 @@ def contestants(
                 p.grad = None
         with torch.device("meta"):
             base = gpt(64 if width != 64 else 128, n_layer=layers)
-        return hptransfer.torch.optimizer(own, name, lr=1e-3, base=base, **hp).step
+        return hptransfer.optim.optimizer(own, name, lr=1e-3, base=base, **hp).step
 
     found = {"torch.optim.Muon": lambda: torch.optim.Muon(hidden(model()), lr=1e-3).step}
     try:

@@ -26,9 +26,9 @@ from pathlib import Path
 
 import torch
 
-from hptransfer import engine
 from hptransfer.datasets import Tokens
-from hptransfer.suitefile import load_suite
+from hptransfer.suite.file import load_suite
+from hptransfer.train import engine
 
 HERE = Path(__file__).parent
 SUITE = """

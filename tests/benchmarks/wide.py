@@ -22,13 +22,14 @@ import torch
 import torch.nn.functional as F
 from baseline import optimizers
 
-from hptransfer import engine, registry
+from hptransfer import registry
+from hptransfer.cost.estimate import Estimate, estimate, fit, memory_of
 from hptransfer.datasets import Tokens
-from hptransfer.estimate import Estimate, estimate, fit, memory_of
-from hptransfer.lanes import Lanes
 from hptransfer.models.gpt import gpt
 from hptransfer.spec import RunSpec
-from hptransfer.suitefile import load_suite
+from hptransfer.suite.file import load_suite
+from hptransfer.train import engine
+from hptransfer.train.lanes import Lanes
 
 LABELS = ["adamw", "muon/jordan", "muon", "scion_unconstrained"]
 PLAIN = {"plain AdamW": "adamw", "plain Muon": "muon"}

@@ -1,0 +1,1 @@
+"""Pure functions of the records: curves, optima, drift, regret and verdicts."""

@@ -1,0 +1,1 @@
+"""Norms on weights, their steepest directions, and the polar factor."""

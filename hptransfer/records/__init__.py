@@ -1,0 +1,1 @@
+"""The only reader and writer of results/: records, their lines, and claims on runs."""

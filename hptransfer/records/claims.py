@@ -1,0 +1,238 @@
+"""Who is at work on a suite, and which runs each process has claimed: files in the suite's folder.
+
+A process has a file `running-<host>-<pid>-<hex>.json`, locked and renewed while it lives. A claim
+is a symbolic link `claim-<key>.<n>` to the file of its process: a link is made whole or not at all,
+and made once, however many try. The claim of a dead process is free: who takes the run makes the
+link with the next number. The links of the dead stay until the run is recorded, or until nobody
+else is at work, so that of two processes that find one dead only one gets its run.
+
+The kernel frees the lock of a killed process. Where a lock says nothing, for the file system has
+none or keeps those of another host from us, a file that was not renewed for LEASE seconds counts as
+that of a dead process. The file system's own clock tells the time, not those of the hosts.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import IO
+
+from hptransfer.records.store import HOST, disk, listing, lock, mark
+
+LEASE = 120.0  # seconds; longer than file servers pause
+BEAT = 10.0  # seconds between renewals
+
+_RUNNING = re.compile(r"running-(?P<host>.+?)-(?P<pid>\d+)(-[0-9a-f]+)?\.json")
+_CLAIM = re.compile(r"claim-(?P<key>[0-9a-f]+)\.(?P<number>\d+)")
+
+
+class Claims:
+    """The processes at work on the suite in this folder, and their claims."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._own = ""  # the name of this process's file while it is announced
+        self._file: IO[str] | None = None
+        self._held: dict[str, int] = {}  # key -> number of the claim
+
+    @contextlib.contextmanager
+    def announce(self) -> Generator[None]:
+        """Be seen by other processes, and be able to claim. Nothing is held after the block.
+
+        Raises InputError where the folder cannot be written.
+        """
+        self._own = f"running-{mark()}.json"
+        path = self.folder / self._own
+        since = time.strftime("%H:%M")
+        with disk(path, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._show(since)
+        over = threading.Event()
+        beat = threading.Thread(target=self._beat, args=(over, since), daemon=True)
+        beat.start()
+        try:
+            self._clear()
+            yield
+        finally:
+            over.set()
+            beat.join()
+            self.release(list(self._held))
+            self._clear()
+            with disk(path, "written"):
+                path.unlink(missing_ok=True)
+            if self._file is not None:
+                self._file.close()
+            self._own, self._file = "", None
+
+    def others(self) -> list[str]:
+        """Other live processes on this suite, as `pid 1234 since 10:31`."""
+        found = []
+        for name in listing(self.folder, _RUNNING.pattern):
+            if name == self._own:
+                continue
+            if self._lives(name):
+                found.append(f"{_who(name)}{self._since(name)}")
+            else:
+                with contextlib.suppress(OSError):  # a read-only folder may still be looked at
+                    (self.folder / name).unlink(missing_ok=True)
+        return sorted(found)
+
+    def taken(self) -> dict[str, str]:
+        """Runs that other live processes have claimed: key -> `pid 1234`."""
+        holders = {key: holder for key, (_, holder) in self._found().items()}
+        return {key: _who(name) for key, name in holders.items() if name not in ("", self._own)}
+
+    def claim(self, keys: Iterable[str]) -> set[str]:
+        """Those of these runs that no live process has claimed: this one has now.
+
+        A run may have been recorded in the meantime. Raises InputError where no link can be made.
+        """
+        assert self._own, "a process claims while it is announced"
+        found = self._found()
+        won = set()
+        for key in keys:
+            last, holder = found.get(key, (-1, ""))
+            if holder:
+                continue
+            path = self.folder / f"claim-{key}.{last + 1}"
+            with disk(path, "written"), contextlib.suppress(FileExistsError):
+                path.symlink_to(self._own)
+                self._held[key] = last + 1
+                won.add(key)
+        return won
+
+    def release(self, keys: Iterable[str], *, recorded: bool = False) -> None:
+        """Let go of these runs. `recorded`: nobody will train them again."""
+        for key in keys:
+            number = self._held.pop(key, None)
+            if number is None:
+                continue
+            for i in range(0 if recorded else number, number + 1):
+                path = self.folder / f"claim-{key}.{i}"
+                with disk(path, "written"):
+                    path.unlink(missing_ok=True)
+
+    def _found(self) -> dict[str, tuple[int, str]]:
+        """By run: the number of its last claim, and the live process that has one, "" for none."""
+        lives: dict[str, bool] = {}
+        found: dict[str, tuple[int, str]] = {}
+        for name in listing(self.folder, _CLAIM.pattern):
+            claim = _CLAIM.fullmatch(name)
+            assert claim is not None
+            holder = self._holder(name)
+            if holder is None:
+                continue
+            if holder not in lives:
+                lives[holder] = self._lives(holder)
+            last, known = found.get(claim["key"], (-1, ""))
+            live = holder if lives[holder] else ""
+            found[claim["key"]] = max(last, int(claim["number"])), known or live
+        return found
+
+    def _holder(self, claim: str) -> str | None:
+        """The name of the file that a claim leads to; None where it was released just now."""
+        try:
+            return os.readlink(self.folder / claim)
+        except FileNotFoundError:
+            return None
+        except OSError:  # no link, as in a folder that was copied: nobody's
+            return ""
+
+    def _clear(self) -> None:
+        """Clear away the claims of the dead, where nobody else is at work."""
+        if self.others():
+            return
+        for name in listing(self.folder, _CLAIM.pattern):
+            holder = self._holder(name)
+            if holder is not None and not self._lives(holder):
+                with disk(self.folder / name, "written"):
+                    (self.folder / name).unlink(missing_ok=True)
+
+    def _show(self, since: str) -> None:
+        """Make this process's file."""
+        temporary = self.folder / f".{self._own}.tmp"
+        file = temporary.open("w")
+        try:
+            lock(file)  # before it has its name: an unlocked one would pass for a dead process's
+            json.dump({"since": since}, file)
+            file.flush()
+            temporary.replace(self.folder / self._own)
+        except BaseException:
+            file.close()
+            temporary.unlink(missing_ok=True)
+            raise
+        if self._file is not None:
+            self._file.close()
+        self._file = file
+
+    def _beat(self, over: threading.Event, since: str) -> None:
+        """Renew this process's file until it is over. A failure leaves it to the next time."""
+        while not over.wait(BEAT):
+            with contextlib.suppress(OSError):
+                try:
+                    os.utime(self.folder / self._own)
+                except FileNotFoundError:  # it slept, and was taken for dead
+                    self._show(since)
+
+    def _lives(self, name: str) -> bool:
+        """Whether the process with this file lives; so it seems too where no one may ask."""
+        if name in ("", self._own):
+            return bool(name)
+        try:
+            file = (self.folder / name).open("rb")
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        with file:
+            renewed = os.fstat(file.fileno()).st_mtime  # of an open file it is never a cached one
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:
+                pass  # no locks here
+            else:
+                if _parts(name)[0] == HOST:
+                    return False
+        try:
+            return self._now() - renewed <= LEASE
+        except OSError:
+            return True
+
+    def _now(self) -> float:
+        """Seconds, by the clock that renews the files of processes."""
+        path = self.folder / f".{mark()}.tmp"
+        try:
+            path.touch()
+            os.utime(path)
+            return path.stat().st_mtime
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _since(self, name: str) -> str:
+        try:
+            return f" since {json.loads((self.folder / name).read_bytes())['since']}"
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+        ):  # it has ended, or is of another version
+            return ""
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Host and pid of a process, by the name of its file; empty for any other name."""
+    match = _RUNNING.fullmatch(name)
+    return (match["host"], match["pid"]) if match else ("", "")
+
+
+def _who(name: str) -> str:
+    host, pid = _parts(name)
+    return f"pid {pid}" if host == HOST else f"pid {pid} on {host}"

@@ -1,0 +1,289 @@
+"""Records on disk: append one, read all as a DataFrame. Nobody else but claims.py writes here.
+
+Every writer has its own append-only file of JSON lines. A last line that is cut off is what a
+killed writer leaves: it is passed over. Anything else that does not read is an error, because a
+record silently dropped is a run silently trained again.
+"""
+
+import contextlib
+import errno
+import fcntl
+import gc
+import itertools
+import json
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from hptransfer.errors import InputError
+from hptransfer.records import lines
+from hptransfer.spec import SCHEMA, RunRecord
+from hptransfer.suite.claim import Suite
+from hptransfer.suite.file import parse_suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_BATCH = 500  # lines decoded at once: the decoder then shares the strings of equal keys
+HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+
+
+@dataclass
+class _Source:
+    """How far one records file has been read."""
+
+    inode: int
+    offset: int = 0
+    lines: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Store:
+    """The records of one suite, in the folder root/suite. Nothing is created before a write."""
+
+    def __init__(self, root: Path, suite: str) -> None:
+        self.suite = suite
+        self.folder = Path(root) / suite
+        self._fd: int | None = None
+        self._path = self.folder
+        self._sources: dict[str, _Source] = {}
+        self._frame: pd.DataFrame | None = None
+
+    def append(self, record: RunRecord) -> None:
+        """Write one record and bring it to disk. Raises InputError on a full or read-only disk."""
+        data = lines.encode(record)
+        with disk(self._path, "written"):
+            if self._fd is None:
+                self._path = self.folder / f"records-{mark()}.jsonl"
+                self.folder.mkdir(parents=True, exist_ok=True)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+                self._fd = os.open(self._path, flags, 0o644)
+            before = os.fstat(self._fd).st_size
+            try:
+                if os.write(self._fd, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(self._fd)
+            except BaseException as error:
+                # A torn line must not end up before another: cut it off, or where even that fails
+                # leave it as the last of its file. One that an interrupt found whole counts.
+                fd, self._fd = self._fd, None
+                with contextlib.suppress(OSError):
+                    if isinstance(error, OSError) or os.fstat(fd).st_size < before + len(data):
+                        os.ftruncate(fd, before)
+                os.close(fd)
+                raise
+
+    def frame(self) -> "pd.DataFrame":
+        """One row a run, ordered by time of finishing; only what is new is read from disk.
+
+        Of several records of a key the first finished one counts; a failed one only where the run
+        never finished, and then the last. `curve` is an array (points, 2) of step and loss.
+        Raises InputError for a damaged line, a newer schema or an unreadable folder.
+        """
+        collecting = gc.isenabled()
+        gc.disable()  # it would look at the growing heap again and again: half of the time
+        try:
+            self._read_new()
+        finally:
+            if collecting:
+                gc.enable()
+        if self._frame is None:
+            self._frame = self._build()
+        return self._frame.copy(deep=False)
+
+    def from_others(self) -> int:
+        """How many lines of records others have written; only what is new is read from disk."""
+        self._read_new()
+        own = self._path.name
+        return sum(source.lines for name, source in self._sources.items() if name != own)
+
+    def _build(self) -> "pd.DataFrame":
+        import pandas as pd
+
+        best: dict[str, dict[str, Any]] = {}
+        rows = [row for source in self._sources.values() for row in source.rows]
+        for row in sorted(rows, key=lambda row: row["finished"]):
+            held = best.get(row["key"])
+            if held is None or held["status"] == "failed":
+                best[row["key"]] = row
+        rows = sorted(best.values(), key=lambda row: (row["finished"], row["key"]))
+        kinds = lines.COLUMNS.items()
+        return pd.DataFrame({n: pd.Series([row[n] for row in rows], dtype=k) for n, k in kinds})
+
+    def _read_new(self) -> None:
+        """Take in what is new on disk; then there is no frame of it yet."""
+        names = listing(self.folder, r"records-.*\.jsonl")
+        for gone in self._sources.keys() - set(names):
+            del self._sources[gone]
+            self._frame = None
+        for name in names:
+            path = self.folder / name
+            with disk(path, "read"), path.open("rb") as file:
+                stat = os.fstat(file.fileno())
+                source = self._sources.get(name)
+                if source is None or source.inode != stat.st_ino or source.offset > stat.st_size:
+                    source = self._sources[name] = _Source(stat.st_ino)
+                    self._frame = None
+                self._read(path, file, source)
+
+    def _read(self, path: Path, file: IO[bytes], source: _Source) -> None:
+        file.seek(source.offset)
+        torn = False
+        while not torn and (found := list(itertools.islice(file, _BATCH))):
+            # A line without its end is the last one, whatever a writer has added since.
+            whole = list(itertools.takewhile(lambda line: line.endswith(b"\n"), found))
+            torn = len(whole) < len(found)
+            decoded = lines.decode(path, whole, source.lines)
+            source.rows += [lines.row(record, f"{path}:{number}") for record, number in decoded]
+            source.offset += sum(len(line) for line in whole)
+            source.lines += len(whole)
+            self._frame = None
+
+    def write_manifest(self, suite: Suite) -> None:
+        """Keep the resolved suite beside its records. Raises InputError in another suite's."""
+        self.read_manifest()
+        manifest = {"schema": SCHEMA, **suite.model_dump(mode="json")}
+        self.write_text("suite.json", json.dumps(manifest, indent=1) + "\n")
+
+    def read_manifest(self) -> Suite | None:
+        """The suite that was run here last, None before the first run. Raises InputError."""
+        path = self.folder / "suite.json"
+        try:
+            with disk(path, "read"):
+                data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            manifest = json.loads(data)
+            schema = manifest.pop("schema")
+            suite = parse_suite(manifest, {}) if schema == SCHEMA else None
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: damaged suite manifest ({error})",
+                "delete that file; the next run writes it again",
+            ) from None
+        if suite is None:
+            raise lines.newer(str(path), schema)
+        if suite.name != self.suite:
+            raise InputError(
+                f"{path}: got suite {suite.name!r}, needs {self.suite!r}: "
+                "this folder holds another suite's records",
+                "rename the folder back, or name another --results folder",
+            )
+        return suite
+
+    def check(self) -> None:
+        """Raises InputError where this suite's folder cannot be written."""
+        path = self.folder / f".{mark()}.tmp"
+        with disk(path, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            path.unlink()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of this suite whole or not at all."""
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        with self.replacing(name) as temporary:
+            temporary.write_bytes(data)
+
+    @contextlib.contextmanager
+    def replacing(self, name: str) -> Generator[Path]:
+        """A temporary path that takes the place of `name` when the block ends well."""
+        final = self.folder / name
+        temporary = final.with_name(f".{final.name}.{mark()}.tmp")
+        with disk(final, "written"):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield temporary
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+                temporary.replace(final)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def save_snapshot(self, key: str, write: Callable[[Path], None]) -> None:
+        """Keep the state of a run in the middle; a kill leaves the one before."""
+        with self.replacing(f"snapshots/{key}.pt") as temporary:
+            write(temporary)
+
+    def find_snapshot(self, key: str) -> Path | None:
+        path = self.folder / f"snapshots/{key}.pt"
+        return path if path.is_file() else None
+
+    def drop_snapshot(self, key: str) -> None:
+        path = self.folder / f"snapshots/{key}.pt"
+        with disk(path, "written"):
+            path.unlink(missing_ok=True)
+
+    def drop_torn_snapshots(self) -> None:
+        """Clear away what killed processes left half-written. Nobody may be at work here."""
+        for name in listing(self.folder / "snapshots", r".*\.tmp"):
+            path = self.folder / "snapshots" / name
+            with disk(path, "written"):
+                path.unlink(missing_ok=True)
+
+    def study_url(self) -> Path:
+        """Where the Optuna journal of this suite lies."""
+        return self.folder / "studies.journal"
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str) -> Generator[None]:
+        """One process at a time at this file; the kernel frees the lock of a killed one."""
+        with disk(self.folder / name, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / f".{name}.lock").open("a") as file:
+                lock(file)
+                yield
+
+
+def stored_suites(root: Path) -> list[str]:
+    """Names of the suites with records or a manifest under `root`, newest first."""
+    times: dict[str, float] = {}
+    for folder in (root / name for name in listing(root, r"[^.].*") if (root / name).is_dir()):
+        for path in (folder / n for n in listing(folder, r"records-.*\.jsonl|suite\.json")):
+            with disk(path, "read"):
+                times[folder.name] = max(path.stat().st_mtime, times.get(folder.name, 0.0))
+    return sorted(times, key=lambda suite: (-times[suite], suite))
+
+
+def mark() -> str:
+    """Part of a file's name that no other file has: host, pid, and a number by chance."""
+    return f"{HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def listing(folder: Path, pattern: str) -> list[str]:
+    """Names in a folder that match; none where there is no folder. Raises InputError."""
+    with disk(folder, "read"), contextlib.suppress(FileNotFoundError):
+        return sorted(name for name in os.listdir(folder) if re.fullmatch(pattern, name))
+    return []
+
+
+@contextlib.contextmanager
+def disk(path: Path, what: str) -> Generator[None]:
+    """What the disk refuses in this block becomes InputError."""
+    try:
+        yield
+    except OSError as error:
+        # Whoever reads knows what a missing file means.
+        if what == "read" and isinstance(error, FileNotFoundError):
+            raise
+        message = f"{path}: cannot be {what} ({error.strerror})"
+        hint = "check its permissions, or name another folder by --results"
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            file = next((p for p in (path, *path.parents) if p.is_file()), path)
+            message = f"{file}: is a file, needs a folder"
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            hint = "free some space and run it again; what finished is kept"
+        raise InputError(message, hint) from None
+
+
+def lock(file: IO[str]) -> None:
+    with contextlib.suppress(OSError):  # some network file systems have no locks
+        fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,0 +1,43 @@
+"""Workers' imports, begun ahead: a server process that loads torch once and forks every worker."""
+
+import multiprocessing as mp
+import os
+import signal
+import sys
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext, SpawnContext
+
+LOADED = ["hptransfer.run.workers"]
+
+
+def context() -> ForkServerContext | SpawnContext:
+    """Where workers come from. Forked on Linux alone: elsewhere system libraries may break."""
+    if sys.platform != "linux":
+        return mp.get_context("spawn")
+    found = mp.get_context("forkserver")
+    found.set_forkserver_preload(LOADED)
+    return found
+
+
+def start() -> None:
+    """Start the server, which imports while the caller goes on. Once is enough.
+
+    Ctrl-C stays blocked in it and in its workers, for the caller is the one to end them. It looks
+    for modules in the current folder only where the caller does.
+    """
+    if isinstance(context(), SpawnContext):
+        return
+    safe = {} if {"", os.getcwd()} & set(sys.path) else {"PYTHONSAFEPATH": "1"}
+    kept = {name: os.environ.get(name) for name in safe}
+    resource_tracker.ensure_running()  # first, for it unblocks Ctrl-C in the end
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.update(safe)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name, value in kept.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,1 @@
+"""Which runs to make next: the bracket, Optuna samplers and studies, and the plan."""

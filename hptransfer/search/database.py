@@ -1,0 +1,131 @@
+"""A database by its URL, opened for Optuna. Of the URL only what names the place is ever told."""
+
+import contextlib
+import re
+import warnings
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_plus
+
+from optuna.exceptions import OptunaError
+from optuna.storages import BaseStorage, RDBStorage
+
+from hptransfer.errors import InputError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+_OPTUNAS = {"studies", "trials", "version_info"}
+# Where a host or a database holds something else, the URL was cut at the wrong place, as at an
+# unquoted @ or / of a password: then all of it may be secret.
+_HOST = re.compile(r"[\w.,:-]*")
+_DATABASE = re.compile(r"[^@:?;=&#]*")
+_HINT = (
+    "give an Optuna URL such as sqlite:///studies.db, a password with %40 for @, %3A for : and "
+    "%2F for /; or leave --storage out"
+)
+
+
+@contextlib.contextmanager
+def opened(url: str) -> Generator[tuple[BaseStorage, str]]:
+    """The storage, and its place: scheme, host and database, without user info and query.
+
+    Raises InputError, which tells no more of the URL than the place: no URL, no such database,
+    a driver that is missing, tables of another program.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    place = "--storage"
+    try:
+        parsed = _parsed(url)
+        place = _place(parsed)
+        with _storage(url, place) as storage:
+            yield storage, place
+    except ImportError as error:
+        raise InputError(
+            f"{place} needs the package {error.name!r}, which is not installed here",
+            f"pip install {error.name}",
+        ) from None
+    except (SQLAlchemyError, OptunaError, RuntimeError) as error:
+        raise InputError(f"{place}: cannot be used ({_told(error, url, place)})", _HINT) from None
+
+
+def _parsed(url: str) -> "URL":
+    import sqlalchemy
+
+    try:
+        return sqlalchemy.make_url(url)
+    except ValueError:
+        raise InputError("--storage: cannot be used (its port is not a number)", _HINT) from None
+
+
+def _place(url: "URL") -> str:
+    """`postgresql://host:5432/name`; the scheme alone where the rest may hold a password."""
+    if not (_HOST.fullmatch(url.host or "") and _DATABASE.fullmatch(url.database or "")):
+        return f"{url.drivername}:"
+    host = f"[{url.host}]" if url.host and ":" in url.host else url.host or ""
+    port = "" if url.port is None else f":{url.port}"
+    database = "" if url.database is None else f"/{url.database}"
+    return f"{url.drivername}://{host}{port}{database}"
+
+
+@contextlib.contextmanager
+def _storage(url: str, place: str) -> Generator[BaseStorage]:
+    """Raises InputError for a URL that its driver refuses, and for another program's tables."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        storage = _opened(url, place)
+    except (InputError, ImportError, SQLAlchemyError, OptunaError):
+        raise
+    except Exception as error:  # a driver may raise anything at a URL, and repeat it
+        why = _told(error, url, place)
+        raise InputError(f"{place}: cannot be used ({why})", _HINT) from None
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _opened(url: str, place: str) -> RDBStorage:
+    import sqlalchemy
+    from sqlalchemy.exc import SAWarning
+
+    with warnings.catch_warnings():
+        # SQLAlchemy would go on without it, and print it.
+        warnings.filterwarnings("error", "Query string argument", SAWarning)
+        try:
+            engine = sqlalchemy.create_engine(url)
+        except SAWarning:
+            raise InputError(
+                f"{place}: cannot be used (its driver does not take an argument of the query)",
+                "the query is what follows the ? of the URL",
+            ) from None
+    tables = set(sqlalchemy.inspect(engine).get_table_names())
+    engine.dispose()
+    if tables and not tables >= _OPTUNAS:
+        raise InputError(
+            f"{place}: holds tables that are not Optuna's ({', '.join(sorted(tables)[:3])})",
+            "name a new or an empty database; nothing was written",
+        )
+    return RDBStorage(url.replace("{", "{{").replace("}", "}}"))  # Optuna formats it
+
+
+def _told(error: Exception, url: str, place: str) -> str:
+    """The first line of what went wrong; its kind alone where that repeats more than the place.
+
+    A server names the user in quotes and says why: the reason is kept, the name is not.
+    """
+    cause = error.__cause__ or error
+    line = str(cause).split("\n")[0]
+    if user := re.match(r"\w[\w+]*://([^:/@]+)[:@]", url):
+        line = re.sub(rf"(['\"]){re.escape(unquote_plus(user[1]))}\1", r"\1***\1", line)
+    hidden = _words(url) | _words(unquote_plus(url))
+    if (hidden - _words(place)) & _words(line):
+        return f"{type(cause).__name__}, whose message repeats a part of the URL"
+    return line
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))

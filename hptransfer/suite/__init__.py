@@ -1,0 +1,1 @@
+"""A suite: the claim as data, its TOML file, its ranges."""

@@ -1,0 +1,1 @@
+"""One run, alone or in lanes: roles, build, batches, schedule, engine, coordinate check."""

@@ -1,0 +1,67 @@
+"""Batches of a unit on its device, a pure function of (seed, step)."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hptransfer.datasets import HELDOUT_SEED, Tokens, offsets
+from hptransfer.errors import InputError
+from hptransfer.spec import RunSpec
+from hptransfer.train.build import Data, context_of
+
+
+class Batches:
+    """Batches on the device, a pure function of (seed, step)."""
+
+    def __init__(
+        self, specs: list[RunSpec], data: Data, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.seeds = list(dict.fromkeys(spec.seed for spec in specs))
+        self.lane_seed = torch.tensor(
+            [self.seeds.index(spec.seed) for spec in specs], device=device
+        )
+        self.batch = specs[0].batch
+        self.device = device
+        self.text = isinstance(data, Tokens)
+        if isinstance(data, Tokens):
+            context = context_of(specs[0])
+            self.window = torch.arange(context + 1, device=device)
+            parts = {"train": data.train, "heldout": data.heldout}
+            wide = device.type == "cuda" and data.train.itemsize > 1  # no index of uint16 there
+            self.tokens = {
+                k: torch.from_numpy(v.astype(np.int32) if wide else v).to(device)
+                for k, v in parts.items()
+            }
+            self.high = {k: len(v) - context for k, v in parts.items()}
+            for part, tokens in parts.items():
+                if self.high[part] < 1:
+                    raise InputError(
+                        f"data {data.name!r}: its {part} part has {len(tokens)} tokens, "
+                        f"needs more than the context of {context}",
+                        "a shorter model.context, or more data",
+                    )
+        else:
+            images = {"train": data.x_train, "heldout": data.x_heldout}
+            labels = {"train": data.y_train, "heldout": data.y_heldout}
+            self.images = {k: torch.from_numpy(v).to(device, dtype) for k, v in images.items()}
+            self.labels = {k: torch.from_numpy(v).to(device) for k, v in labels.items()}
+            self.high = {k: len(v) for k, v in labels.items()}
+
+    def _draw(self, part: str, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        starts = torch.from_numpy(offsets(seed, step, self.batch, self.high[part]))
+        at = starts.to(self.device, non_blocking=True)  # else every step waits for a GPU
+        if self.text:
+            windows = self.tokens[part][at[:, None] + self.window].long()
+            return windows[:, :-1], windows[:, 1:]
+        return self.images[part][at], self.labels[part][at]
+
+    def train(self, t: int) -> tuple[Tensor, Tensor, bool]:
+        """x, y of step t and whether all lanes share them (else they carry a lane axis)."""
+        drawn = [self._draw("train", seed, t) for seed in self.seeds]
+        if len(drawn) == 1:
+            return *drawn[0], True
+        x, y = (torch.stack(parts)[self.lane_seed] for parts in zip(*drawn, strict=True))
+        return x, y, False
+
+    def heldout(self, i: int) -> tuple[Tensor, Tensor]:
+        return self._draw("heldout", HELDOUT_SEED, i)

@@ -1,0 +1,386 @@
+"""Lanes: runs that differ in scalar hyperparameters or seed, trained as one vectorised run."""
+
+import gc
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call, vmap
+from torch.utils.checkpoint import checkpoint
+
+from hptransfer import registry
+from hptransfer.errors import InputError
+from hptransfer.optimizers import rules
+from hptransfer.optimizers.rules import Rule, Stack, State, Step
+from hptransfer.spec import Param, RunSpec
+from hptransfer.train import foreign, inits
+from hptransfer.train.batches import Batches
+from hptransfer.train.build import Data, blocks, build, describe_params
+from hptransfer.train.foreign import is_torch_optimizer
+from hptransfer.train.schedule import lr_factor
+
+# Parameters stacked for one batched update: on a GPU enough to fill it, on a CPU so few that the
+# update's temporaries stay in its cache, but two matrices for two threads. At width 768 four at a
+# time took 1.07 times as long on an AMD EPYC, and one at a time 1.4 times on an Intel Xeon.
+GROUP_ELEMENTS = {"cuda": 2**24, "cpu": 2**20}
+GROUP_LEAST = {"cuda": 1, "cpu": 2}
+
+
+def vectorises(spec: RunSpec) -> bool:
+    """Whether runs of this spec can share a unit: not under a torch.optim.Optimizer."""
+    return not is_torch_optimizer(registry.load_spec("optimizer", spec.optimizer))
+
+
+@dataclass
+class Group:
+    """Same-shaped parameters of a role; `w`, `g`, every state tensor: (k, [lanes,] *shape).
+
+    With one lane `g` is a list of the k gradients, as the backward pass leaves them. `carried`: the
+    gradient buffer is the optimizer's (ScionLight), so gradients are added to it.
+    """
+
+    p: Param
+    names: list[str]
+    w: Tensor
+    g: Stack
+    state: State
+    carried: bool = False
+
+
+def grouped(params: list[Param], lanes: int, device: torch.device) -> list[list[Param]]:
+    """Same-shaped parameters of a role, in lists of at most GROUP_ELEMENTS numbers."""
+    kind = device.type if device.type in GROUP_ELEMENTS else "cuda"
+    kinds: dict[Param, list[Param]] = {}
+    for p in params:
+        kinds.setdefault(replace(p, name=""), []).append(p)
+    groups = []
+    for alike in kinds.values():
+        fits = GROUP_ELEMENTS[kind] // (lanes * math.prod(alike[0].shape))
+        size = max(fits, math.ceil(GROUP_LEAST[kind] / lanes))
+        groups.extend(alike[i : i + size] for i in range(0, len(alike), size))
+    return groups
+
+
+class Lanes:
+    """The weights, gradients and optimizer states of a unit, and its pure training step.
+
+    `micro_batch`: examples a backward pass, all by default. `recompute`: one lane keeps the inputs
+    of its blocks alone and computes the rest again in the backward pass. `params`: the parameters,
+    where they are described already. `drawn`: False starts them from any numbers of a like size,
+    where only time counts. One lane runs without vmap, on tensors without a lane axis.
+    """
+
+    def __init__(
+        self,
+        specs: list[RunSpec],
+        data: Data,
+        device: torch.device,
+        *,
+        dtype: torch.dtype = torch.float32,
+        micro_batch: int | None = None,
+        recompute: bool = False,
+        params: list[Param] | None = None,
+        drawn: bool = True,
+    ) -> None:
+        self.specs = specs
+        self.spec = specs[0]
+        self.device = device
+        self.dtype = dtype
+        self.data = data
+        self.single = len(specs) == 1
+        self.micro_batch = min(micro_batch or self.spec.batch, self.spec.batch)
+        self.optimizer: Callable[..., Rule] = registry.load_spec("optimizer", self.spec.optimizer)
+        self.static = {k: v for k, v in self.spec.hp.items() if not isinstance(v, float)}
+        self.hp = {
+            k: self._per_lane([spec.hp[k] for spec in specs])
+            for k, v in self.spec.hp.items()
+            if isinstance(v, float)
+        }
+        self.lr = self._per_lane([spec.lr for spec in specs])
+        with device:
+            self.model = build(self.spec, data, self.spec.width).to(dtype)
+        self.recompute = recompute and self.single
+        if self.recompute:
+            for block in blocks(self.model):
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        takes_lanes = vectorises(self.spec)
+        if not takes_lanes and not self.single:
+            raise InputError(
+                f"{self.spec.optimizer['name']!r} is a torch.optim.Optimizer, which trains one run",
+                "--lanes 1",
+            )
+        draw = self._group if takes_lanes else self._own_init()
+        params = describe_params(self.spec, data) if params is None else params
+        groups = grouped(params, len(specs), device)
+        self._draws = (
+            inits.drawn(specs, self.optimizer, groups, device, dtype)
+            if drawn and takes_lanes
+            else None
+        )
+        self.groups = [draw(alike) for alike in groups]
+        self._draws = None
+        self.leaves = self._leaves()
+        self.foreign = (
+            None
+            if takes_lanes
+            else foreign.construct(self.optimizer, self.spec, self.leaves.values())  # type: ignore[arg-type]
+        )
+        self.losses = torch.zeros(len(specs), self.spec.steps, device=device)
+        self._batches = Batches(specs, data, device, dtype)
+
+    def _per_lane(self, values: list[float]) -> Tensor:
+        scalars = torch.tensor(values, dtype=self.dtype, device=self.device)
+        return scalars[0] if self.single else scalars
+
+    def _any_weights(self, alike: list[Param]) -> Tensor:
+        lanes = () if self.single else (len(self.specs),)
+        size = (len(alike), *lanes, *alike[0].shape)
+        return torch.randn(size, dtype=self.dtype, device=self.device) / alike[0].d_in ** 0.5
+
+    def _group(self, alike: list[Param]) -> Group:
+        w = self._any_weights(alike) if self._draws is None else next(self._draws).contiguous()
+        rule = rules.made(self.spec.optimizer["name"], self.optimizer, alike[0], self.spec.hp)
+
+        def start(w: Tensor) -> State:
+            return rules.init_state(rule, w)
+
+        state = start(w) if self.single else vmap(start, 1, 1)(w)
+        return Group(alike[0], [p.name for p in alike], w, self._no_gradient(w), state)
+
+    def _no_gradient(self, w: Tensor) -> Stack:
+        return [] if self.single else torch.zeros_like(w)
+
+    def _own_init(self) -> Callable[[list[Param]], Group]:
+        """Groups that start where the model's constructor puts them."""
+        drawn = foreign.own_init(self.spec, self.data)
+
+        def group(alike: list[Param]) -> Group:
+            w = torch.stack([drawn[p.name] for p in alike]).to(self.device, self.dtype)
+            return Group(alike[0], [p.name for p in alike], w, self._no_gradient(w), {})
+
+        return group
+
+    def _leaves(self) -> dict[str, Tensor]:
+        """Views of the groups, one a parameter; those of lanes add their gradients to `Group.g`."""
+        leaves: dict[str, Tensor] = {}
+        own = dict(self.model.named_parameters())
+        for group in self.groups:
+            for i, name in enumerate(group.names):
+                if self.single:
+                    leaf: Tensor = own[name]
+                    leaf.data = group.w[i]
+                else:
+                    own[name].data = group.w[i, 0]
+                    leaf = group.w[i].detach().requires_grad_()
+                    leaf.grad = group.g[i]
+                leaves[name] = leaf
+        return leaves
+
+    def _loss(self, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        bf16 = self.spec.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            logits = self.model(x) if self.single else functional_call(self.model, weights, (x,))
+        logits = logits.to(self.dtype).flatten(0, -2)
+        return F.cross_entropy(logits, y.flatten())
+
+    def _lane_losses(self, x: Tensor, y: Tensor, shared: bool) -> Tensor:
+        if self.single:
+            return self._loss({}, x, y)
+        data_dim = None if shared else 0
+        return vmap(self._loss, in_dims=(0, data_dim, data_dim))(self.leaves, x, y)
+
+    def gradients(self, t: int) -> None:
+        """Mean gradient of step t into `Group.g`, micro-batch by micro-batch; losses kept."""
+        free = [group for group in self.groups if not group.carried]
+        for group in free:
+            if isinstance(group.g, Tensor):
+                group.g.zero_()
+                continue
+            group.g = []
+            for name in group.names:  # the backward pass then need not add to anything
+                self.leaves[name].grad = None
+        x, y, shared = self._batches.train(t)
+        axis = 0 if shared else 1
+        total = torch.zeros(len(self.specs), device=self.device, dtype=self.dtype)
+        for xs, ys in zip(
+            x.split(self.micro_batch, axis), y.split(self.micro_batch, axis), strict=True
+        ):
+            losses = self._lane_losses(xs, ys, shared) * (xs.shape[axis] / self.spec.batch)
+            losses.sum().backward()
+            if self.single:
+                _separate(self.leaves.values())
+            total += losses.detach()
+        self.losses[:, t] = total
+        for group in free:
+            if not isinstance(group.g, Tensor):
+                group.g = [_gradient(self.leaves[name]) for name in group.names]
+
+    @torch.no_grad()
+    def update(self, t: int) -> None:
+        """One optimizer step on every group, in place."""
+        if self.spec.clip > 0:
+            self._clip(self.spec.clip)
+        now, then = lr_factor(self.spec, t), lr_factor(self.spec, t + 1)
+
+        if self.foreign is not None:
+            foreign.step(self.foreign, self.spec.lr * now)
+            return
+
+        def one(
+            hp: dict[str, Tensor], lr: Tensor, g: Tensor, state: State, w: Tensor, p: Param
+        ) -> tuple[Tensor, State]:
+            rule = self.optimizer(p, **hp, **self.static)
+            return rules.update(rule, g, state, w, Step(t, lr * now, lr * then, lr))
+
+        for group in self.groups:
+            if self.single:
+                rule = self.optimizer(group.p, **self.hp, **self.static)
+                step = Step(t, self.lr * now, self.lr * then, self.lr)
+                group.state = rules.update_(rule, group.g, group.state, group.w, step)
+            else:
+                assert isinstance(group.g, Tensor)
+                run = vmap(partial(one, p=group.p), in_dims=(0, 0, 1, 1, 1), out_dims=1)
+                w, group.state = run(self.hp, self.lr, group.g, group.state, group.w)
+                group.w.copy_(w)
+            kept = group.state.pop("gradient", None)
+            if kept is not None:
+                if self.spec.clip > 0:
+                    raise InputError(
+                        f"{self.spec.optimizer['name']!r} keeps its momentum in the gradient, "
+                        "which clipping would scale",
+                        "clip = 0",
+                    )
+                self._carry(group, kept)
+
+    def _carry(self, group: Group, kept: Tensor) -> None:
+        """Let the next gradient be added to what the optimizer kept."""
+        if isinstance(group.g, Tensor):
+            group.g.copy_(kept)
+        else:
+            group.g = kept
+            for name, gradient in zip(group.names, kept, strict=True):
+                self.leaves[name].grad = gradient
+        group.carried = True
+
+    def _clip(self, limit: float) -> None:
+        """g <- g min(1, limit / ||g||), the norm over all parameters of a lane."""
+        gradients = [g for group in self.groups for g in group.g]
+        if self.single:
+            norm = torch.nn.utils.get_total_norm(gradients)
+            scale = torch.clamp(limit / norm, max=1.0)
+            for g in gradients:
+                g.mul_(scale)
+            return
+        norms = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=-1) for g in gradients]
+        norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+        scale = torch.clamp(limit / norm, max=1.0)
+        for g in gradients:
+            g.mul_(scale.view(-1, *(1 for _ in g.shape[1:])))
+
+    def finite(self, t: int) -> Tensor:
+        """Which lanes had a finite loss in every step up to and including t; bool, (lanes,)."""
+        return self.losses[:, : t + 1].isfinite().all(dim=1)
+
+    @torch.no_grad()
+    def read_out(self) -> None:
+        """Move the weights to the point that is evaluated: X, where they held a transported Y."""
+        if self.foreign is not None:
+            foreign.read_out(self.foreign)
+            return
+
+        def one(hp: dict[str, Tensor], w: Tensor, state: State, p: Param) -> Tensor:
+            return rules.readout(self.optimizer(p, **hp, **self.static), w, state)
+
+        for group in self.groups:
+            read = partial(one, p=group.p)
+            run = read if self.single else vmap(read, in_dims=(0, 1, 1), out_dims=1)
+            group.w.copy_(run(self.hp, group.w, group.state))
+
+    def snapshot(self) -> dict[str, Any]:
+        """What training goes on from: weights as they are (Y if transported), every state."""
+        return {
+            "losses": self.losses,
+            "groups": [
+                {
+                    "names": group.names,
+                    "w": group.w,
+                    "state": group.state,
+                    "g": group.g if group.carried else None,
+                }
+                for group in self.groups
+            ],
+            "foreign": self.foreign.state_dict() if self.foreign is not None else None,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from `snapshot`, in place, also where another device had grouped otherwise."""
+        self.losses.copy_(saved["losses"])
+        for group in self.groups:
+            alike = (loaded for loaded in saved["groups"] if loaded["names"] == group.names)
+            loaded = next(alike, None) or _regrouped(group.names, saved["groups"])
+            group.w.copy_(loaded["w"])
+            group.state = {k: value.to(self.device) for k, value in loaded["state"].items()}
+            if loaded["g"] is not None:
+                self._carry(group, loaded["g"].to(self.device))
+        if self.foreign is not None:
+            self.foreign.load_state_dict(saved["foreign"])
+
+    @torch.no_grad()
+    def evaluate(self) -> Tensor:
+        """Mean loss over the fixed held-out batches, nats; (lanes,). Call after `read_out`."""
+        total = torch.zeros(len(self.specs), device=self.device, dtype=self.dtype)
+        for i in range(self.spec.eval_batches):
+            x, y = self._batches.heldout(i)
+            for xs, ys in zip(x.split(self.micro_batch), y.split(self.micro_batch), strict=True):
+                total += self._lane_losses(xs, ys, shared=True) * (len(xs) / len(x))
+        return total / self.spec.eval_batches
+
+
+def release() -> None:
+    """Give the CUDA memory of what is no longer used back, to this process and to others.
+
+    What refers to itself, as a model whose blocks are recomputed, waits for the collector.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _regrouped(names: list[str], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a snapshot holds of these parameters, from whichever of its groups."""
+    place = {name: (group, i) for group in groups for i, name in enumerate(group["names"])}
+    parts = [place[name] for name in names]
+    first = parts[0][0]
+    return {
+        "w": torch.stack([group["w"][i] for group, i in parts]),
+        "state": {
+            key: torch.stack([group["state"][key][i] for group, i in parts])
+            for key in first["state"]
+        },
+        "g": None if first["g"] is None else torch.stack([group["g"][i] for group, i in parts]),
+    }
+
+
+def _separate(leaves: Iterable[Tensor]) -> None:
+    """Copy gradients that share memory, as those of two views of one sum do.
+
+    Adding to one, or scaling it, would change the other too.
+    """
+    seen: set[int] = set()
+    for leaf in leaves:
+        if leaf.grad is not None:
+            place = leaf.grad.data_ptr()
+            if place in seen:
+                leaf.grad = leaf.grad.clone()
+            seen.add(place)
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    """Zeros for a parameter that took no part in the loss."""
+    if leaf.grad is None:
+        leaf.grad = torch.zeros_like(leaf)
+    return leaf.grad

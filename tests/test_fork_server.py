@@ -1,0 +1,84 @@
+"""The server that workers are forked from: what reaches it, and what it may load."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from commands import interruptible
+from hptransfer.cost.estimate import estimate
+from hptransfer.train.build import Described, describe_params
+from units import data_for, spec
+
+SCRIPT = """
+import multiprocessing as mp
+import sys
+
+def loaded(pipe):
+    pipe.send([name in sys.modules for name in ("hptransfer.run.workers", "torch._dynamo")])
+
+if __name__ == "__main__":
+    from hptransfer.run import fork_server
+    fork_server.start()
+    print("started", flush=True)
+    ours, theirs = mp.Pipe()
+    process = fork_server.context().Process(target=loaded, args=(theirs,))
+    process.start()
+    print(ours.recv(), flush=True)
+"""
+
+
+def script(folder: Path) -> list[str]:
+    path = folder / "elsewhere" / "script.py"
+    path.parent.mkdir()
+    path.write_text(SCRIPT)
+    return [sys.executable, str(path)]
+
+
+def test_workers_begin_with_torch_loaded_and_nothing_of_the_current_folder(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("torch.py", "hptransfer.py", "random.py"):
+        (here / name).write_text("open('loaded', 'w')")
+    done = subprocess.run(script(tmp_path), cwd=here, capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[:2] == ["started", "[True, False]"], done.stderr
+    assert not (here / "loaded").exists()
+
+
+def test_ctrl_c_while_it_imports_is_the_callers_alone(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        script(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=interruptible,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"started\n"
+    time.sleep(0.3)  # the server is importing torch
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert errors.count(b"KeyboardInterrupt") == 1, errors.decode()
+
+
+LOADED = """
+import pickle, sys
+from pathlib import Path
+import torch
+from hptransfer.train import engine
+unit, data, described = pickle.loads(Path(sys.argv[1]).read_bytes())
+for _ in engine.train(unit, data, torch.device("cpu"), described=described):
+    pass
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_run_that_is_described_does_not_load_the_compiler(tmp_path: Path) -> None:
+    run, data = spec("scion", "gpt", steps=2), data_for("gpt")
+    known = Described(describe_params(run, data), estimate(run, data).flops)
+    path = tmp_path / "run.pkl"
+    path.write_bytes(pickle.dumps(([run, run.point(-5.0, 0)], data, known)))
+    subprocess.run([sys.executable, "-c", LOADED, str(path)], check=True)
