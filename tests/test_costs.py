@@ -14,6 +14,7 @@ from hptransfer.errors import InputError
 from hptransfer.run import costs
 from hptransfer.run.session import Finished, Session, Started
 from hptransfer.run.workers import Job, Pool, Probe
+from hptransfer.spec import Unit
 from sessions import cores, session, tiny
 
 
@@ -49,7 +50,7 @@ def test_a_step_is_timed_in_every_worker_at_once_while_none_trains(
         assert waiting.costs.speed(own.spec).step == 7.0
         assert session(tiny(tmp_path), tmp_path).costs.speed(own.spec).step == 7.0
         other = replace(own.spec, batch=3)
-        busy = {pipe: Job([own.spec], {}, "cpu", 1, None) for pipe in pool._processes}
+        busy = {pipe: Job(Unit((own.spec,)), {}, "cpu", 1, None) for pipe in pool._processes}
         monkeypatch.setattr(pool, "_busy", busy)
         assert 0 < waiting.costs.speed(other).step < 7
 
@@ -144,12 +145,12 @@ def test_the_last_unit_takes_the_cores_of_one_that_ends(
 
     pool = waiting.pool
     busy = Other()
-    monkeypatch.setattr(pool, "_busy", {busy: Job([first], {}, "cpu", 1, None)})
+    monkeypatch.setattr(pool, "_busy", {busy: Job(Unit((first,)), {}, "cpu", 1, None)})
     monkeypatch.setattr(pool, "_reached", {busy: reached})
     monkeypatch.setattr(pool, "submit", given.append)
     left = [first, second, later][: 2 + more]
     with waiting.sharing.begin():
-        assert [type(e) for e in waiting._submit(pool, [[second]], left)] == [Started]
+        assert [type(e) for e in waiting._submit(pool, [Unit((second,))], left)] == [Started]
     assert [job.threads for job in given] == [threads]
 
 
@@ -218,11 +219,14 @@ def test_units_train_at_once_as_long_as_their_shares_are_at_most_the_device(
     monkeypatch.setattr(waiting.costs, "speed", lambda spec: speeds[spec.width])
     pool = waiting.pool
     jobs = taken(pool, monkeypatch)
-    units = [[replace(spec, seed=i)] for i, spec in enumerate([narrow, narrow, wide, wide, narrow])]
+    units = [
+        Unit((replace(spec, seed=i),))
+        for i, spec in enumerate([narrow, narrow, wide, wide, narrow])
+    ]
     todo = list(units)
     with waiting.sharing.begin():
         assert len(list(waiting._submit(pool, todo, []))) == 3
-        assert [(j.unit[0].width, j.threads) for j in jobs] == [(8, 1), (8, 1), (16, 2)]
+        assert [(j.unit.spec.width, j.threads) for j in jobs] == [(8, 1), (8, 1), (16, 2)]
         assert todo == units[3:]
         first = next(iter(pool._busy))
         del pool._busy[first]
@@ -245,7 +249,7 @@ def test_no_two_units_use_the_same_core(tmp_path: Path, monkeypatch: pytest.Monk
     def threads(*widths: int) -> list[int]:
         pool._busy.clear()
         pool._reached.clear()
-        todo = [[replace(narrow.at("width", w), seed=i)] for i, w in enumerate(widths)]
+        todo = [Unit((replace(narrow.at("width", w), seed=i),)) for i, w in enumerate(widths)]
         with waiting.sharing.begin():
             list(waiting._submit(pool, todo, []))
         return [job.threads for job, _ in pool.reached]
@@ -270,7 +274,7 @@ def test_a_run_that_fits_alone_is_trained_alone_on_all_cores(
     beside = {8: 0, 64: 0}
     for event in waiting.run():
         if isinstance(event, Started):
-            width = event.unit[0].width
+            width = event.unit.spec.width
             beside[width] = max(beside[width], len(waiting.pool.reached))
     assert event == Finished([])
     assert beside == {8: 2, 64: 1}

@@ -7,7 +7,7 @@ import torch
 
 from hptransfer.cost import estimate
 from hptransfer.errors import InputError
-from hptransfer.spec import Param, RunRecord, RunSpec
+from hptransfer.spec import Param, RunRecord, RunSpec, Unit
 from hptransfer.train import engine
 from hptransfer.train.build import Described, describe_params
 from units import CPU, PAIRS, VOCAB, data_for, lanes, records, spec, weights
@@ -50,7 +50,7 @@ def test_what_is_described_is_not_found_out_again(monkeypatch: pytest.MonkeyPatc
     known = Described(params, estimate.estimate(run, data_for("mlp")).flops)
     monkeypatch.setattr(engine, "_counted_step", None)
     monkeypatch.setattr("hptransfer.train.lanes.describe_params", None)
-    events = engine.train([run], data_for("mlp"), CPU, described=known)
+    events = engine.train(Unit((run,)), data_for("mlp"), CPU, described=known)
     [told] = [event for event in events if isinstance(event, RunRecord)]
     assert (told.probes, told.flops, told.loss) == (found.probes, found.flops, found.loss)
 

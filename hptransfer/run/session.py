@@ -23,7 +23,7 @@ from hptransfer.run.sharing import Sharing
 from hptransfer.run.workers import Ended, Job, Message, Pool
 from hptransfer.search import studies
 from hptransfer.search.plan import forecast, pack, plan
-from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.suite.claim import Suite
 from hptransfer.train import engine
 from hptransfer.train.engine import Progress
@@ -66,7 +66,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Started:
-    unit: list[RunSpec]
+    unit: Unit
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Session:
         forecast_at = _Rarely()
         sync_at = _Rarely(SYNC_SECONDS)
         left: list[RunSpec] = []
-        todo: list[list[RunSpec]] = []
+        todo: list[Unit] = []
         awaited: list[tuple[RunSpec, str]] = []
         with self.pool as pool:
             while True:
@@ -220,7 +220,7 @@ class Session:
 
     def _todo(
         self, pool: Pool, failed: dict[str, Ended]
-    ) -> tuple[list[list[RunSpec]], list[tuple[RunSpec, str]]]:
+    ) -> tuple[list[Unit], list[tuple[RunSpec, str]]]:
         """Units that nobody trains yet, and the runs that other processes train, with these."""
         taken = self.sharing.look()
         leave = pool.in_flight | failed.keys() | self.sharing.over()
@@ -235,38 +235,34 @@ class Session:
         """The runs that failed here, or in another process while this session was at work."""
         over = self.sharing.over()
         return [
-            failed.get(spec.key) or Ended([spec], self.sharing.error(spec.key))
+            failed.get(spec.key) or Ended(Unit((spec,)), self.sharing.error(spec.key))
             for spec in self.plan()
             if spec.key in over or spec.key in failed
         ]
 
-    def _submit(
-        self, pool: Pool, todo: list[list[RunSpec]], left: list[RunSpec]
-    ) -> Iterator[Event]:
+    def _submit(self, pool: Pool, todo: list[Unit], left: list[RunSpec]) -> Iterator[Event]:
         """Give units to free workers; `left`: all runs that are expected still, [] if unknown."""
         while todo and self._has_room(pool, todo[0]):
             unit = self.sharing.claim(todo.pop(0))
-            if not unit:
+            if unit is None:
                 continue
-            last = bool(left) and {s.key for s in left} <= pool.in_flight | {s.key for s in unit}
+            last = bool(left) and {s.key for s in left} <= pool.in_flight | set(unit.keys)
             threads = self._threads(pool, unit, todo, last)
-            resume = self.store.find_snapshot(engine.unit_key(unit))
-            how = self.costs.how(unit[0])
+            resume = self.store.find_snapshot(unit.key)
+            how = self.costs.how(unit.spec)
             where = (str(self.device), threads, resume, how.micro_batch, how.recompute)
-            if self.costs.share(unit[0]).processes < self.workers:
+            if self.costs.share(unit.spec).processes < self.workers:
                 pool.end_idle()  # whose memory is part of this share
-            pool.submit(Job(unit, self.suite.data, *where, self.costs.described(unit[0])))
+            pool.submit(Job(unit, self.suite.data, *where, self.costs.described(unit.spec)))
             yield Started(unit)
 
-    def _has_room(self, pool: Pool, *units: list[RunSpec]) -> bool:
+    def _has_room(self, pool: Pool, *units: Unit) -> bool:
         """Whether the jobs under way leave these units their shares of the device."""
         every = [*(job.unit for job, _ in pool.reached), *units]
-        taken = [Fraction(1, self.costs.share(unit[0]).processes) for unit in every]
+        taken = [Fraction(1, self.costs.share(unit.spec).processes) for unit in every]
         return len(taken) == 1 or sum(taken) <= 1
 
-    def _threads(
-        self, pool: Pool, unit: list[RunSpec], todo: list[list[RunSpec]], last: bool
-    ) -> int:
+    def _threads(self, pool: Pool, unit: Unit, todo: list[Unit], last: bool) -> int:
         """Those of its share, and its part of the cores that neither the jobs under way use nor the
         units that start with it.
 
@@ -279,28 +275,28 @@ class Session:
             starting.append(other)
         soon = self._seconds_left(unit, 0.0) / 4 if last else 0.0
         used = sum(j.threads for j, r in pool.reached if self._seconds_left(j.unit, r) >= soon)
-        used += sum(self.costs.share(other[0]).threads for other in starting)
+        used += sum(self.costs.share(other.spec).threads for other in starting)
         spare = max(0, len(os.sched_getaffinity(0)) - used)
-        return self.costs.share(unit[0]).threads + spare // len(starting)
+        return self.costs.share(unit.spec).threads + spare // len(starting)
 
-    def _seconds_left(self, unit: list[RunSpec], reached: float) -> float:
+    def _seconds_left(self, unit: Unit, reached: float) -> float:
         """Of a unit of whose steps this part is done."""
-        speed, spec = self.costs.speed(unit[0]), unit[0]
+        speed, spec = self.costs.speed(unit.spec), unit.spec
         evaluation = spec.eval_batches * speed.evaluation
-        return len(unit) * (spec.steps * (1 - reached) * speed.step + evaluation)
+        return unit.lanes * (spec.steps * (1 - reached) * speed.step + evaluation)
 
     def _end(self, ended: Ended, failed: dict[str, Ended]) -> None:
         if not ended.died:
-            self.store.drop_snapshot(engine.unit_key(ended.unit))
+            self.store.drop_snapshot(ended.unit.key)
         if ended.error:
             frame = self.store.frame()
             done = set(frame["key"][frame["status"] != "failed"])
-            for spec in ended.unit:
+            for spec in ended.unit.runs:
                 if spec.key not in done:
                     failed[spec.key] = ended
                     threads = self.costs.share(spec).threads
                     self.store.append(_failure(spec, ended, self.device, threads))
-        self.sharing.release(ended.unit)
+        self.sharing.release(ended.unit.runs)
 
     def _seconds(self, specs: list[RunSpec]) -> float:
         speeds = [(self.costs.speed(spec), spec) for spec in specs]
@@ -320,7 +316,7 @@ def _failure(spec: RunSpec, ended: Ended, device: torch.device, threads: int) ->
         seconds=0.0,
         flops=0.0,
         peak_memory=0,
-        env={**engine.environment(device, len(ended.unit), spec.batch), "threads": threads},
+        env={**engine.environment(device, ended.unit.lanes, spec.batch), "threads": threads},
         finished=time.time(),
         error=ended.traceback or ended.error,
     )

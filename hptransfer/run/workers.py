@@ -18,7 +18,7 @@ from hptransfer.cost.estimate import Share, Speed, measure
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.run import fork_server
-from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.train import engine
 from hptransfer.train.build import Described
 
@@ -27,7 +27,7 @@ from hptransfer.train.build import Described
 class Job:
     """A unit to train, where, the snapshot to go on from, and what is known of its runs."""
 
-    unit: list[RunSpec]
+    unit: Unit
     data: dict[str, Any]
     device: str
     threads: int
@@ -51,8 +51,8 @@ class Probe:
     lanes: int
 
     @property
-    def unit(self) -> list[RunSpec]:
-        return [self.spec]
+    def unit(self) -> Unit:
+        return Unit((self.spec,))
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Ended:
     `died`: its process did, as when memory runs out; its last snapshot is good.
     """
 
-    unit: list[RunSpec]
+    unit: Unit
     error: str = ""
     hint: str = ""
     traceback: str = ""
@@ -119,7 +119,7 @@ def _train(
     engine.configure(job.threads)
     for message in engine.train(
         job.unit,
-        _data(job.unit[0], job.data, loaded),
+        _data(job.unit.spec, job.data, loaded),
         engine.pick_device(job.device),
         resume=job.resume,
         micro_batch=job.micro_batch,
@@ -191,8 +191,9 @@ class Pool:
         assert not self._busy
         processes = probe.share.processes
         self.start(processes)
-        ready = self._asked(list(self._processes)[:processes], probe)
-        found = self._asked([pipe for pipe, answer in ready.items() if answer is None], "go")
+        ready = self._asked(list(self._processes)[:processes], probe, probe)
+        warm = [pipe for pipe, answer in ready.items() if answer is None]
+        found = self._asked(warm, "go", probe)
         for answer in {**ready, **found}.values():
             if isinstance(answer, Ended):
                 text = f"width {probe.spec.width}, timed in {processes} workers: {answer.error}"
@@ -200,8 +201,10 @@ class Pool:
         steps, evaluations = zip(*((s.step, s.evaluation) for s in found.values()), strict=True)
         return Speed(probe.lanes, mean(steps), mean(evaluations), processes)
 
-    def _asked(self, pipes: list[Connection], question: Any) -> dict[Connection, Any]:
-        """The next answer of each."""
+    def _asked(
+        self, pipes: list[Connection], question: object, probe: Probe
+    ) -> dict[Connection, Any]:
+        """The next answer of each worker. Ended where it died of the probe."""
         for pipe in pipes:
             with contextlib.suppress(BrokenPipeError):  # dead, and so says recv
                 pipe.send(question)
@@ -210,12 +213,12 @@ class Pool:
             try:
                 answers[pipe] = pipe.recv()
             except (EOFError, ConnectionResetError):
-                answers[pipe] = Ended([], "its process died", _MEMORY)
+                answers[pipe] = Ended(probe.unit, "its process died", _MEMORY)
         return answers
 
     @property
     def in_flight(self) -> set[str]:
-        return {spec.key for job in self._busy.values() for spec in job.unit}
+        return {spec.key for job in self._busy.values() for spec in job.unit.runs}
 
     @property
     def reached(self) -> list[tuple[Job, float]]:

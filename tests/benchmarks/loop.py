@@ -21,7 +21,7 @@ import torch
 from hptransfer.cost.estimate import calibrate
 from hptransfer.run.workers import Ended, Job, Pool
 from hptransfer.search.plan import pack
-from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.suite.file import load_suite
 from hptransfer.train import engine
 
@@ -33,11 +33,11 @@ def specs_at(width: int, trials: int, steps: int, optimizer: str) -> list[RunSpe
     return [template.point(-8 + i / 2, 0) for i in range(trials)]
 
 
-def in_units(specs: list[RunSpec], lanes: int) -> list[list[RunSpec]]:
+def in_units(specs: list[RunSpec], lanes: int) -> list[Unit]:
     return pack(specs, lambda _: lanes)
 
 
-def pooled(pool: Pool, units: list[list[RunSpec]], data: dict[str, object], workers: int) -> float:
+def pooled(pool: Pool, units: list[Unit], data: dict[str, object], workers: int) -> float:
     """Seconds that so many warm workers take for the units, with one thread each."""
     began, waiting = time.perf_counter(), list(units)
     while waiting or pool.in_flight:
@@ -54,7 +54,7 @@ def in_a_loop(specs: list[RunSpec], data: engine.Data, threads: int) -> float:
     engine.configure(threads)
     began = time.perf_counter()
     for spec in specs:
-        for message in engine.train([spec], data, torch.device("cpu")):
+        for message in engine.train(Unit((spec,)), data, torch.device("cpu")):
             assert not isinstance(message, RunRecord) or message.status == "done"
     return time.perf_counter() - began
 
@@ -71,7 +71,7 @@ def a_process_each(width: int, trials: int, steps: int, optimizer: str) -> float
 def one(width: str, trials: str, steps: str, optimizer: str, index: str) -> None:
     spec = specs_at(int(width), int(trials), int(steps), optimizer)[int(index)]
     data = engine.load_data(load_suite("gpt_width").data)
-    for _ in engine.train([spec], data, torch.device("cpu")):
+    for _ in engine.train(Unit((spec,)), data, torch.device("cpu")):
         pass
 
 
@@ -102,7 +102,7 @@ def main() -> None:
             lanes = calibrate(specs[0], data, torch.device("cpu")).lanes
             share = -(-len(specs) // cores)
             units = in_units(specs, min(lanes, share))
-            warm = [[s] for s in specs_at(width, cores, 1, options.optimizer)]
+            warm = [Unit((s,)) for s in specs_at(width, cores, 1, options.optimizer)]
             pooled(pool, warm, suite.data, cores)
             seconds: dict[str, list[float]] = {"ours": [], "loop": [], "process": []}
             for _ in range(options.repeats):
@@ -113,7 +113,7 @@ def main() -> None:
                 )
             rate = {k: 60 * options.trials / statistics.median(v) for k, v in seconds.items()}
             print(
-                f"| {width} | {len(units[0])} x {cores} | {rate['ours']:.1f} | {rate['loop']:.1f} "
+                f"| {width} | {units[0].lanes} x {cores} | {rate['ours']:.1f} | {rate['loop']:.1f} "
                 f"| {rate['process']:.1f} | {rate['ours'] / rate['loop']:.2f} "
                 f"| {rate['ours'] / rate['process']:.2f} |",
                 flush=True,
