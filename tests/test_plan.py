@@ -130,6 +130,16 @@ def test_the_forecast_counts_what_a_whole_study_takes() -> None:
     assert abs(len(forecast(suite, frame([]))) - exact) <= 4
 
 
+def test_the_forecast_of_a_label_lies_about_its_own_grid_where_two_share_an_optimizer() -> None:
+    low = {"use": "adamw", "lr": "2^-12..2^-9"}
+    high = {"use": "adamw", "lr": "2^-5..2^-2", "hp": {"weight_decay": 0.2}}
+    suite = a_suite(optimizers={"low": low, "high": high}, targets=[])
+    expected = forecast(suite, frame([]))
+    names = suite.names(expected)
+    rates = [spec.log2_lr for spec in expected if names[spec.key][0] == "high"]
+    assert (min(rates), max(rates)) == (-5.0, -2.0)
+
+
 def test_the_carried_lr_is_an_eighth_octave_within_what_the_method_admits() -> None:
     suite = a_suite(optimizers={"scion": {"lr": "2^-6..2^-1"}})
     assert suite.clip_lr("scion", -2.06) == -2.0

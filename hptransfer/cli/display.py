@@ -18,7 +18,7 @@ from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import load_suite, suite_names
 
 if TYPE_CHECKING:
-    from hptransfer.run.session import Event, Expected, Session, Status
+    from hptransfer.run.session import Event, Forecast, Session, Status
     from hptransfer.spec import RunSpec
     from hptransfer.testing import Check
 
@@ -62,7 +62,7 @@ def names(kind: str) -> list[str]:
     return suite_names() if kind == "suite" else registry.names(kind)
 
 
-def plan_table(session: "Session", expected: "list[Expected]", known: int, costs: bool) -> Table:
+def plan_table(session: "Session", expected: "list[Forecast]", known: int, costs: bool) -> Table:
     """One row an optimizer and axis value: runs, lanes of a process, processes, time.
 
     With `costs` FLOPs, and the memory of a process.

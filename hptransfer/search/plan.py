@@ -84,11 +84,8 @@ def _guess(suite: Suite, first: list[RunSpec]) -> float:
     if suite.axis_value(first[0]) != suite.proxy:
         lrs = [spec.log2_lr for spec in first]
         return (min(lrs) + max(lrs)) / 2 - BESIDE
-    return next(
-        sum(suite.start_grid(label)) / 2
-        for label, template in suite.templates.items()
-        if template["optimizer"] == first[0].optimizer
-    )
+    label, _ = suite.names(first[:1])[first[0].key]  # two labels may share an optimizer
+    return sum(suite.start_grid(label)) / 2
 
 
 def _made_up(spec: RunSpec, best: float) -> dict[str, object]:

@@ -7,7 +7,6 @@ Prints a Markdown table of medians; asserts nothing about time.
 """
 
 import argparse
-import os
 import platform
 import statistics
 import subprocess
@@ -18,7 +17,10 @@ from pathlib import Path
 
 import torch
 
-from hptransfer.cost.estimate import calibrate
+from hptransfer.cost.calibrate import calibrate
+from hptransfer.cost.count import count
+from hptransfer.cost.machine import usable_cores
+from hptransfer.cost.placement import Placement
 from hptransfer.run.workers import Ended, Job, Pool
 from hptransfer.search.plan import pack
 from hptransfer.spec import RunRecord, RunSpec, Unit
@@ -41,8 +43,8 @@ def pooled(pool: Pool, units: list[Unit], data: dict[str, object], workers: int)
     """Seconds that so many warm workers take for the units, with one thread each."""
     began, waiting = time.perf_counter(), list(units)
     while waiting or pool.in_flight:
-        while waiting and len(pool.reached) < workers:
-            pool.submit(Job(waiting.pop(0), data, "cpu", 1, None))
+        while waiting and len(pool.jobs) < workers:
+            pool.submit(Job(waiting.pop(0), data, "cpu", Placement()))
         for message in pool.messages(timeout=1.0):
             if isinstance(message, Ended) and message.error:
                 raise RuntimeError(message.traceback or message.error)
@@ -87,7 +89,7 @@ def main() -> None:
     if options.one:
         one(*options.one)
         return
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     suite = load_suite("gpt_width")
     data = engine.load_data(suite.data)
     print(f"{engine.device_name(torch.device('cpu'))}, {cores} cores, torch {torch.__version__}, ")
@@ -99,7 +101,8 @@ def main() -> None:
         for width in options.widths:
             specs = specs_at(width, options.trials, options.steps, options.optimizer)
             engine.configure(1)
-            lanes = calibrate(specs[0], data, torch.device("cpu")).lanes
+            cost = count(specs[0], data)
+            lanes = calibrate(specs[0], cost, data, torch.device("cpu")).lanes
             share = -(-len(specs) // cores)
             units = in_units(specs, min(lanes, share))
             warm = [Unit((s,)) for s in specs_at(width, cores, 1, options.optimizer)]
