@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from hptransfer.cost import estimate
+from hptransfer.cost.count import count
 from hptransfer.errors import InputError
 from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.train import engine
@@ -312,7 +312,7 @@ def test_a_wide_run_of_one_lane_steps_on_a_gpu(optimizer: str) -> None:
         precision="bfloat16", model_fields=fields,
     )  # fmt: skip
     data = tokens(6000)
-    cost = estimate.estimate(run, data)
+    cost = count(run, data)
     for record in cuda_records([run], "gpt"):
         assert record.status == "done"
         assert 0.5 * record.peak_memory < cost.memory < 2 * record.peak_memory

@@ -1,5 +1,4 @@
-"""Gradient accumulation and recomputed activations, set by the estimate, changing no loss; freed
-memory."""
+"""Gradient accumulation and recomputation, which change no loss; and freed memory."""
 
 import platform
 import subprocess

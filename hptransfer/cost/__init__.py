@@ -1,1 +1,1 @@
-"""What a run costs before it is run: parameters, FLOPs, memory and speed."""
+"""What a run costs, where it is placed and how fast it goes, before it trains."""

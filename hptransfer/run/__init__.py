@@ -1,1 +1,1 @@
-"""Work on a device: worker processes, the session that feeds them, claims on runs."""
+"""Work on a device: worker processes, the scheduler, the session that feeds them, claims."""

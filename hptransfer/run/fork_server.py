@@ -1,4 +1,4 @@
-"""Workers' imports, begun ahead: a server process that loads torch once and forks every worker."""
+"""A server process that imports torch once, while the caller plans, and forks every worker."""
 
 import multiprocessing as mp
 import os
@@ -11,7 +11,7 @@ LOADED = ["hptransfer.run.workers"]
 
 
 def context() -> ForkServerContext | SpawnContext:
-    """Where workers come from. Forked on Linux alone: elsewhere system libraries may break."""
+    """How workers start. Only Linux forks them: elsewhere a fork may break system libraries."""
     if sys.platform != "linux":
         return mp.get_context("spawn")
     found = mp.get_context("forkserver")
@@ -20,10 +20,10 @@ def context() -> ForkServerContext | SpawnContext:
 
 
 def start() -> None:
-    """Start the server, which imports while the caller goes on. Once is enough.
+    """Start the server, which imports while the caller goes on. A second call does nothing.
 
-    Ctrl-C stays blocked in it and in its workers, for the caller is the one to end them. It looks
-    for modules in the current folder only where the caller does.
+    The server and its workers ignore Ctrl-C: the caller ends them. The server looks for modules in
+    the current folder only where the caller does.
     """
     if isinstance(context(), SpawnContext):
         return

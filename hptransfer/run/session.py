@@ -34,7 +34,7 @@ SYNC_SECONDS = 30.0  # between additions to the persistent Optuna study
 
 @dataclass(frozen=True)
 class Options:
-    """Where and how much: nothing here changes a loss by more than rounding."""
+    """Where a session runs and with how much: no option changes a loss by more than rounding."""
 
     results: Path
     device: str = "auto"
@@ -67,15 +67,17 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Started:
+    """A worker trains this unit now."""
+
     unit: Unit
 
 
 @dataclass(frozen=True)
 class Status:
-    """Runs recorded in this invocation, runs expected still, and seconds left.
+    """How far a session is: runs that it recorded, runs still to come, seconds left.
 
-    `others`: the other processes at work on this suite. `awaited`: the runs whose records this one
-    waits for while it trains none, each with the process that trains it.
+    `others`: the other processes at work on this suite. `awaited`: the runs that this process waits
+    for while it trains none, each with the process that trains it.
     """
 
     done: int
@@ -87,7 +89,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Finished:
-    """All is recorded but the runs in `failed`, which the next invocation tries again."""
+    """Every run has a record, except those in `failed`: the next session tries them again."""
 
     failed: list[Ended] = field(default_factory=list)
 
@@ -123,6 +125,7 @@ class Session:
         return self.pool.time(Timing(spec, self.suite.data, str(self.device), placement, lanes))
 
     def plan(self) -> list[RunSpec]:
+        """The missing runs that can be named now."""
         return plan(self.suite, self.store.frame(), studies.propose)
 
     def rows(self) -> pd.DataFrame:
@@ -156,17 +159,18 @@ class Session:
         ]
 
     def run(self) -> Iterator[Event]:
-        """Do everything that is missing. Closing the generator keeps all that was recorded."""
+        """Train every missing run. Closing the generator keeps what is recorded."""
         if self.options.storage is not None:
-            self.sync()  # a storage that cannot be used is refused before anything is trained
+            self.sync()  # refuses a storage that cannot be used before anything trains
         self.store.write_manifest(self._reported())
         with self.sharing.begin():
             yield from self._run()
 
     def _reported(self) -> Suite:
-        """The suite that the report is to be about: this one.
+        """The suite of the report: this one.
 
-        But a search alone leaves the targets of the same runs where they were carried before.
+        A search without targets keeps the earlier suite, if only its targets and proxy differ: the
+        report then still shows what was carried to them.
         """
         kept = self.store.read_manifest()
         if self.full.targets or kept is None or not kept.targets:
@@ -186,12 +190,12 @@ class Session:
         awaited: list[tuple[RunSpec, str]] = []
         with self.pool as pool:
             while True:
-                # what is queued stays right until others bring news: plan when it runs low
+                # the queue stays right until others bring news: plan anew when it is short
                 if len(todo) < self.workers or self.sharing.news():
                     todo, awaited = self._todo(pool, failed)
                 if not (todo or awaited or pool.in_flight):
                     break
-                # first, so that no worker waits for the rest
+                # comes first: the rest takes time, and workers would wait for it
                 yield from self._submit(pool, todo)
                 if forecast_at.due():
                     with forecast_at.timed():
@@ -234,13 +238,13 @@ class Session:
     def _todo(
         self, pool: Pool, failed: dict[str, Ended]
     ) -> tuple[list[Unit], list[tuple[RunSpec, str]]]:
-        """Units that nobody trains yet, and the runs that other processes train, with these."""
+        """Units that nobody trains yet, and runs with the other processes that train them."""
         taken = self.sharing.look()
         leave = pool.in_flight | failed.keys() | self.sharing.over()
         missing = [spec for spec in self.plan() if spec.key not in leave]
         specs = [spec for spec in missing if spec.key not in taken]
         workers = self.workers * (1 + len(self.sharing.claims.others()))
-        share = max(1, -(-len(specs) // workers))  # leaves a unit for every worker
+        share = max(1, -(-len(specs) // workers))  # so few lanes that every worker has a unit
         units = pack(specs, lambda spec: min(self.costs.lanes(spec), share), workers)
         return units, [(spec, taken[spec.key]) for spec in missing if spec.key in taken]
 
@@ -265,13 +269,14 @@ class Session:
             if unit is None:
                 continue
             if started[0].processes < self.workers:
-                pool.end_idle()  # whose memory is part of this placement
+                pool.end_idle()  # the placement counts on the memory that they hold
             resume = self.store.find_snapshot(unit.key)
             where = (self.suite.data, str(self.device), started[0], resume)
             pool.submit(Job(unit, *where, self.costs.described(unit.spec)))
             yield Started(unit)
 
     def _end(self, ended: Ended, failed: dict[str, Ended]) -> None:
+        """Record the runs of a unit that failed, in `failed` too, and release all its runs."""
         if not ended.died:
             self.store.drop_snapshot(ended.unit.key)
         if ended.error:
@@ -284,6 +289,7 @@ class Session:
         self.sharing.release(ended.unit.runs)
 
     def _seconds(self, specs: list[RunSpec]) -> float:
+        """Seconds of these runs, where all processes train."""
         speeds = [(self.costs.speed(spec), spec) for spec in specs]
         return sum(speed.run(spec) / speed.processes for speed, spec in speeds)
 
@@ -312,7 +318,7 @@ def _failure(spec: RunSpec, ended: Ended, device: torch.device) -> RunRecord:
 
 
 class _Rarely:
-    """Bookkeeping that may take at most 2% of the time, and not more often than `seconds`."""
+    """A clock for work that is due every `seconds`, and takes at most 2% of the time."""
 
     def __init__(self, seconds: float = 5.0) -> None:
         self._seconds = seconds

@@ -87,16 +87,16 @@ def _work(
     It ends when the parent closes the pipe or dies.
     """
     registry.admit(plugins)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends workers
     store = Store(results, suite)
-    # A parent that goes with messages unread resets the connection: no end, no broken pipe.
+    # A parent that leaves messages unread resets the connection: recv raises no EOFError then.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         _serve(pipe, store, snapshot_seconds)
 
 
 def _serve(pipe: Connection, store: Store, snapshot_seconds: float) -> NoReturn:
     """Raises EOFError, BrokenPipeError or ConnectionResetError once the parent is gone."""
-    loaded: dict[str, Any] = {}
+    loaded: dict[str, engine.Data] = {}
     while True:
         job: Job | Timing = pipe.recv()
         place = job.placement
@@ -120,7 +120,7 @@ def _serve(pipe: Connection, store: Store, snapshot_seconds: float) -> NoReturn:
 
 
 def _train(
-    job: Job, loaded: dict[str, Any], store: Store, snapshot_seconds: float
+    job: Job, loaded: dict[str, engine.Data], store: Store, snapshot_seconds: float
 ) -> Iterator[engine.Progress | RunRecord]:
     engine.configure(job.placement.threads)
     for message in engine.train(
@@ -139,7 +139,7 @@ def _train(
             yield message
 
 
-def _timed(timing: Timing, loaded: dict[str, Any], pipe: Connection) -> Speed:
+def _timed(timing: Timing, loaded: dict[str, engine.Data], pipe: Connection) -> Speed:
     engine.configure(timing.placement.threads)
     data = _data(timing.spec, timing.data, loaded)
     device = engine.pick_device(timing.device)
@@ -152,7 +152,7 @@ def _timed(timing: Timing, loaded: dict[str, Any], pipe: Connection) -> Speed:
     return measure(*where, seconds=TIMED_SECONDS, ready=ready)
 
 
-def _data(spec: RunSpec, fields: dict[str, Any], loaded: dict[str, Any]) -> engine.Data:
+def _data(spec: RunSpec, fields: dict[str, Any], loaded: dict[str, engine.Data]) -> engine.Data:
     """The data of a run, kept until a run asks for other data."""
     name = spec.data["sha256"]
     if name not in loaded:
@@ -183,7 +183,7 @@ class Pool:
         self._busy.clear()
 
     def start(self, count: int) -> None:
-        """Start this many workers now: they import torch while the caller does something else."""
+        """Have this many workers: they import torch while the caller does something else."""
         self._forget_the_dead()
         while len(self._processes) < count:
             self._start()
