@@ -177,10 +177,12 @@ def _replay(
     """What is missing of the first stage that is not known whole; [] after the last.
 
     A stage is decided by those before it, so the order of the answers within one cannot matter, nor
-    what was tried for another reason.
+    what was tried for another reason. Raises AssertionError for a stage that was told all it wants.
     """
     told = dict(told)
     while wanted := stage(told):
+        if told.keys() >= set(wanted):
+            raise AssertionError(f"bracket: told, but asked for again: {wanted}")
         if missing := [trial for trial in wanted if trial not in known]:
             return missing
         told |= {trial: known[trial] for trial in wanted}

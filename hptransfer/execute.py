@@ -17,6 +17,7 @@ from hptransfer.engine import Progress
 from hptransfer.estimate import Estimate, Speed
 from hptransfer.metrics import select
 from hptransfer.plan import forecast, pack, plan
+from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord, RunSpec
 from hptransfer.store import Store
 from hptransfer.suite import Suite
@@ -160,7 +161,7 @@ class Session:
         with self.pool as pool:
             while True:
                 if len(todo) < self.workers:  # what is queued stays right: plan when it runs low
-                    todo = self._todo(pool, failed)
+                    todo = self._todo(pool, failed, recorded)
                 if not todo and not pool.in_flight:
                     break
                 # first, so that no worker waits for the rest
@@ -175,7 +176,7 @@ class Session:
                         self.store.append(message)
                         recorded.add(message.key)
                     elif isinstance(message, Ended):
-                        self._end(message, failed)
+                        self._end(message, failed, recorded)
                     yield message
                 if sync_at.due():
                     with sync_at.timed():
@@ -185,9 +186,14 @@ class Session:
         yield Finished(list(failed.values()))
 
     def _until_ended(self, pool: Pool) -> Iterator[Message]:
-        """Messages up to and including the first that frees a worker."""
+        """Messages up to and including the first that frees a worker.
+
+        Raises AssertionError where no unit is under way, of which none could come.
+        """
         ended = False
         while not ended:
+            if not pool.in_flight:
+                raise AssertionError("run: units are left, but none is under way")
             for message in pool.messages(timeout=1.0):
                 ended = ended or isinstance(message, Ended)
                 yield message
@@ -196,9 +202,17 @@ class Session:
         """Bring the persistent Optuna study up to date with the records."""
         tune.sync(self.suite, self.rows(), self.options.storage, self.store)
 
-    def _todo(self, pool: Pool, failed: dict[str, Ended]) -> list[list[RunSpec]]:
+    def _todo(
+        self, pool: Pool, failed: dict[str, Ended], recorded: set[str]
+    ) -> list[list[RunSpec]]:
+        """Units of what is missing. Raises InputError where that was recorded a moment ago."""
         leave = pool.in_flight | set(failed)
         specs = [spec for spec in self.plan() if spec.key not in leave]
+        if lost := [spec.key for spec in specs if spec.key in recorded]:
+            raise InputError(
+                f"{self.store.folder}: the record of run {lost[0]} was written and is gone",
+                "leave the records alone while this runs; the same command goes on from here",
+            )
         share = max(1, -(-len(specs) // self.workers))  # leaves a unit for every worker
         return pack(specs, lambda spec: min(self.costs.lanes(spec), share), self.workers)
 
@@ -249,14 +263,17 @@ class Session:
         evaluation = spec.eval_batches * speed.evaluation
         return len(unit) * (spec.steps * (1 - reached) * speed.step + evaluation)
 
-    def _end(self, ended: Ended, failed: dict[str, Ended]) -> None:
+    def _end(self, ended: Ended, failed: dict[str, Ended], recorded: set[str]) -> None:
+        """Take note of the failed runs. Raises AssertionError where records did not come."""
         if not ended.died:
             self.store.drop_snapshot(engine.unit_key(ended.unit))
         if not ended.error:
+            if missing := {spec.key for spec in ended.unit} - recorded:
+                raise AssertionError(f"run: ended without a record: {', '.join(sorted(missing))}")
             return
-        recorded = set(self.store.frame()["key"])
+        known = set(self.store.frame()["key"])
         for spec in ended.unit:
-            if spec.key not in recorded:
+            if spec.key not in known:
                 failed[spec.key] = ended
                 threads = self.costs.share(spec).threads
                 self.store.append(_failure(spec, ended, self.device, threads))

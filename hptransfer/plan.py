@@ -66,10 +66,13 @@ def forecast(
 
     The first plan is exact; what follows from results not known yet is a guess of its size. At a
     target the parabola lies beside the carried lr, for then fresh seeds are needed at both.
+    Raises AssertionError where the plan asks for a run that was answered, which would never end.
     """
     expected: dict[str, RunSpec] = {}
     optima: dict[str, float] = {}
     while todo := plan(suite, frame, propose):
+        if again := [spec.key for spec in todo if spec.key in expected]:
+            raise AssertionError(f"forecast: answered, but asked for again: {', '.join(again)}")
         expected |= {spec.key: spec for spec in todo}
         for spec in todo:
             if spec.cell not in optima:

@@ -213,7 +213,10 @@ class _Replay:
         self.batch: list[tuple[optuna.Trial, Point]] = []
 
     def advance(self, losses: Mapping[tuple[float, str], float]) -> list[Point]:
-        """Tell what is known; the points of the first batch that is not, without repetition."""
+        """Tell what is known; the points of the first batch that is not, without repetition.
+
+        Raises AssertionError where a batch is empty although trials are left.
+        """
         while True:
             if missing := {k: p for _, p in self.batch if (k := bracket.key(p)) not in losses}:
                 return list(missing.values())
@@ -223,8 +226,10 @@ class _Replay:
                 self.points.append(point)
             left = self.trials - len(self.points)
             self.batch = [self._ask() for _ in range(min(self.ask, left))]
-            if not self.batch:
+            if not left:
                 return []
+            if not self.batch:
+                raise AssertionError(f"{self.sampler}: no batch of the {left} trials that are left")
 
     def _ask(self) -> tuple[optuna.Trial, Point]:
         try:

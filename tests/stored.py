@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hptransfer.lines import LeftOut
 from hptransfer.registry import InputError
 from hptransfer.spec import RunRecord, RunSpec
 from hptransfer.store import Store
@@ -73,3 +74,13 @@ def failure(call: object, *arguments: object) -> InputError:
     assert "\n" not in str(caught.value)
     assert caught.value.hint
     return caught.value
+
+
+def left_out(store: Store) -> tuple[list[int], str]:
+    """Seeds of the records that can be read, and the one warning of those that cannot."""
+    with pytest.warns(LeftOut) as told:
+        seeds = store.frame()["seed"].tolist()
+    assert len(told) == 1
+    note = str(told[0].message)
+    assert "\n" not in note
+    return seeds, note
