@@ -146,8 +146,8 @@ class Session:
         kept = self.store.read_manifest()
         if self.full.targets or kept is None or not kept.targets:
             return self.full
-        alike = kept.optimizers.keys() == self.full.optimizers.keys() and all(
-            kept.template(label, 1) == self.full.template(label, 1) for label in kept.optimizers
+        alike = kept.templates.keys() == self.full.templates.keys() and all(
+            kept.template(label, 1) == self.full.template(label, 1) for label in kept.templates
         )
         return kept if alike else self.full
 

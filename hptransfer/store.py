@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from hptransfer.lines import Damage, LeftOut, Row
 from hptransfer.registry import InputError
 from hptransfer.spec import SCHEMA, RunRecord
 from hptransfer.suite import Suite
-from hptransfer.suitefile import parse_suite
+from hptransfer.suitefile import stored_suite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,13 +108,16 @@ class Store:
 
         best: dict[str, Row] = {}
         rows = [row for source in self._sources.values() for row in source.rows]
-        for row in sorted(rows, key=lambda row: row["finished"]):
-            held = best.get(row["key"])
-            if held is None or held["status"] == "failed":
-                best[row["key"]] = row
-        rows = sorted(best.values(), key=lambda row: (row["finished"], row["key"]))
+        for row in sorted(rows, key=attrgetter("finished")):
+            held = best.get(row.key)
+            if held is None or held.status == "failed":
+                best[row.key] = row
+        rows = sorted(best.values(), key=attrgetter("finished", "key"))
+        columns = zip(*rows, strict=True) if rows else itertools.repeat(())
         kinds = lines.COLUMNS.items()
-        return pd.DataFrame({n: pd.Series([row[n] for row in rows], dtype=k) for n, k in kinds})
+        return pd.DataFrame(
+            {n: pd.Series(column, dtype=k) for (n, k), column in zip(kinds, columns, strict=False)}
+        )
 
     def _read_new(self) -> None:
         """Take in what is new on disk; then there is no frame of it yet."""
@@ -164,8 +168,10 @@ class Store:
         try:
             manifest = json.loads(data)
             schema = manifest.pop("schema")
-            suite = parse_suite(manifest, {}) if schema == SCHEMA else None
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            if type(schema) is not int:
+                raise ValueError(f"schema is {schema!r:.40}")
+            suite = stored_suite(manifest) if schema == SCHEMA else None
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{path}: damaged suite manifest ({error})",
                 "delete that file; the next run writes it again",

@@ -15,7 +15,7 @@ from hptransfer.suitefile import parse_suite
 def record(seed: int = 0, **changes: object) -> RunRecord:
     spec = RunSpec(
         model={"name": "gpt", "context": 64},
-        data={"name": "python_source"},
+        data={"name": "python_source", "tests": False},
         optimizer={"name": "adamw"},
         hp={"beta1": 0.9},
         width=32,
