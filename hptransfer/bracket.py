@@ -22,6 +22,7 @@ AROUND = 1  # octaves at each side of a carried lr, from where the bracket grows
 Point = tuple[float, dict[str, float]]  # log2_lr, searched hyperparameters
 Key = tuple[float, str]  # a Point whose hyperparameters are JSON
 Trial = tuple[Key, int]  # and its seed
+Propose = Callable[..., list[tuple[Point, int]]]  # of the arguments of `propose`
 
 
 def bracket(

@@ -114,7 +114,7 @@ class Session:
 
         What is measured is measured in the workers, which it starts. `start`: start them anyway.
         """
-        specs = forecast(self.suite, self.store.frame(), tune.propose)
+        specs = forecast(self.suite, self.store.frame(), tune.aside())
         names = self.suite.names(specs)
         cells: dict[tuple[str, int], list[RunSpec]] = {}
         for spec in specs:
@@ -168,7 +168,7 @@ class Session:
                 yield from self._submit(pool, todo, left)
                 if forecast_at.due():
                     with forecast_at.timed():
-                        left = forecast(self.suite, self.store.frame(), tune.propose)
+                        left = forecast(self.suite, self.store.frame(), tune.aside())
                 left = [s for s in left if s.key not in recorded and s.key not in failed]
                 yield Status(len(recorded), max(len(left), 1), self._seconds(left))
                 for message in self._until_ended(pool):

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pandas as pd
 
 from hptransfer import bracket
-from hptransfer.bracket import Point
+from hptransfer.bracket import Point, Propose
 from hptransfer.metrics import optimum, select
 from hptransfer.spec import RunSpec, canonical
 from hptransfer.suite import Suite, fresh_seeds
@@ -14,8 +14,6 @@ from hptransfer.suite import Suite, fresh_seeds
 # Octaves from the carried lr to a target's optimum, in a forecast. It gives 12 runs a target; six
 # suites run in full took 11 to 15, 1183 in all where this said 1204 (0.375: 1057).
 BESIDE = 0.75
-
-Propose = Callable[..., list[tuple[Point, int]]]
 
 
 def plan(suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose) -> list[RunSpec]:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hptransfer import bracket
+from hptransfer import bracket, tune
 from hptransfer.registry import InputError
 from hptransfer.spec import RunSpec, canonical
 from hptransfer.suite import Suite
@@ -105,3 +105,16 @@ def failure(call: Any, *arguments: Any) -> InputError:
     assert "\n" not in str(caught.value)
     assert caught.value.hint
     return caught.value
+
+
+def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The samplers of the replays that begin anew from now on."""
+    samplers: list[str] = []
+    real = tune._Replay.__init__
+
+    def begin(self: tune._Replay, sampler: str, *arguments: object) -> None:
+        samplers.append(sampler)
+        real(self, sampler, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tune._Replay, "__init__", begin)
+    return samplers
