@@ -14,15 +14,21 @@ from hptransfer.spec import digest
 
 
 class Known:
-    """Lists by key, of what JSON holds. A cache that is lost or damaged is filled again."""
+    """Lists by key, of what JSON holds. A cache that is lost or damaged is filled again.
+
+    The file keeps each as its text and a digest of it: whatever else is found there is damage.
+    """
 
     def __init__(self) -> None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         self._path = base / "hptransfer" / "known.json"
-        self._values: dict[str, list[Any]] = {}
-        with contextlib.suppress(OSError, ValueError):
+        self._texts: dict[str, str] = {}
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             found = json.loads(self._path.read_text())
-            self._values = found if isinstance(found, dict) else {}
+            for key, entry in found.items() if isinstance(found, dict) else ():
+                match entry:
+                    case [str(text), str(own)] if own == _digest(key, text):
+                        self._texts[key] = text
 
     @staticmethod
     def key(*parts: Any) -> str:
@@ -30,18 +36,25 @@ class Known:
         return digest(json.dumps([torch.__version__, *parts], sort_keys=True))
 
     def get(self, key: str) -> list[Any] | None:
-        return self._values.get(key)
+        text = self._texts.get(key)
+        return None if text is None else json.loads(text)
 
     def put(self, key: str, values: list[Any]) -> None:
         """Nothing happens where it holds these already, or where the folder cannot be written."""
-        if self._values.get(key) == values:
+        text = json.dumps(values)
+        if self._texts.get(key) == text:
             return
-        self._values[key] = values
+        self._texts[key] = text
+        entries = {own: [each, _digest(own, each)] for own, each in self._texts.items()}
         temporary = self._path.with_suffix(f".{os.getpid()}")
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(self._values))
+            temporary.write_text(json.dumps(entries))
             temporary.replace(self._path)
+
+
+def _digest(key: str, text: str) -> str:
+    return digest(json.dumps([key, text]))
 
 
 @cache

@@ -82,6 +82,11 @@ def write_report(
             raise InputError(
                 f"no records of suite {name!r} under {results}", f"hptransfer run {name} makes them"
             )
+        if not suite.templates:
+            raise InputError(
+                f"{store.folder / 'suite.json'}: holds no resolved suite",
+                "delete that file; the next run writes it again",
+            )
         sections.append(section(suite, store.frame(), results))
     page = render(sections)
     metrics = metrics_json(sections)
