@@ -73,14 +73,16 @@ def test_a_record_holds_what_the_steps_gave() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "amx", "rows"), [("AVX512", True, 128), ("AVX512", False, 64), ("AVX2", 0, None)]
+    ("listed", "rows"),
+    [({"avx512_bf16": True, "amx_bf16": True}, 128), ({"avx512_bf16": True}, 64), ({}, None)],
 )
 def test_a_record_says_which_mixed_products_were_bfloat16_ones(
-    capability: str, amx: bool, rows: int | None, monkeypatch: pytest.MonkeyPatch
+    listed: dict[str, bool],
+    rows: int | None,
+    fast_bfloat16: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    has = {"avx512_bf16": True, "amx_bf16": amx}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: listed)
     assert records([spec("scion", "mlp", steps=1)])[0].env["bfloat16_rows"] == rows
 
 

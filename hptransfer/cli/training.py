@@ -29,6 +29,7 @@ from hptransfer.cli.options import (
     only,
     out,
     warn,
+    warn_of_precision,
 )
 from hptransfer.errors import InputError
 
@@ -47,7 +48,9 @@ def _session(
 
     labels = only(suite, optimizer)
     warn(suite, labels)
-    return Session(suite, Options(*where), labels)
+    session = Session(suite, Options(*where), labels)
+    warn_of_precision(suite, session.device)
+    return session
 
 
 def _do(session: "Session", yes: bool, quiet: bool, dry_run: bool) -> bool:

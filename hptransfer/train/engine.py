@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from hptransfer import __version__, registry
 from hptransfer.errors import InputError
-from hptransfer.geometry.polar import bfloat16_rows
+from hptransfer.geometry.processor import bfloat16_rows
 from hptransfer.spec import RunRecord, RunSpec, digest
 from hptransfer.train.build import Data, Described
 from hptransfer.train.lanes import Lanes, release
