@@ -183,6 +183,8 @@ def _print_verdicts(session: "Session", as_json: bool) -> None:
         # the control of the whole suite, also where --optimizer leaves it out
         _, control = verdicts.negative_control(session.full, table)
         out.print(shown(control), soft_wrap=True)
+    else:
+        out.print("--verify measures the optimum at each target", soft_wrap=True)
 
 
 def _run(suite: str, options: RunOptions) -> None:
