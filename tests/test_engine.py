@@ -259,20 +259,20 @@ def test_one_run_that_does_not_fit_is_an_input_error(monkeypatch: pytest.MonkeyP
 
 def test_a_device_that_is_not_there_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine.pick_device("cpu") == CPU
-    with pytest.raises(InputError, match=r"^--device: got 'tpu', allowed: auto, cpu, cuda"):
+    with pytest.raises(InputError, match=r"^device: got 'tpu', allowed: auto, cpu, cuda"):
         engine.pick_device("tpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert engine.pick_device("auto") == CPU
-    with pytest.raises(InputError, match=r"^--device: cuda: torch sees no CUDA device$"):
+    with pytest.raises(InputError, match=r"^device: cuda: torch sees no CUDA device$"):
         engine.pick_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert engine.pick_device("auto").type == "cuda"
     assert engine.pick_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(InputError, match=r"^--device: cuda:2: not there$"):
+    with pytest.raises(InputError, match=r"^device: cuda:2: not there$"):
         engine.pick_device("cuda:2")
     for wrong in ("cuda:x", "cuda1", "cuda:"):
-        with pytest.raises(InputError, match=f"^--device: got '{wrong}', allowed: auto, cpu"):
+        with pytest.raises(InputError, match=f"^device: got '{wrong}', allowed: auto, cpu"):
             engine.pick_device(wrong)
 
 

@@ -12,7 +12,8 @@ import typer
 
 from hptransfer import __version__
 from hptransfer.cli import checking, reading, training
-from hptransfer.cli.options import FailedError, app, err, out
+from hptransfer.cli.common import FailedError, app, err, out
+from hptransfer.cli.options import flag
 from hptransfer.errors import InputError
 from hptransfer.records.lines import LeftOut
 
@@ -59,7 +60,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     finally:
-        gc.freeze()  # or the interpreter searches all that torch made for cycles on its way out
+        gc.freeze()  # spares a last search for cycles among torch's objects
 
 
 @contextlib.contextmanager
@@ -89,10 +90,16 @@ def _notes() -> Generator[None]:
 
 
 def _die(error: InputError | FailedError, code: int) -> None:
-    from hptransfer.cli.display import shown
+    from hptransfer.cli.text import shown
 
-    err.print(shown(f"error: {error}"), soft_wrap=True)
-    if error.hint:
+    message, hint = str(error), error.hint
+    if isinstance(error, InputError):
+        if error.option:
+            message = flag(error.option) + message.removeprefix(error.option)
+        if error.cures:
+            hint += f" ({', '.join(map(flag, error.cures))})"
+    err.print(shown(f"error: {message}"), soft_wrap=True)
+    if hint:
         err.print()
-        err.print(shown(f"hint: {error.hint}"), soft_wrap=True)
+        err.print(shown(f"hint: {hint}"), soft_wrap=True)
     sys.exit(code)

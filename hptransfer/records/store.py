@@ -187,7 +187,8 @@ class Store:
             raise InputError(
                 f"{path}: got suite {suite.name!r}, needs {self.suite!r}: "
                 "this folder holds another suite's records",
-                "rename the folder back, or name another --results folder",
+                "rename the folder back, or name another results folder",
+                cures=("results",),
             )
         return suite
 
@@ -289,13 +290,13 @@ def disk(path: Path, what: str) -> Generator[None]:
         if what == "read" and isinstance(error, FileNotFoundError):
             raise
         message = f"{path}: cannot be {what} ({error.strerror})"
-        hint = "check its permissions, or name another folder by --results"
+        hint, cures = "check its permissions, or name another results folder", ("results",)
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             file = next((p for p in (path, *path.parents) if p.is_file()), path)
             message = f"{file}: is a file, needs a folder"
         elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            hint = "free some space and run it again; what finished is kept"
-        raise InputError(message, hint) from None
+            hint, cures = "free some space and run it again; what finished is kept", ()
+        raise InputError(message, hint, cures=cures) from None
 
 
 def lock(file: IO[str]) -> None:

@@ -105,5 +105,7 @@ def write_report(
         try:
             target.write_text(page, encoding="utf-8")
         except OSError as error:
-            raise InputError(f"--out {target}: {error.strerror}", "name a writable file") from None
+            raise InputError(
+                f"{target}: {error.strerror}", "name a writable file", cures=("out",)
+            ) from None
     return target, metrics

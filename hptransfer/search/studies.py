@@ -304,7 +304,8 @@ def _add(suite: Suite, studies: _Studies, storage: BaseStorage, place: str) -> N
         raise InputError(
             f"{place}: holds {len(present)} studies {held} ({names}), "
             f"needs an empty storage or one of suite {suite.name}",
-            "name another --storage; nothing was written",
+            "name another storage; nothing was written",
+            cures=("storage",),
         )
     for name, (attrs, trials) in studies.items():
         study = optuna.create_study(

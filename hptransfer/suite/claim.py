@@ -165,7 +165,10 @@ class Suite(_Table):
         chosen = [n for n in self.targets if n != proxy] if targets is None else targets
         if proxy in chosen:
             raise InputError(
-                f"--to {proxy}: that is the proxy itself", "name another width with --to or --from"
+                f"{proxy} is the proxy itself",
+                f"name another {self.axis}",
+                option="targets",
+                cures=("targets", "proxy"),
             )
         if max([proxy, *chosen]) > MOST:
             raise InputError(f"{self.axis}: got an integer beyond {MOST}", "name a smaller one")
