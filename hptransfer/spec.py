@@ -7,6 +7,17 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
+__all__ = [
+    "LR_STEP",
+    "SCHEMA",
+    "Axis",
+    "Param",
+    "Role",
+    "RunRecord",
+    "RunSpec",
+    "round_lr",
+]
+
 SCHEMA = 1
 LR_STEP = 1 / 8  # octaves; a learning rate is an exponent of two, rounded to this
 
@@ -165,6 +176,7 @@ def cell_of(spec: dict[str, Any]) -> str:
 
 
 def round_lr(log2_lr: float) -> float:
+    """The nearest log2 lr that a run can have: a multiple of 1/8 octave."""
     return round(log2_lr / LR_STEP) * LR_STEP
 
 

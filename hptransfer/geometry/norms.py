@@ -19,6 +19,21 @@ from torch import Generator, Tensor
 from hptransfer.errors import InputError
 from hptransfer.geometry.polar import Matrix, PolarDtype, PolarMethod, divide, polar
 
+__all__ = [
+    "MOGA_P",
+    "MOGA_Q",
+    "Euclidean",
+    "MeanNorm",
+    "Norm",
+    "Spectral",
+    "bias_rms",
+    "colnorm",
+    "moga_col",
+    "moga_row",
+    "rownorm",
+    "sign",
+]
+
 Scalar = Float[Tensor, "*batch"]
 
 # What MOGA's theorems cover, as (p, mean) -> inf and (1, mean) -> (q, mean).

@@ -10,6 +10,23 @@ from torch import Generator, Tensor
 from hptransfer.errors import InputError
 from hptransfer.spec import Param
 
+__all__ = [
+    "Rule",
+    "Stack",
+    "State",
+    "Step",
+    "add_",
+    "as_matrix",
+    "average",
+    "average_",
+    "descend",
+    "from_matrix",
+    "gaussian",
+    "generator_for",
+    "matrix_shape",
+    "vector_start",
+]
+
 State = dict[str, Tensor]
 _METHODS = ("init_weight", "init_state", "update", "readout")
 Stack = Tensor | Sequence[Tensor]  # k same-shaped tensors, together or one by one
