@@ -3,7 +3,8 @@
 import ast
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -53,7 +54,7 @@ SUITE_WORDS = {
     "controls": "labels that must fail the coordinate check",
 }
 OPTIMIZER_WORDS = {
-    "use": "the optimizer; without it the label is its name",
+    "use": "the optimizer; without it the label names one",
     "lr": 'the start grid in powers of two, such as `"2^-11..2^-4"`; '
     "the bracket may grow it by 4 octaves at each side",
     "hp": "hyperparameters that differ from the defaults",
@@ -135,28 +136,38 @@ def _fields(known: dict[str, Any], words: dict[str, str]) -> str:
     for name, info in known.items():
         if name not in words:
             continue  # tests/test_docs.py says which fields a suite file may not hold
-        default = "required" if info.is_required() else f"`{_toml(info.default)}`"
-        rows.append((f"`{name}`", f"`{_type(info)}`", default, words[name]))
+        plain = isinstance(info.default, bool | int | float | str | list)
+        default = "required" if info.is_required() else f"`{_toml(info.default)}`" if plain else ""
+        rows.append((f"`{name}`", _type(info.annotation) + _limits(info), default, words[name]))
     return table("field | type | default | meaning", rows)
 
 
-def _type(info: Any) -> str:
-    text = getattr(info.annotation, "__name__", "")
-    if not text or "[" in str(info.annotation) or "|" in str(info.annotation):
-        text = re.sub(r"\b(?:typing|hptransfer(?:\.\w+)*)\.", "", str(info.annotation))
-    limits = [
-        f"{sign} {getattr(limit, key)}"
+def _type(annotation: Any) -> str:
+    """A type as TOML has it; choices in full."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(_type(each) for each in get_args(annotation) if each is not NoneType)
+    if get_origin(annotation) is list:
+        return f"list of {_type(get_args(annotation)[0])}"
+    names = {int: "integer", float: "number", str: "text", bool: "true or false"}
+    return names.get(annotation, "table")
+
+
+def _limits(info: Any) -> str:
+    """The limits that pydantic checks, such as `, ≥ 1`."""
+    return "".join(
+        f", {sign} {getattr(limit, key):,}"
         for limit in info.metadata
         for key, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
         if getattr(limit, key, None) is not None
-    ]
-    return ", ".join([text, *limits])
+    )
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if value is None or not isinstance(value, str) else f'"{value}"'
+    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def parts() -> str:

@@ -5,6 +5,7 @@ import sys
 __all__ = ["__version__"]
 
 __version__ = "0.2.0"
+"""The version, as `hptransfer --version` prints it."""
 
 
 class _Renamed:

@@ -19,10 +19,16 @@ __all__ = [
 ]
 
 SCHEMA = 1
-LR_STEP = 1 / 8  # octaves; a learning rate is an exponent of two, rounded to this
+"""Version of the format of specs and records."""
+
+LR_STEP = 1 / 8
+"""Octaves; a learning rate is an exponent of two, rounded to this."""
 
 Role = Literal["input", "hidden", "output", "vector"]
+"""How a parameter is used; biases and gains are vectors."""
+
 Axis = Literal["width", "depth", "batch_size", "steps"]
+"""What grows from the proxy to the targets."""
 
 
 @dataclass(frozen=True)

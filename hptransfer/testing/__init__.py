@@ -18,6 +18,7 @@ __all__ = [
 ]
 
 KINDS = ("optimizer", "model", "dataset")
+"""What has a contract."""
 
 
 @dataclass(frozen=True)
