@@ -16,6 +16,14 @@ from hptransfer.train import engine
 from hptransfer.train.build import describe_params
 from hptransfer.train.lanes import vectorises
 
+__all__ = [
+    "Setting",
+    "proxy_lines",
+    "settings",
+    "to_python",
+    "to_toml",
+]
+
 
 @dataclass(frozen=True)
 class Setting:

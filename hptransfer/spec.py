@@ -7,13 +7,35 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
+__all__ = [
+    "LR_STEP",
+    "SCHEMA",
+    "Axis",
+    "Param",
+    "Role",
+    "RunRecord",
+    "RunSpec",
+    "round_lr",
+]
+
 SCHEMA = 1
-LR_STEP = 1 / 8  # octaves; a learning rate is an exponent of two, rounded to this
-MOST = 2**53  # every integer up to here is a float too
-LARGEST = 3.5e38  # a bit more than float32 holds
+"""Version of the format of specs and records."""
+
+LR_STEP = 1 / 8
+"""Octaves; a learning rate is an exponent of two, rounded to this."""
+
+MOST = 2**53
+"""The largest integer of a record: every integer up to here is a float too."""
+
+LARGEST = 3.5e38
+"""The largest number of a record, a bit more than float32 holds."""
+
 
 Role = Literal["input", "hidden", "output", "vector"]
+"""How a parameter is used; biases and gains are vectors."""
+
 Axis = Literal["width", "depth", "batch_size", "steps"]
+"""What grows from the proxy to the targets."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +228,7 @@ def cell_of(spec: dict[str, Any]) -> str:
 
 
 def round_lr(log2_lr: float) -> float:
+    """The nearest log2 lr that a run can have: a multiple of 1/8 octave."""
     return round(log2_lr / LR_STEP) * LR_STEP
 
 
