@@ -55,11 +55,19 @@ def test_a_cost_is_counted_once_for_what_decides_it(
     assert widths == [32, 32, 64, 32]
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[1", "[]"])
-def test_a_damaged_cache_is_filled_again(cache: Path, damage: str) -> None:
-    Known().put("key", [1.0])
-    assert Known().get("key") == [1.0]
-    cache.write_text(damage)
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[1", "[]", '{"key": 1.0}', '{"key": [1.0]}', "\udcff"]
+)
+@pytest.mark.parametrize("digest_kept", [True, False])
+def test_a_damaged_cache_is_filled_again(cache: Path, damage: str, digest_kept: bool) -> None:
+    Known().put("key", [2.5])
+    assert Known().get("key") == [2.5]
+    first = cache.read_text().partition("\n")[0]
+    cache.write_bytes(
+        f"{first}\n{damage}".encode(errors="surrogateescape")
+        if digest_kept
+        else damage.encode(errors="surrogateescape")
+    )
     assert Known().get("key") is None
     Known().put("key", [2.0])
     assert Known().get("key") == [2.0]
@@ -67,6 +75,18 @@ def test_a_damaged_cache_is_filled_again(cache: Path, damage: str) -> None:
 
 def test_a_cache_that_cannot_be_written_is_done_without(cache: Path) -> None:
     cache.parent.parent.write_text("a file where the folder should be")
+    known = Known()
+    known.put("key", [1.0])
+    assert known.get("key") == [1.0]
+    assert Known().get("key") is None
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", unknown)
     known = Known()
     known.put("key", [1.0])
     assert known.get("key") == [1.0]

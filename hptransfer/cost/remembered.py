@@ -14,15 +14,18 @@ from hptransfer.spec import digest
 
 
 class Known:
-    """Lists by key, of what JSON holds. A cache that is lost or damaged is filled again."""
+    """Lists of JSON values by key, in a file: the digest of its text, then the text.
+
+    A file whose digest is wrong was damaged, or cut off: it counts as none, and is written again.
+    """
 
     def __init__(self) -> None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._path = base / "hptransfer" / "known.json"
+        self._path = _cache() / "hptransfer" / "known.json"
         self._values: dict[str, list[Any]] = {}
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads(self._path.read_text())
-            self._values = found if isinstance(found, dict) else {}
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            told, _, text = self._path.read_text(encoding="utf-8").partition("\n")
+            if told == digest(text):
+                self._values = json.loads(text)
 
     @staticmethod
     def key(*parts: Any) -> str:
@@ -38,10 +41,20 @@ class Known:
             return
         self._values[key] = values
         temporary = self._path.with_suffix(f".{os.getpid()}")
+        text = json.dumps(self._values)
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(self._values))
+            temporary.write_text(f"{digest(text)}\n{text}", encoding="utf-8")
             temporary.replace(self._path)
+
+
+def _cache() -> Path:
+    """The user's cache folder. Where no home is known, a place that holds no file."""
+    told = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(told) if told else Path.home() / ".cache"
+    except RuntimeError:
+        return Path(os.devnull)
 
 
 @cache
