@@ -18,7 +18,6 @@ from hptransfer.train.lanes import vectorises
 
 __all__ = [
     "Setting",
-    "proxy_lines",
     "settings",
     "to_python",
     "to_toml",

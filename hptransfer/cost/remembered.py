@@ -20,8 +20,7 @@ class Known:
     """
 
     def __init__(self) -> None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._path = base / "hptransfer" / "known.json"
+        self._path = _cache() / "hptransfer" / "known.json"
         self._texts: dict[str, str] = {}
         with contextlib.suppress(OSError, ValueError, RecursionError):
             found = json.loads(self._path.read_text())
@@ -55,6 +54,15 @@ class Known:
 
 def _digest(key: str, text: str) -> str:
     return digest(json.dumps([key, text]))
+
+
+def _cache() -> Path:
+    """The user's cache folder. Where no home is known, a place that holds no file."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(named) if named else Path.home() / ".cache"
+    except RuntimeError:
+        return Path(os.devnull)
 
 
 @cache
