@@ -259,3 +259,41 @@ class RunRecord:
     @property
     def key(self) -> str:
         return self.spec.key
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Runs that one process trains together, one run per lane.
+
+    They differ in learning rate, seed and real-valued hyperparameters alone. Raises ValueError
+    where `runs` is empty.
+    """
+
+    runs: tuple[RunSpec, ...]
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("a unit has at least one run")
+
+    @property
+    def spec(self) -> RunSpec:
+        """The first run: it stands for whatever the lanes share."""
+        return self.runs[0]
+
+    @property
+    def lanes(self) -> int:
+        return len(self.runs)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(run.key for run in self.runs)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Identity of the runs in their order, which names the snapshot: 20 hex digits."""
+        return digest("".join(self.keys))
+
+    def halves(self) -> tuple["Unit", "Unit"]:
+        """Two units with half of the lanes each. Raises ValueError for one lane."""
+        half = self.lanes // 2
+        return Unit(self.runs[:half]), Unit(self.runs[half:])

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from hptransfer.cost.placement import Placement
 from hptransfer.run.session import Finished, Started, Status, _Rarely
 from hptransfer.run.workers import Ended, Job
-from hptransfer.spec import RunRecord
+from hptransfer.spec import RunRecord, Unit
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import load_suite, suite_names
 from hptransfer.train import engine
@@ -139,7 +140,7 @@ def test_a_failing_run_is_recorded_once_and_the_others_finish(tmp_path: Path) ->
 def test_a_worker_whose_parent_goes_with_messages_unread_ends_quietly(tmp_path: Path) -> None:
     waiting = session(tiny(tmp_path), tmp_path, workers=1)
     with waiting.pool as pool:
-        pool.submit(Job([waiting.plan()[0]], {"name": "none"}, "cpu", 1, None))
+        pool.submit(Job(Unit((waiting.plan()[0],)), {"name": "none"}, "cpu", Placement()))
         ((pipe, process),) = pool._processes.items()
         assert pipe.poll(60), "an answer: no such data"
         pipe.close()  # the answer unread: what the worker reads next is a reset, not an end
@@ -161,7 +162,7 @@ def test_a_worker_whose_gpu_failed_says_so_and_leaves(
     suite = tiny(tmp_path, optimizers={"lost": {"use": f"{plugin}:lost", "lr": "2^-6..2^-5"}})
     waiting = session(suite, tmp_path, workers=1)
     with waiting.pool as pool:
-        pool.submit(Job([waiting.plan()[0]], waiting.suite.data, "cpu", 1, None))
+        pool.submit(Job(Unit((waiting.plan()[0],)), waiting.suite.data, "cpu", Placement()))
         ((_, process),) = pool._processes.items()
         [ended] = list(pool.messages(timeout=60))
         assert isinstance(ended, Ended)
@@ -182,7 +183,7 @@ def test_a_job_for_a_worker_that_has_just_died_ends_as_failed(
         ((_, process),) = pool._processes.items()
         process.kill()
         process.join()
-        pool.submit(Job([waiting.plan()[0]], waiting.suite.data, "cpu", 1, None))
+        pool.submit(Job(Unit((waiting.plan()[0],)), waiting.suite.data, "cpu", Placement()))
         [ended] = list(pool.messages(timeout=10))
     assert isinstance(ended, Ended)
     assert "its process died" in ended.error

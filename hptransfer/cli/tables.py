@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hptransfer.records.store import Store
-    from hptransfer.run.session import Expected, Session
+    from hptransfer.run.session import Forecast, Session
     from hptransfer.testing import Check
 
 _SPARKS = "▁▂▃▄▅▆▇█"
@@ -39,7 +39,7 @@ def names(kind: str) -> list[str]:
     return suite_names() if kind == "suite" else registry.names(kind)
 
 
-def plan_table(session: "Session", expected: "list[Expected]", known: int, costs: bool) -> Table:
+def plan_table(session: "Session", expected: "list[Forecast]", known: int, costs: bool) -> Table:
     """One row per optimizer and axis value: runs, lanes of a process, processes, time.
 
     `costs`: also FLOPs, and the memory of a process.

@@ -1,4 +1,4 @@
-"""Speeds, costs and parameters that were found before, kept in the user's cache folder."""
+"""The cache of costs, parameters and speeds in the user's cache folder."""
 
 import contextlib
 import hashlib
@@ -13,50 +13,41 @@ import torch
 from hptransfer.spec import digest
 
 
-class Known:
-    """Lists by key, of what JSON holds. A cache that is lost or damaged is filled again.
-
-    The file keeps each as its text and a digest of it: whatever else is found there is damage.
-    """
+class Cache:
+    """Lists of JSON values by key. A file or an entry that is damaged counts as missing."""
 
     def __init__(self) -> None:
-        self._path = _cache() / "hptransfer" / "known.json"
-        self._texts: dict[str, str] = {}
+        self._path = _folder() / "hptransfer" / "known.json"
+        self._entries: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError, RecursionError):
-            found = json.loads(self._path.read_text())
-            for key, entry in found.items() if isinstance(found, dict) else ():
-                match entry:
-                    case [str(text), str(own)] if own == _digest(key, text):
-                        self._texts[key] = text
+            entries = json.loads(self._path.read_text())
+            self._entries = entries if isinstance(entries, dict) else {}
 
     @staticmethod
     def key(*parts: Any) -> str:
-        """Of whatever JSON holds, and of torch's version."""
+        """Digest of JSON-serialisable parts and the torch version."""
         return digest(json.dumps([torch.__version__, *parts], sort_keys=True))
 
     def get(self, key: str) -> list[Any] | None:
-        text = self._texts.get(key)
-        return None if text is None else json.loads(text)
+        entry = self._entries.get(key)
+        if not isinstance(entry, dict) or not isinstance(entry.get("values"), list):
+            return None
+        values: list[Any] = entry["values"]
+        return values if entry.get("digest") == _digest(values) else None
 
     def put(self, key: str, values: list[Any]) -> None:
-        """Nothing happens where it holds these already, or where the folder cannot be written."""
-        text = json.dumps(values)
-        if self._texts.get(key) == text:
+        """Keep values. A folder that cannot be written makes no difference to this session."""
+        if self.get(key) == values:
             return
-        self._texts[key] = text
-        entries = {own: [each, _digest(own, each)] for own, each in self._texts.items()}
+        self._entries[key] = {"values": values, "digest": _digest(values)}
         temporary = self._path.with_suffix(f".{os.getpid()}")
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(entries))
+            temporary.write_text(json.dumps(self._entries))
             temporary.replace(self._path)
 
 
-def _digest(key: str, text: str) -> str:
-    return digest(json.dumps([key, text]))
-
-
-def _cache() -> Path:
+def _folder() -> Path:
     """The user's cache folder. Where no home is known, a place that holds no file."""
     named = os.environ.get("XDG_CACHE_HOME")
     try:
@@ -65,9 +56,13 @@ def _cache() -> Path:
         return Path(os.devnull)
 
 
+def _digest(values: list[Any]) -> str:
+    return digest(json.dumps(values, sort_keys=True))
+
+
 @cache
 def sources() -> str:
-    """Identity of this package's code, with which what it counts may change."""
+    """Digest of this package's code, which decides what is counted and timed."""
     found = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         found.update(path.read_bytes())

@@ -8,7 +8,7 @@ import pandas as pd
 from hptransfer.analysis.metrics import optimum, select
 from hptransfer.search import bracket
 from hptransfer.search.bracket import Point, Propose
-from hptransfer.spec import RunSpec, canonical
+from hptransfer.spec import RunSpec, Unit, canonical
 from hptransfer.suite.claim import Suite, fresh_seeds
 
 # Octaves from the carried lr to a target's optimum, in a forecast. It gives 12 runs a target; six
@@ -85,11 +85,8 @@ def _guess(suite: Suite, first: list[RunSpec]) -> float:
     if suite.axis_value(first[0]) != suite.proxy:
         lrs = [spec.log2_lr for spec in first]
         return (min(lrs) + max(lrs)) / 2 - BESIDE
-    return next(
-        sum(suite.start_grid(label)) / 2
-        for label, template in suite.templates.items()
-        if template["optimizer"] == first[0].optimizer
-    )
+    label, _ = suite.names(first[:1])[first[0].key]  # two labels may share an optimizer
+    return sum(suite.start_grid(label)) / 2
 
 
 def _made_up(spec: RunSpec, best: float) -> dict[str, object]:
@@ -115,9 +112,7 @@ def unit_kind(spec: RunSpec) -> str:
     return canonical(data)
 
 
-def pack(
-    specs: Iterable[RunSpec], lanes: Callable[[RunSpec], int], workers: int = 1
-) -> list[list[RunSpec]]:
+def pack(specs: Iterable[RunSpec], lanes: Callable[[RunSpec], int], workers: int = 1) -> list[Unit]:
     """Runs -> units of at most `lanes(spec)` lanes; the kinds stay in order of first use.
 
     Each kind makes units of nearly one size: as many for every worker, where that does not cost a
@@ -133,5 +128,5 @@ def pack(
         if shared <= min(1.5 * count, len(alike)):
             count = shared
         ends = [-(-len(alike) * i // count) for i in range(count + 1)]
-        units += [alike[first:last] for first, last in pairwise(ends)]
+        units += [Unit(tuple(alike[first:last])) for first, last in pairwise(ends)]
     return units
