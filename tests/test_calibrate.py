@@ -115,14 +115,20 @@ def test_fewer_processes_with_more_threads_are_chosen_where_they_save_a_tenth(
     assert lanes == [1], "a long step takes one lane"
 
 
-def test_a_run_too_heavy_to_time_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_run_too_heavy_to_time_is_extrapolated(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = 64 if fast else None
+    monkeypatch.setattr(calibration, "bfloat16_rows", lambda device: rows)
     cost = Cost(1, SLOW_STEP_FLOPS, 1e10, 1, 1, 1)
     monkeypatch.setattr(calibration, "matmul_rate", lambda device: 1e10)
     monkeypatch.setattr(calibration, "measure", None)
     found = calibrate(spec("scion", "mlp"), cost, data_for("mlp"), CPU, PLACEMENTS)
-    assert found == extrapolated(cost, 1e10, 4)
+    assert found == extrapolated(cost, 1e10, 4, fast_bfloat16=fast)
     assert found.lanes == 1
-    slower = extrapolated(cost, 1e9, 4)
+    slower = extrapolated(cost, 1e9, 4, fast_bfloat16=fast)
+    assert slower.step < extrapolated(cost, 1e9, 4, fast_bfloat16=False).step or not fast
     assert slower.step == pytest.approx(10 * found.step)
     assert slower.evaluation == pytest.approx(10 * found.evaluation)
     assert found.evaluation < found.step / 3

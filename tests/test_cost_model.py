@@ -112,7 +112,7 @@ def test_no_worker_starts_its_clock_before_all_are_warm(
 
 def test_a_step_that_a_worker_cannot_time_is_one_line(tmp_path: Path) -> None:
     waiting = session(tiny(tmp_path), tmp_path)
-    told = pytest.raises(InputError, match=r"^width 8, timed in 2 workers: --device: cuda:99")
+    told = pytest.raises(InputError, match=r"^width 8, timed in 2 workers: device: cuda:99")
     with waiting.pool as pool, told:
         pool.time(timing(waiting, "cuda:99"))
     with session(tiny(tmp_path), tmp_path).pool as pool:
@@ -136,7 +136,7 @@ def test_the_fewest_processes_that_were_chosen_are_refused_with_a_way_out(
     waiting = session(tiny(tmp_path), tmp_path, workers=2)
     with pytest.raises(InputError, match="has room for") as refused:
         waiting.costs.placements(waiting.plan()[0])
-    assert "fewer --workers" in refused.value.hint
+    assert "fewer workers" in refused.value.hint
 
 
 def test_a_failed_run_is_recorded_with_the_placement_that_it_had(tmp_path: Path) -> None:

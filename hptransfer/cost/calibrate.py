@@ -12,6 +12,7 @@ from hptransfer.cost.count import Cost
 from hptransfer.cost.placement import Placement
 from hptransfer.cost.speed import Speed, extrapolated, matmul_rate, measure
 from hptransfer.errors import InputError
+from hptransfer.geometry.processor import bfloat16_rows
 from hptransfer.spec import RunSpec
 from hptransfer.train.build import Data
 from hptransfer.train.lanes import release, vectorises
@@ -43,7 +44,8 @@ def calibrate(
     """
     first = placements[0]
     if device.type == "cpu" and cost.model_flops + cost.optimizer_flops > SLOW_STEP_FLOPS:
-        return extrapolated(cost, matmul_rate(device), first.processes)
+        fast = bfloat16_rows(device) is not None
+        return extrapolated(cost, matmul_rate(device), first.processes, fast_bfloat16=fast)
     whole = first.micro_batch is None or first.micro_batch >= spec.batch
     several = whole and vectorises(spec)
     budget = 0.6 * machine.memory_of(device) / first.processes

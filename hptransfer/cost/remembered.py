@@ -17,8 +17,7 @@ class Cache:
     """Lists of JSON values by key. A file or an entry that is damaged counts as missing."""
 
     def __init__(self) -> None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._path = base / "hptransfer" / "known.json"
+        self._path = _folder() / "hptransfer" / "known.json"
         self._entries: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError, RecursionError):
             entries = json.loads(self._path.read_text())
@@ -46,6 +45,15 @@ class Cache:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(self._entries))
             temporary.replace(self._path)
+
+
+def _folder() -> Path:
+    """The user's cache folder. Where no home is known, a place that holds no file."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(named) if named else Path.home() / ".cache"
+    except RuntimeError:
+        return Path(os.devnull)
 
 
 def _digest(values: list[Any]) -> str:

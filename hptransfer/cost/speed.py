@@ -13,8 +13,9 @@ from hptransfer.train.build import Data
 from hptransfer.train.lanes import Lanes
 
 CUDA_SECONDS = 0.2  # a GPU's step is too short for a clock that stops after two
-# Parts of the float32 matrix-product rate that an extrapolated step reaches. The optimizer's
-# products are mostly bfloat16, which are faster.
+# Parts of the float32 matrix-product rate that an extrapolated step reaches. The optimizer's is
+# that of bfloat16 products, where the processor has fast ones; elsewhere the model's stands for
+# both.
 MODEL_EFFICIENCY = 0.65
 OPTIMIZER_EFFICIENCY = 2.0
 
@@ -41,10 +42,11 @@ class Speed:
         return self.step / self.processes
 
 
-def extrapolated(cost: Cost, rate: float, processes: int) -> Speed:
+def extrapolated(cost: Cost, rate: float, processes: int, *, fast_bfloat16: bool) -> Speed:
     """One lane's speed from its FLOPs and the matrix-product rate in FLOP/s."""
     model = cost.model_flops / (MODEL_EFFICIENCY * rate)
-    step = model + cost.optimizer_flops / (OPTIMIZER_EFFICIENCY * rate)
+    efficiency = OPTIMIZER_EFFICIENCY if fast_bfloat16 else MODEL_EFFICIENCY
+    step = model + cost.optimizer_flops / (efficiency * rate)
     return Speed(1, step, model / 3, processes)
 
 

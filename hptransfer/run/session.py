@@ -7,7 +7,7 @@ claimed, and waits for the records of the rest.
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -18,8 +18,10 @@ from hptransfer.cost.cost_model import CostModel
 from hptransfer.cost.count import Cost
 from hptransfer.cost.placement import Placement
 from hptransfer.cost.speed import Speed
+from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.run import scheduler
+from hptransfer.run.events import Event, Finished, Started, Status
 from hptransfer.run.sharing import Sharing
 from hptransfer.run.workers import Ended, Job, Message, Pool, Timing
 from hptransfer.search import studies
@@ -27,7 +29,6 @@ from hptransfer.search.plan import forecast, pack, plan
 from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.suite.claim import Suite
 from hptransfer.train import engine
-from hptransfer.train.engine import Progress
 
 SYNC_SECONDS = 30.0  # between additions to the persistent Optuna study
 
@@ -63,38 +64,6 @@ class Forecast:
         spec = self.specs[0]
         steps = spec.steps * (cost.model_flops + cost.optimizer_flops)
         return len(self.specs) * (steps + spec.eval_batches * cost.model_flops / 3)
-
-
-@dataclass(frozen=True)
-class Started:
-    """A worker trains this unit now."""
-
-    unit: Unit
-
-
-@dataclass(frozen=True)
-class Status:
-    """How far a session is: runs that it recorded, runs still to come, seconds left.
-
-    `others`: the other processes at work on this suite. `awaited`: the runs that this process waits
-    for while it trains none, each with the process that trains it.
-    """
-
-    done: int
-    left: int
-    seconds: float
-    others: list[str] = field(default_factory=list)
-    awaited: list[tuple[RunSpec, str]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """Every run has a record, except those in `failed`: the next session tries them again."""
-
-    failed: list[Ended] = field(default_factory=list)
-
-
-Event = Started | Progress | RunRecord | Status | Ended | Finished
 
 
 class Session:
@@ -141,7 +110,7 @@ class Session:
 
         Steps are timed in the workers, which starts them. `start`: start them in any case.
         """
-        specs = forecast(self.suite, self.store.frame(), studies.propose)
+        specs = forecast(self.suite, self.store.frame(), studies.aside())
         names = self.suite.names(specs)
         cells: dict[tuple[str, int], list[RunSpec]] = {}
         for spec in specs:
@@ -175,8 +144,8 @@ class Session:
         kept = self.store.read_manifest()
         if self.full.targets or kept is None or not kept.targets:
             return self.full
-        alike = kept.optimizers.keys() == self.full.optimizers.keys() and all(
-            kept.template(label, 1) == self.full.template(label, 1) for label in kept.optimizers
+        alike = kept.templates.keys() == self.full.templates.keys() and all(
+            kept.template(label, 1) == self.full.template(label, 1) for label in kept.templates
         )
         return kept if alike else self.full
 
@@ -192,14 +161,14 @@ class Session:
             while True:
                 # the queue stays right until others bring news: plan anew when it is short
                 if len(todo) < self.workers or self.sharing.news():
-                    todo, awaited = self._todo(pool, failed)
+                    todo, awaited = self._todo(pool, failed, recorded)
                 if not (todo or awaited or pool.in_flight):
                     break
                 # comes first: the rest takes time, and workers would wait for it
                 yield from self._submit(pool, todo)
                 if forecast_at.due():
                     with forecast_at.timed():
-                        left = forecast(self.suite, self.store.frame(), studies.propose)
+                        left = forecast(self.suite, self.store.frame(), studies.aside())
                 left = [s for s in left if s.key not in recorded and s.key not in failed]
                 counts = (len(recorded), max(len(left), 1), self._seconds(left))
                 waits = [] if pool.in_flight else awaited
@@ -210,7 +179,7 @@ class Session:
                         recorded.add(message.key)
                         self.sharing.release([message.spec], recorded=True)
                     elif isinstance(message, Ended):
-                        self._end(message, failed)
+                        self._end(message, failed, recorded)
                     yield message
                 if sync_at.due():
                     with sync_at.timed():
@@ -226,6 +195,8 @@ class Session:
         """
         ended = False
         while not ended:
+            if not (pool.in_flight or idle):
+                raise AssertionError("run: units are left, but none is under way")
             for message in pool.messages(timeout=1.0):
                 ended = ended or isinstance(message, Ended)
                 yield message
@@ -236,12 +207,20 @@ class Session:
         studies.sync(self.suite, self.rows(), self.options.storage, self.store)
 
     def _todo(
-        self, pool: Pool, failed: dict[str, Ended]
+        self, pool: Pool, failed: dict[str, Ended], recorded: set[str]
     ) -> tuple[list[Unit], list[tuple[RunSpec, str]]]:
-        """Units that nobody trains yet, and runs with the other processes that train them."""
+        """Units that nobody trains yet, and runs with the other processes that train them.
+
+        Raises InputError where the record of a run is gone that this session wrote.
+        """
         taken = self.sharing.look()
         leave = pool.in_flight | failed.keys() | self.sharing.over()
         missing = [spec for spec in self.plan() if spec.key not in leave]
+        if lost := [spec.key for spec in missing if spec.key in recorded]:
+            raise InputError(
+                f"{self.store.folder}: the record of run {lost[0]} was written and is gone",
+                "leave the records alone while this runs; the same command goes on from here",
+            )
         specs = [spec for spec in missing if spec.key not in taken]
         workers = self.workers * (1 + len(self.sharing.claims.others()))
         share = max(1, -(-len(specs) // workers))  # so few lanes that every worker has a unit
@@ -275,8 +254,11 @@ class Session:
             pool.submit(Job(unit, *where, self.costs.described(unit.spec)))
             yield Started(unit)
 
-    def _end(self, ended: Ended, failed: dict[str, Ended]) -> None:
-        """Record the runs of a unit that failed, in `failed` too, and release all its runs."""
+    def _end(self, ended: Ended, failed: dict[str, Ended], recorded: set[str]) -> None:
+        """Record the runs that failed, in `failed` too, and release the unit.
+
+        Raises AssertionError where a worker that reports no error left a record out.
+        """
         if not ended.died:
             self.store.drop_snapshot(ended.unit.key)
         if ended.error:
@@ -286,6 +268,8 @@ class Session:
                 if spec.key not in done:
                     failed[spec.key] = ended
                     self.store.append(_failure(spec, ended, self.device))
+        elif missing := {spec.key for spec in ended.unit.runs} - recorded:
+            raise AssertionError(f"run: ended without a record: {', '.join(sorted(missing))}")
         self.sharing.release(ended.unit.runs)
 
     def _seconds(self, specs: list[RunSpec]) -> float:

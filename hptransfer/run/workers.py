@@ -71,7 +71,7 @@ class Ended:
 
 
 TIMED_SECONDS = 0.3  # for which steps are timed, and evaluations
-_MEMORY = "mostly too little memory: fewer --workers or a smaller width"
+_MEMORY = "mostly too little memory: fewer workers or a smaller width"
 Message = engine.Progress | RunRecord | Ended
 
 
