@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hptransfer.cost.machine import usable_cores
+
 COMMAND = [sys.executable, "-m", "hptransfer"]
 PATIENCE = 600.0  # seconds; a command that takes longer counts as one that never ends
 
@@ -182,7 +184,7 @@ def input_error(done: Done) -> list[str]:
 def table(columns: list[str], rows: list[list[object]]) -> None:
     """Print a Markdown table, and the machine above it."""
     day = time.strftime("%Y-%m-%d")
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     print(f"{day}, {processor()}, {cores} cores, Python {platform.python_version()}\n")
     print(f"| {' | '.join(columns)} |")
     print(f"|{'---|' * len(columns)}")
