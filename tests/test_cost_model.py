@@ -144,7 +144,7 @@ def test_a_failed_run_is_recorded_with_the_placement_that_it_had(tmp_path: Path)
     waiting = session(tiny(tmp_path), tmp_path)
     unit = Unit((waiting.plan()[0],))
     placement = Placement(2, 3, micro_batch=1, recompute=True)
-    waiting._end(Ended(unit, "made up", placement=placement), {})
+    waiting._end(Ended(unit, "made up", placement=placement), {}, set())
     [env] = waiting.store.frame()["env"]
     assert unit.spec.batch == 2
     assert (env["micro_batch"], env["threads"], env["recompute"]) == (1, 3, True)
