@@ -162,7 +162,7 @@ def study(
     **how: Any,
 ) -> pd.DataFrame:
     """Search at every width, then fresh seeds at each target at the carried and the own lr."""
-    from hptransfer.analysis.metrics import optimum
+    from hptransfer.analysis.optimum import optimum
     from hptransfer.spec import round_lr
 
     records: list[dict[str, Any]] = []

@@ -10,7 +10,8 @@ import pytest
 
 from hptransfer.analysis import slopes
 from hptransfer.errors import InputError
-from hptransfer.report import figures, slopes_figure
+from hptransfer.report import slopes_figure
+from hptransfer.report.svg import INK, to_svg
 
 WIDTHS = (64, 128, 256, 512, 1024)
 
@@ -44,8 +45,8 @@ def diverge(made, width, *times):
 
 
 def verdict(made, **options):
-    [found] = slopes.judge(slopes.fit(made), **options)
-    return found
+    [judged] = slopes.judge(slopes.fit(made), **options)
+    return judged
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.5, -0.25, 1.0])
@@ -81,9 +82,9 @@ def test_one_width_gives_no_slope():
     ("slope", "wanted"), [(0.099, "passes"), (-0.099, "passes"), (0.101, "fails"), (-0.3, "fails")]
 )
 def test_the_gate_is_a_slope_of_a_tenth_in_every_layer(slope, wanted):
-    found = verdict(frame(first=0.0, second=slope, logits=0.05))
-    assert (found.verdict, found.layer) == (wanted, "second" if abs(slope) > 0.05 else "logits")
-    assert found.slope == pytest.approx(slope, abs=1e-12)
+    judged = verdict(frame(first=0.0, second=slope, logits=0.05))
+    assert (judged.verdict, judged.layer) == (wanted, "second" if abs(slope) > 0.05 else "logits")
+    assert judged.slope == pytest.approx(slope, abs=1e-12)
 
 
 def test_late_slopes_and_slopes_at_init_decide_nothing():
@@ -107,9 +108,9 @@ def test_late_slopes_and_slopes_at_init_decide_nothing():
 )
 def test_a_diverged_width_is_said_and_never_passes(times, slope, wanted):
     made = diverge(frame(first=slope), 1024, *times)
-    found = verdict(made)
-    assert found.verdict == wanted
-    assert "width 1024 diverged" in found.sentence
+    judged = verdict(made)
+    assert judged.verdict == wanted
+    assert "width 1024 diverged" in judged.sentence
     _, rows = slopes.text_table(slopes.fit(made))
     assert [cell == "diverged" for cell in rows[0][3:]] == ["gate" in times, True]
 
@@ -117,22 +118,22 @@ def test_a_diverged_width_is_said_and_never_passes(times, slope, wanted):
 def test_a_layer_that_stays_where_it_was_fails():
     made = frame(first=0.0, second=0.0)
     made.loc[made["layer"] == "second", "change"] = 0.0
-    found = verdict(made)
-    assert found.verdict == "fails"
-    assert "second does not move in 5 steps" in found.sentence
+    judged = verdict(made)
+    assert judged.verdict == "fails"
+    assert "second does not move in 5 steps" in judged.sentence
 
 
 def test_a_verdict_needs_four_octaves_of_width():
-    found = verdict(frame(widths=WIDTHS[:-1], first=0.5), controls=["scion"])
-    assert (found.verdict, found.expected) == ("too few widths", False)
-    assert "width 64 to 512 (3 octaves)" in found.sentence
+    judged = verdict(frame(widths=WIDTHS[:-1], first=0.5), controls=["scion"])
+    assert (judged.verdict, judged.expected) == ("too few widths", False)
+    assert "width 64 to 512 (3 octaves)" in judged.sentence
 
 
 def test_fewer_than_three_seeds_make_a_verdict_indicative():
     assert not verdict(frame()).indicative
-    found = verdict(frame(seeds=(0, 1)))
-    assert found.indicative
-    assert "(indicative: n = 2 seeds)" in found.sentence
+    judged = verdict(frame(seeds=(0, 1)))
+    assert judged.indicative
+    assert "(indicative: n = 2 seeds)" in judged.sentence
 
 
 @pytest.mark.parametrize(
@@ -141,8 +142,8 @@ def test_fewer_than_three_seeds_make_a_verdict_indicative():
 )
 def test_all_is_well_where_every_control_fails_and_every_other_passes(adamw, scion, wanted):
     made = pd.concat([frame("adamw", logits=adamw), frame("scion", logits=scion)])
-    found = slopes.judge(slopes.fit(made), controls=["adamw"])
-    assert slopes.as_expected(found) == wanted
+    judged = slopes.judge(slopes.fit(made), controls=["adamw"])
+    assert slopes.as_expected(judged) == wanted
 
 
 def test_a_control_that_diverges_has_not_shown_a_slope():
@@ -202,13 +203,13 @@ def test_the_figure_draws_what_is_left_of_diverged_runs_and_of_layers_at_rest():
     made.loc[made["layer"] == "second", "change"] = 0.0
     made = diverge(made, 64, "gate", "late")
     figure = drawn(pd.concat([made, diverge(frame("scion"), 1024, "late")]))
-    ElementTree.fromstring(figures.to_svg(figure, "f"))
+    ElementTree.fromstring(to_svg(figure, "f"))
 
 
 def test_the_figure_gives_the_same_bytes_twice_and_says_itself_in_words():
-    first, second = (figures.to_svg(drawn(frame()), "f") for _ in range(2))
+    first, second = (to_svg(drawn(frame()), "f") for _ in range(2))
     assert first == second
     root = ElementTree.fromstring(first)
     assert "scion passes, steepest logits 0.05" in root.attrib["aria-label"]
     assert root.attrib["aria-label"].endswith(".")
-    assert not re.search(figures.INK, first)
+    assert not re.search(INK, first)

@@ -211,19 +211,20 @@ def _metrics(session: "Session") -> None:
 
 
 def _verdicts(session: "Session", as_json: bool) -> None:
-    from hptransfer.analysis import verdicts
+    from hptransfer.analysis.sentences import negative_control, sentence
+    from hptransfer.analysis.transfer import transfers
     from hptransfer.cli.display import shown
 
     if as_json:
         _metrics(session)
         return
-    rows = session.rows()
-    table = verdicts.pairs(session.suite, rows)
-    for sentence in table[table.n.isin(session.suite.targets)]["sentence"]:
-        out.print(shown(sentence), soft_wrap=True)
+    judged = transfers(session.suite, session.rows())
+    for each in judged:
+        if each.n in session.suite.targets:
+            out.print(shown(sentence(session.suite, each)), soft_wrap=True)
     if session.suite.verify:  # else nothing was judged, the control neither
-        _, control = verdicts.negative_control(session.full, table)  # also where it was not chosen
-        out.print(shown(control), soft_wrap=True)
+        control = negative_control(session.full, judged)  # also where it was not chosen
+        out.print(shown(control.sentence), soft_wrap=True)
 
 
 def run(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from hptransfer.analysis.metrics import select
+from hptransfer.analysis.frame import select
 from hptransfer.cost.estimate import Estimate, Speed
 from hptransfer.records.store import Store
 from hptransfer.run.costs import Costs
@@ -114,7 +114,7 @@ class Session:
         return plan(self.suite, self.store.frame(), studies.propose)
 
     def rows(self) -> pd.DataFrame:
-        """The records of this suite: metrics.select of the frame."""
+        """The records of this suite: `frame.select` of the frame."""
         return select(self.suite, self.store.frame())
 
     def known(self) -> int:
