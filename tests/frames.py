@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hptransfer.spec import RunSpec
+from hptransfer.analysis.optimum import optimum
+from hptransfer.spec import RunSpec, round_lr
 from hptransfer.suite.claim import FRESH_SEED, Suite, fresh_seeds
 from hptransfer.suite.file import parse_suite
 from hptransfer.suite.ranges import LR_OCTAVES
@@ -162,18 +163,16 @@ def study(
     **how: Any,
 ) -> pd.DataFrame:
     """Search at every width, then fresh seeds at each target at the carried and the own lr."""
-    from hptransfer.analysis.optimum import optimum
-    from hptransfer.spec import round_lr
-
     records: list[dict[str, Any]] = []
     for label, center in centers.items():
         at = {}
         for n in widths or [suite.proxy, *suite.targets]:
             if n != suite.proxy and not verify:
                 continue
-            found = search(suite, label, n, center(n), half_octaves(center(n)), range(seeds), **how)
-            records += found
-            best = optimum(to_frame(found).assign(hp_point="{}"))
+            grid = half_octaves(center(n))
+            tried = search(suite, label, n, center(n), grid, range(seeds), **how)
+            records += tried
+            best = optimum(to_frame(tried).assign(hp_point="{}"))
             assert best is not None
             at[n] = round_lr(best.log2_lr)
         for n in suite.targets:
