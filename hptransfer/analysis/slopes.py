@@ -24,7 +24,7 @@ STATISTICS = {"init": "rms", "gate": "change", "late": "change"}
 NAN = float("nan")
 
 
-def fit(frame: pd.DataFrame) -> pd.DataFrame:
+def by_layer(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per (optimizer, layer): slopes of h(0), of its change at the gate, and late.
 
     slope: of log2 RMS against log2 width, least squares over all seeds. `*_spread`: standard

@@ -111,7 +111,7 @@ def coords(
                 rows += [asdict(row) for row in done.rows]
                 advance(f"{done.optimizer} width {done.width} seed {done.seed}")
     frame = pd.DataFrame(rows)
-    table = slopes.fit(frame)
+    table = slopes.by_layer(frame)
     verdicts = slopes.judge(table, chosen.controls)
     found = slopes.as_json(table, verdicts, own_head=own_head)
     store.write_text("coords.json", json.dumps(found, indent=1))

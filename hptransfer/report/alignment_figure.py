@@ -174,4 +174,4 @@ def _alt(suite: Suite, panels: _Panels) -> str:
         ]
         told.append(f"{label}, best at " + ", ".join(optima))
     listed = "; ".join(told) or "no runs yet"
-    return f"Evaluation loss against learning rate, one panel an optimizer. {listed}."
+    return f"Evaluation loss against learning rate, one panel per optimizer. {listed}."

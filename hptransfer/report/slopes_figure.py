@@ -78,4 +78,4 @@ def _alt(verdicts: list[Verdict]) -> str:
         f"{v.optimizer} {v.verdict}, steepest {v.layer} {slope_text(v.slope, v.spread)}"
         for v in verdicts
     )
-    return f"Size of every layer's change against width, one panel an optimizer. {told}."
+    return f"Size of every layer's change against width, one panel per optimizer. {told}."
