@@ -64,7 +64,7 @@ def _paths(suite: Suite, rows: pd.DataFrame, n: int) -> dict[str, list[np.ndarra
 
 
 def _draw(ax: Axes, label: str, paths: list[np.ndarray], colour: str) -> np.ndarray:
-    """Draw the seeds thin and their mean thick; the mean, (points, 2); no points if all diverged."""
+    """Draw the seeds thin, their mean thick; the mean, (points, 2), empty if all diverged."""
     for path in paths[:SEEDS_DRAWN]:
         ax.plot(path[:, 0], path[:, 1], color=colour, linewidth=0.6, alpha=0.5)
     finite = [path for path in paths if np.isfinite(path).all()]
