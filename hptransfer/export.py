@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from hptransfer import registry
-from hptransfer.analysis.metrics import optimum, select
+from hptransfer.analysis.frame import select
+from hptransfer.analysis.optimum import optimum
 from hptransfer.errors import InputError
 from hptransfer.optimizers import rules
 from hptransfer.spec import RunSpec

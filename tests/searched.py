@@ -62,7 +62,7 @@ def loss_at(point: bracket.Point) -> float:
 
 
 def rows(suite: Suite, pairs: list[Pair], n: int = 32) -> pd.DataFrame:
-    """What metrics.select gives for finished runs at these points."""
+    """What frame.select gives for finished runs at these points."""
     table = []
     for k, (point, seed) in enumerate(pairs):
         lr, hp = point

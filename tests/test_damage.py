@@ -8,7 +8,7 @@ import pytest
 
 from commanded import hptransfer
 from frames import make_suite, record, search, to_frame
-from hptransfer.analysis import metrics
+from hptransfer.analysis import frame as frames
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.report.write import write_report
@@ -181,8 +181,8 @@ def test_a_run_of_no_depth_is_of_no_suite_over_depth(layers: object) -> None:
     spec = {**row["spec"], "model": {**row["spec"]["model"], "n_layer": layers}}
     if layers == "none":
         del spec["model"]["n_layer"]
-    assert len(metrics.select(suite, to_frame([row]))) == 1
-    assert metrics.select(suite, to_frame([{**row, "spec": spec}])).empty
+    assert len(frames.select(suite, to_frame([row]))) == 1
+    assert frames.select(suite, to_frame([{**row, "spec": spec}])).empty
 
 
 @pytest.mark.parametrize("value", [1, True, "0.9", None, [0.9], "none"])
@@ -191,8 +191,8 @@ def test_a_run_without_the_searched_value_is_no_trial_of_the_search(value: objec
     suite = make_suite("muon", sampler="tpe", optimizers={"muon": table})
     row = record(suite.template("muon").point(-5, 0, beta=0.85), 32, -5.0)
     spec = {**row["spec"], "hp": {} if value == "none" else {"beta": value}}
-    assert len(metrics.select(suite, to_frame([row]))) == 1
-    assert metrics.select(suite, to_frame([{**row, "spec": spec}])).empty
+    assert len(frames.select(suite, to_frame([row]))) == 1
+    assert frames.select(suite, to_frame([{**row, "spec": spec}])).empty
 
 
 def resolved() -> dict[str, Any]:

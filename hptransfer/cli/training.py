@@ -181,20 +181,21 @@ def _print_metrics(session: "Session") -> None:
 
 
 def _print_verdicts(session: "Session", as_json: bool) -> None:
-    from hptransfer.analysis import verdicts
+    from hptransfer.analysis.sentences import negative_control, sentence
+    from hptransfer.analysis.transfer import transfers
     from hptransfer.cli.text import shown
 
     if as_json:
         _print_metrics(session)
         return
-    rows = session.rows()
-    table = verdicts.pairs(session.suite, rows)
-    for sentence in table[table.n.isin(session.suite.targets)]["sentence"]:
-        out.print(shown(sentence), soft_wrap=True)
+    judged = transfers(session.suite, session.rows())
+    for each in judged:
+        if each.n in session.suite.targets:
+            out.print(shown(sentence(session.suite, each)), soft_wrap=True)
     if session.suite.verify:  # without a verification nothing is judged
         # the control of the whole suite, also where --optimizer leaves it out
-        _, control = verdicts.negative_control(session.full, table)
-        out.print(shown(control), soft_wrap=True)
+        control = negative_control(session.full, judged)
+        out.print(shown(control.sentence), soft_wrap=True)
     else:
         out.print("--verify measures the optimum at each target", soft_wrap=True)
 

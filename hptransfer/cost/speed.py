@@ -13,8 +13,8 @@ from hptransfer.train.build import Data
 from hptransfer.train.lanes import Lanes
 
 CUDA_SECONDS = 0.2  # a GPU's step is too short for a clock that stops after two
-# Parts of the float32 matrix-product rate that an extrapolated step reaches. The optimizer's is that
-# of bfloat16 products, where the processor has fast ones; elsewhere the model's stands for both.
+# Parts of the float32 matrix-product rate that an extrapolated step reaches. The optimizer's is
+# that of bfloat16 products, where the processor has fast ones; else the model's stands for both.
 MODEL_EFFICIENCY = 0.65
 OPTIMIZER_EFFICIENCY = 2.0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from hptransfer.analysis.metrics import select
+from hptransfer.analysis.frame import select
 from hptransfer.cost.cost_model import CostModel
 from hptransfer.cost.count import Cost
 from hptransfer.cost.placement import Placement
@@ -127,7 +127,7 @@ class Session:
         return plan(self.suite, self.store.frame(), studies.propose)
 
     def rows(self) -> pd.DataFrame:
-        """The records of this suite: metrics.select of the frame."""
+        """The records of this suite: `frame.select` of the frame."""
         return select(self.suite, self.store.frame())
 
     def known(self) -> int:

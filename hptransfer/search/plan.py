@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pandas as pd
 
-from hptransfer.analysis.metrics import optimum, select
+from hptransfer.analysis.frame import select
+from hptransfer.analysis.optimum import optimum
 from hptransfer.search import bracket
 from hptransfer.search.bracket import Point, Propose
 from hptransfer.spec import RunSpec, Unit, canonical

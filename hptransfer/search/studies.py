@@ -212,7 +212,7 @@ _replays: dict[str, _Replay] = {}
 def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) -> None:
     """Add the finished search runs that the persistent study lacks; one study a lr curve.
 
-    `rows`: rows of metrics.select. `storage`: an Optuna URL, None for the journal beside the
+    `rows`: rows of analysis.frame.select. `storage`: an Optuna URL, None for the journal beside the
     records, which is rebuilt from `rows` where it is lost or damaged.
     Raises InputError: a storage that cannot be opened, or that belongs to something else.
     """
