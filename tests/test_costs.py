@@ -108,7 +108,7 @@ def test_no_worker_starts_its_clock_before_all_are_warm(
 
 def test_a_step_that_a_worker_cannot_time_is_one_line(tmp_path: Path) -> None:
     waiting = session(tiny(tmp_path), tmp_path)
-    told = pytest.raises(InputError, match=r"^width 8, timed in 2 workers: --device: cuda:99")
+    told = pytest.raises(InputError, match=r"^width 8, timed in 2 workers: device: cuda:99")
     with waiting.pool as pool, told:
         pool.measure(probe(waiting, "cuda:99"))
     with session(tiny(tmp_path), tmp_path).pool as pool:
@@ -174,7 +174,7 @@ def test_a_run_may_have_the_share_of_a_core_or_of_several_where_it_fits(
     assert counts(workers=None) == [(1, 6)]
     with pytest.raises(InputError, match="has room for") as refused:
         counts(workers=2)
-    assert "fewer --workers" in refused.value.hint
+    assert "fewer workers" in refused.value.hint
 
 
 def test_no_run_recomputes_that_need_not_in_fewer_processes(

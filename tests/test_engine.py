@@ -73,14 +73,16 @@ def test_a_record_holds_what_the_steps_gave() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "amx", "rows"), [("AVX512", True, 128), ("AVX512", False, 64), ("AVX2", 0, None)]
+    ("listed", "rows"),
+    [({"avx512_bf16": True, "amx_bf16": True}, 128), ({"avx512_bf16": True}, 64), ({}, None)],
 )
 def test_a_record_says_which_mixed_products_were_bfloat16_ones(
-    capability: str, amx: bool, rows: int | None, monkeypatch: pytest.MonkeyPatch
+    listed: dict[str, bool],
+    rows: int | None,
+    fast_bfloat16: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    has = {"avx512_bf16": True, "amx_bf16": amx}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: listed)
     assert records([spec("scion", "mlp", steps=1)])[0].env["bfloat16_rows"] == rows
 
 
@@ -257,20 +259,20 @@ def test_one_run_that_does_not_fit_is_an_input_error(monkeypatch: pytest.MonkeyP
 
 def test_a_device_that_is_not_there_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine.pick_device("cpu") == CPU
-    with pytest.raises(InputError, match=r"^--device: got 'tpu', allowed: auto, cpu, cuda"):
+    with pytest.raises(InputError, match=r"^device: got 'tpu', allowed: auto, cpu, cuda"):
         engine.pick_device("tpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert engine.pick_device("auto") == CPU
-    with pytest.raises(InputError, match=r"^--device: cuda: torch sees no CUDA device$"):
+    with pytest.raises(InputError, match=r"^device: cuda: torch sees no CUDA device$"):
         engine.pick_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert engine.pick_device("auto").type == "cuda"
     assert engine.pick_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(InputError, match=r"^--device: cuda:2: not there$"):
+    with pytest.raises(InputError, match=r"^device: cuda:2: not there$"):
         engine.pick_device("cuda:2")
     for wrong in ("cuda:x", "cuda1", "cuda:"):
-        with pytest.raises(InputError, match=f"^--device: got '{wrong}', allowed: auto, cpu"):
+        with pytest.raises(InputError, match=f"^device: got '{wrong}', allowed: auto, cpu"):
             engine.pick_device(wrong)
 
 

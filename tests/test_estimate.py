@@ -138,7 +138,15 @@ def test_more_lanes_are_not_chosen_for_one_slow_moment(monkeypatch: pytest.Monke
     assert (found.lanes, found.step) == (1, 5e-4)
 
 
-def test_a_run_too_heavy_to_time_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("listed", "rate"), [({"avx512_bf16": True}, 4e6), ({}, 0.5e6)])
+def test_a_run_too_heavy_to_time_is_extrapolated(
+    listed: dict[str, bool],
+    rate: float,
+    fast_bfloat16: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The optimizer's products are faster than the model's only where bfloat16 is."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: listed)
     monkeypatch.setattr(estimate, "SLOW_STEP_FLOPS", 1.0)
     monkeypatch.setattr(estimate, "matmul_rate", lambda device: 1e6)
     monkeypatch.setattr(estimate, "MODEL_EFFICIENCY", 0.5)
@@ -148,7 +156,7 @@ def test_a_run_too_heavy_to_time_is_extrapolated(monkeypatch: pytest.MonkeyPatch
     assert cost.optimizer_flops > 0
     speed = estimate.calibrate(run, data, CPU)
     assert speed.lanes == 1
-    assert speed.step == pytest.approx(cost.model_flops / 0.5e6 + cost.optimizer_flops / 4e6)
+    assert speed.step == pytest.approx(cost.model_flops / 0.5e6 + cost.optimizer_flops / rate)
 
 
 def test_where_only_time_counts_no_weight_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from hptransfer.run.session import Finished, Started, Status
+from hptransfer.run.session import Finished, Started, Status, _Rarely
 from hptransfer.run.workers import Ended, Job
 from hptransfer.spec import RunRecord
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import load_suite, suite_names
 from hptransfer.train import engine
+from searched import built
 from sessions import session, tiny
 
 SMALLEST = {"steps": 2, "eval_batches": 1, "trials": 2, "fresh_seeds": 1, "verify": False}
@@ -185,6 +186,22 @@ def test_a_job_for_a_worker_that_has_just_died_ends_as_failed(
         [ended] = list(pool.messages(timeout=10))
     assert isinstance(ended, Ended)
     assert "its process died" in ended.error
+
+
+@pytest.mark.usefixtures("no_replays")
+def test_the_forecasts_of_a_session_cost_no_replay_of_its_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They tell made-up losses, which the search then would have to forget."""
+    begun = built(monkeypatch)
+    monkeypatch.setattr(_Rarely, "due", lambda self: True)
+    table = {"lr": "2^-6..2^-2", "trials": 8, "sampler": "tpe"}
+    suite = tiny(tmp_path, steps=2, optimizers={"transported_scion": table}, ask=2)
+    running = session(suite, tmp_path, workers=1)
+    events = list(running.run())
+    assert len([e for e in events if isinstance(e, Status)]) > 4
+    assert events[-1] == Finished([])
+    assert begun == ["tpe"]
 
 
 def test_the_status_counts_down_and_ends_at_zero(tmp_path: Path) -> None:

@@ -172,5 +172,5 @@ def test_every_worker_gets_as_many_units_where_lanes_allow(
 
 
 def test_a_proxy_that_is_a_target_is_refused() -> None:
-    with pytest.raises(InputError, match="--to 64: that is the proxy itself"):
+    with pytest.raises(InputError, match="targets: 64 is the proxy itself"):
         a_suite().narrowed(proxy=64, targets=[64])

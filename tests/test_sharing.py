@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from commanded import COMMAND
-from hptransfer.cli.display import Live
+from hptransfer.cli.progress import Live
 from hptransfer.records.store import Store
 from hptransfer.run.session import Event, Finished, Started, Status
 from hptransfer.run.sharing import Sharing

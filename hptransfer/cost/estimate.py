@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hptransfer import registry
 from hptransfer.datasets import Tokens
 from hptransfer.errors import InputError
+from hptransfer.geometry.processor import bfloat16_rows
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Step
 from hptransfer.spec import RunSpec
@@ -30,8 +31,8 @@ SLOW_STEP_FLOPS = 5e11  # on CPU a heavier step is not timed but extrapolated
 LONG_STEP = 0.05
 CUDA_SECONDS = 0.2  # at least timed on a GPU, whose steps may take a few ms
 WORTH = 0.9  # more lanes or threads must save a tenth, or noise would choose their number
-# Of the float32 matrix-product rate, where a step is extrapolated; seen at widths 256 and 512 on
-# CPU, where the optimizer's products are mostly bfloat16.
+# Of the float32 matrix-product rate, where a step is extrapolated. The optimizer's are of bfloat16
+# products, where a CPU has fast ones; else the model's stands for both.
 MODEL_EFFICIENCY = 0.65
 OPTIMIZER_EFFICIENCY = 2.0
 
@@ -313,7 +314,9 @@ def calibrate(
     if device.type == "cpu" and flops > SLOW_STEP_FLOPS:
         rate = matmul_rate(device)
         model = cost.model_flops / (MODEL_EFFICIENCY * rate)
-        step = model + cost.optimizer_flops / (OPTIMIZER_EFFICIENCY * rate)
+        fast = bfloat16_rows(device) is not None
+        efficiency = OPTIMIZER_EFFICIENCY if fast else MODEL_EFFICIENCY
+        step = model + cost.optimizer_flops / (efficiency * rate)
         return Speed(1, step, model / 3, first.processes)
     best = _measured(spec, data, device, 1, first.fit)
     if best is None:

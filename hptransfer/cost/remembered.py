@@ -14,18 +14,20 @@ from hptransfer.spec import digest
 
 
 class Known:
-    """Lists of JSON values by key, in a file: the digest of its text, then the text.
+    """Lists by key, of what JSON holds. A cache that is lost or damaged is filled again.
 
-    A file whose digest is wrong was damaged, or cut off: it counts as none, and is written again.
+    The file keeps each as its text and a digest of it: whatever else is found there is damage.
     """
 
     def __init__(self) -> None:
         self._path = _cache() / "hptransfer" / "known.json"
-        self._values: dict[str, list[Any]] = {}
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            told, _, text = self._path.read_text(encoding="utf-8").partition("\n")
-            if told == digest(text):
-                self._values = json.loads(text)
+        self._texts: dict[str, str] = {}
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            found = json.loads(self._path.read_text())
+            for key, entry in found.items() if isinstance(found, dict) else ():
+                match entry:
+                    case [str(text), str(own)] if own == _digest(key, text):
+                        self._texts[key] = text
 
     @staticmethod
     def key(*parts: Any) -> str:
@@ -33,26 +35,32 @@ class Known:
         return digest(json.dumps([torch.__version__, *parts], sort_keys=True))
 
     def get(self, key: str) -> list[Any] | None:
-        return self._values.get(key)
+        text = self._texts.get(key)
+        return None if text is None else json.loads(text)
 
     def put(self, key: str, values: list[Any]) -> None:
         """Nothing happens where it holds these already, or where the folder cannot be written."""
-        if self._values.get(key) == values:
+        text = json.dumps(values)
+        if self._texts.get(key) == text:
             return
-        self._values[key] = values
+        self._texts[key] = text
+        entries = {own: [each, _digest(own, each)] for own, each in self._texts.items()}
         temporary = self._path.with_suffix(f".{os.getpid()}")
-        text = json.dumps(self._values)
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(f"{digest(text)}\n{text}", encoding="utf-8")
+            temporary.write_text(json.dumps(entries))
             temporary.replace(self._path)
+
+
+def _digest(key: str, text: str) -> str:
+    return digest(json.dumps([key, text]))
 
 
 def _cache() -> Path:
     """The user's cache folder. Where no home is known, a place that holds no file."""
-    told = os.environ.get("XDG_CACHE_HOME")
+    named = os.environ.get("XDG_CACHE_HOME")
     try:
-        return Path(told) if told else Path.home() / ".cache"
+        return Path(named) if named else Path.home() / ".cache"
     except RuntimeError:
         return Path(os.devnull)
 

@@ -183,7 +183,7 @@ class Costs:
         cost = self.cost(spec)
         least = cost.fixed + min(cost.activations, cost.recomputed) // spec.batch
         name = spec.optimizer["name"]
-        fewer = "fewer --workers or " if (self._told or 1) > 1 else ""
+        fewer = "fewer workers or " if (self._told or 1) > 1 else ""
         raise InputError(
             f"{name} at {axis} {self._suite.axis_value(spec)} needs about {least / 2**30:.1f} GiB, "
             f"one example at a time; {engine.device_name(self._device)} has room for "

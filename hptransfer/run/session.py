@@ -17,6 +17,7 @@ import torch
 
 from hptransfer.analysis.metrics import select
 from hptransfer.cost.estimate import Estimate, Speed
+from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.run.costs import Costs
 from hptransfer.run.sharing import Sharing
@@ -126,7 +127,7 @@ class Session:
 
         What is measured is measured in the workers, which it starts. `start`: start them anyway.
         """
-        specs = forecast(self.suite, self.store.frame(), studies.propose)
+        specs = forecast(self.suite, self.store.frame(), studies.aside())
         names = self.suite.names(specs)
         cells: dict[tuple[str, int], list[RunSpec]] = {}
         for spec in specs:
@@ -158,8 +159,8 @@ class Session:
         kept = self.store.read_manifest()
         if self.full.targets or kept is None or not kept.targets:
             return self.full
-        alike = kept.optimizers.keys() == self.full.optimizers.keys() and all(
-            kept.template(label, 1) == self.full.template(label, 1) for label in kept.optimizers
+        alike = kept.templates.keys() == self.full.templates.keys() and all(
+            kept.template(label, 1) == self.full.template(label, 1) for label in kept.templates
         )
         return kept if alike else self.full
 
@@ -175,14 +176,14 @@ class Session:
             while True:
                 # what is queued stays right until others bring news: plan when it runs low
                 if len(todo) < self.workers or self.sharing.news():
-                    todo, awaited = self._todo(pool, failed)
+                    todo, awaited = self._todo(pool, failed, recorded)
                 if not (todo or awaited or pool.in_flight):
                     break
                 # first, so that no worker waits for the rest
                 yield from self._submit(pool, todo, left)
                 if forecast_at.due():
                     with forecast_at.timed():
-                        left = forecast(self.suite, self.store.frame(), studies.propose)
+                        left = forecast(self.suite, self.store.frame(), studies.aside())
                 left = [s for s in left if s.key not in recorded and s.key not in failed]
                 counts = (len(recorded), max(len(left), 1), self._seconds(left))
                 waits = [] if pool.in_flight else awaited
@@ -193,7 +194,7 @@ class Session:
                         recorded.add(message.key)
                         self.sharing.release([message.spec], recorded=True)
                     elif isinstance(message, Ended):
-                        self._end(message, failed)
+                        self._end(message, failed, recorded)
                     yield message
                 if sync_at.due():
                     with sync_at.timed():
@@ -209,6 +210,8 @@ class Session:
         """
         ended = False
         while not ended:
+            if not (pool.in_flight or idle):
+                raise AssertionError("run: units are left, but none is under way")
             for message in pool.messages(timeout=1.0):
                 ended = ended or isinstance(message, Ended)
                 yield message
@@ -219,12 +222,20 @@ class Session:
         studies.sync(self.suite, self.rows(), self.options.storage, self.store)
 
     def _todo(
-        self, pool: Pool, failed: dict[str, Ended]
+        self, pool: Pool, failed: dict[str, Ended], recorded: set[str]
     ) -> tuple[list[list[RunSpec]], list[tuple[RunSpec, str]]]:
-        """Units that nobody trains yet, and the runs that other processes train, with these."""
+        """Units that nobody trains yet, and the runs that other processes train, with these.
+
+        Raises InputError where a run that is missing was recorded a moment ago.
+        """
         taken = self.sharing.look()
         leave = pool.in_flight | failed.keys() | self.sharing.over()
         missing = [spec for spec in self.plan() if spec.key not in leave]
+        if lost := [spec.key for spec in missing if spec.key in recorded]:
+            raise InputError(
+                f"{self.store.folder}: the record of run {lost[0]} was written and is gone",
+                "leave the records alone while this runs; the same command goes on from here",
+            )
         specs = [spec for spec in missing if spec.key not in taken]
         workers = self.workers * (1 + len(self.sharing.claims.others()))
         share = max(1, -(-len(specs) // workers))  # leaves a unit for every worker
@@ -289,7 +300,8 @@ class Session:
         evaluation = spec.eval_batches * speed.evaluation
         return len(unit) * (spec.steps * (1 - reached) * speed.step + evaluation)
 
-    def _end(self, ended: Ended, failed: dict[str, Ended]) -> None:
+    def _end(self, ended: Ended, failed: dict[str, Ended], recorded: set[str]) -> None:
+        """Take note of the failed runs. Raises AssertionError where records did not come."""
         if not ended.died:
             self.store.drop_snapshot(engine.unit_key(ended.unit))
         if ended.error:
@@ -300,6 +312,8 @@ class Session:
                     failed[spec.key] = ended
                     threads = self.costs.share(spec).threads
                     self.store.append(_failure(spec, ended, self.device, threads))
+        elif missing := {spec.key for spec in ended.unit} - recorded:
+            raise AssertionError(f"run: ended without a record: {', '.join(sorted(missing))}")
         self.sharing.release(ended.unit)
 
     def _seconds(self, specs: list[RunSpec]) -> float:

@@ -70,7 +70,7 @@ class Ended:
 
 
 PROBED_SECONDS = 0.3  # of steps, and of evaluations
-_MEMORY = "mostly too little memory: fewer --workers or a smaller width"
+_MEMORY = "mostly too little memory: fewer workers or a smaller width"
 Message = engine.Progress | RunRecord | Ended
 
 

@@ -7,15 +7,13 @@ import pandas as pd
 
 from hptransfer.analysis.metrics import optimum, select
 from hptransfer.search import bracket
-from hptransfer.search.bracket import Point
+from hptransfer.search.bracket import Point, Propose
 from hptransfer.spec import RunSpec, canonical
 from hptransfer.suite.claim import Suite, fresh_seeds
 
 # Octaves from the carried lr to a target's optimum, in a forecast. It gives 12 runs a target; six
 # suites run in full took 11 to 15, 1183 in all where this said 1204 (0.375: 1057).
 BESIDE = 0.75
-
-Propose = Callable[..., list[tuple[Point, int]]]
 
 
 def plan(suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose) -> list[RunSpec]:
@@ -66,10 +64,13 @@ def forecast(
 
     The first plan is exact; what follows from results not known yet is a guess of its size. At a
     target the parabola lies beside the carried lr, for then fresh seeds are needed at both.
+    Raises AssertionError where the plan asks for a run that was answered, which would never end.
     """
     expected: dict[str, RunSpec] = {}
     optima: dict[str, float] = {}
     while todo := plan(suite, frame, propose):
+        if again := [spec.key for spec in todo if spec.key in expected]:
+            raise AssertionError(f"forecast: answered, but asked for again: {', '.join(again)}")
         expected |= {spec.key: spec for spec in todo}
         for spec in todo:
             if spec.cell not in optima:

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from hptransfer import __version__, registry
 from hptransfer.errors import InputError
-from hptransfer.geometry.polar import bfloat16_rows
+from hptransfer.geometry.processor import bfloat16_rows
 from hptransfer.spec import RunRecord, RunSpec, digest
 from hptransfer.train.build import Data, Described
 from hptransfer.train.lanes import Lanes, release
@@ -114,14 +114,21 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise InputError(f"--device: got {name!r}, allowed: auto, cpu, cuda, cuda:0, ...")
+        raise InputError(f"got {name!r}, allowed: auto, cpu, cuda, cuda:0, ...", option="device")
     if name.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise InputError(f"--device: {name}: torch sees no CUDA device", "use --device cpu")
+            raise InputError(
+                f"{name}: torch sees no CUDA device",
+                "use the device cpu",
+                option="device",
+                cures=("device",),
+            )
         index = name.removeprefix("cuda").removeprefix(":")
         if index and int(index) >= torch.cuda.device_count():
             raise InputError(
-                f"--device: {name}: not there", f"torch sees {torch.cuda.device_count()} device(s)"
+                f"{name}: not there",
+                f"torch sees {torch.cuda.device_count()} device(s)",
+                option="device",
             )
     return torch.device(name)
 

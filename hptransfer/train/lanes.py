@@ -112,7 +112,8 @@ class Lanes:
         if not takes_lanes and not self.single:
             raise InputError(
                 f"{self.spec.optimizer['name']!r} is a torch.optim.Optimizer, which trains one run",
-                "--lanes 1",
+                "train one run at a time: 1 lane",
+                cures=("lanes",),
             )
         draw = self._group if takes_lanes else self._own_init()
         params = describe_params(self.spec, data) if params is None else params

@@ -35,9 +35,9 @@ from hptransfer.geometry.polar import (
     POLAR_EXPRESS,
     PolarMethod,
     Row,
-    bfloat16_rows,
     polar,
 )
+from hptransfer.geometry.processor import bfloat16_rows
 from hptransfer.models.gpt import gpt
 from hptransfer.train import engine
 from hptransfer.train.lanes import GROUP_ELEMENTS, GROUP_LEAST
