@@ -1,6 +1,5 @@
 """What every test shares: one thread, a private cache, checked shapes, derandomised properties."""
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +15,9 @@ hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-# Tests see the shapes in the annotations; a user pays nothing for them. It has to be installed
-# before the first import of these modules, so it stays for the whole session. Optimizers are left
-# out: their floats arrive as 0-d tensors under vmap, which `float` does not admit.
-CHECKED = [
-    name
-    for name in ("hptransfer.geometry.norms", "hptransfer.geometry.polar")
-    if importlib.util.find_spec(name) is not None
-]
-install_import_hook(CHECKED, "beartype.beartype")
+# Tests see the shapes in the annotations; a user pays nothing for them. The hook has to be installed
+# before the first import of the package, so it stays for the whole session.
+install_import_hook("hptransfer", "shapes.checked")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
