@@ -84,7 +84,7 @@ class Suite(_Table):
     recompute: bool | None = None
     eval_batches: int = Field(default=64, ge=1)
     seeds: int = Field(default=1, ge=1, le=FRESH_SEED)
-    fresh_seeds: int = Field(default=3, ge=1)
+    fresh_seeds: int = Field(default=3, ge=1, le=FRESH_SEED)
     sampler: str = "bracket"
     trials: int = Field(default=24, ge=1)
     ask: int = Field(default=4, ge=1)
