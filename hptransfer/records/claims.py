@@ -192,7 +192,7 @@ class Claims:
         self._file = file
 
     def _beat(self, over: threading.Event, since: str) -> None:
-        """Renew this process's file until the work is over. After a failure the next beat tries again."""
+        """Renew this process's file until the work is over, whatever fails on the way."""
         while not over.wait(BEAT):
             with contextlib.suppress(OSError):
                 try:
