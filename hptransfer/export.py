@@ -1,6 +1,8 @@
 """The transferred setting of a finished study: per-parameter TOML, and Python that runs."""
 
 import json
+import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,10 +83,10 @@ def _parameters(spec: RunSpec, data: engine.Data) -> dict[str, dict[str, Any]]:
     return table
 
 
-def to_toml(found: list[Setting]) -> str:
-    """One table an optimizer: the run's fields, hyperparameters, and a table a parameter."""
+def to_toml(settings: list[Setting]) -> str:
+    """A table per optimizer: the fields of its run, its hyperparameters, a table per parameter."""
     lines = ["# lr: of one step at the peak of the schedule, per unit of the direction"]
-    for each in found:
+    for each in settings:
         spec = each.spec
         run = {
             "optimizer": each.address,
@@ -103,18 +105,26 @@ def to_toml(found: list[Setting]) -> str:
 
 
 def _key(name: str) -> str:
-    return name if name.replace("_", "").replace("-", "").isalnum() else json.dumps(name)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML, which shares JSON's strings, numbers, booleans and lists."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _pairs(values: dict[str, Any]) -> list[str]:
-    """TOML shares JSON's strings, numbers, booleans and lists; it has no null."""
-    return [f"{_key(k)} = {json.dumps(v)}" for k, v in values.items() if v is not None]
+    """TOML has no null: a value of None is left out."""
+    return [f"{_key(k)} = {_toml(v)}" for k, v in values.items() if v is not None]
 
 
 def to_python(each: Setting) -> str:
     """A script that builds the model, its optimizer and its schedule, and takes one step.
 
-    Raises InputError for a torch.optim.Optimizer, which needs none of this.
+    Every value is written as its repr, so that none of them is code. Raises InputError for a
+    torch.optim.Optimizer, which needs no script.
     """
     spec = each.spec
     if not vectorises(spec):
@@ -122,38 +132,52 @@ def to_python(each: Setting) -> str:
             f"export: {each.label} is a torch.optim.Optimizer",
             f"give it lr = {spec.lr!r} and {spec.hp}",
         )
-    module, _, name = each.model.rpartition(":")
     fields = {k: v for k, v in spec.model.items() if k not in ("name", "revision")}
     asked = registry.describe("model", each.model).defaults
     fields |= {k: v for k, v in each.dims.items() if k in asked}
-    given = "".join(f", {k}={v!r}" for k, v in fields.items())
-    base = spec.base.get("width", spec.width)
     text = "context" in fields
-    shape = f"({spec.batch}, {fields['context']})" if text else f"({spec.batch}, *{_shape(each)})"
-    x = f"torch.randint({each.dims['vocab']}, {shape})" if text else f"torch.randn({shape})"
-    classes = each.dims["vocab"] if text else each.dims["n_classes"]
-    targets = f"torch.randint({classes}, {shape if text else f'({spec.batch},)'})"
-    clip = f"torch.nn.utils.clip_grad_norm_(model.parameters(), {spec.clip})"
-    label = json.dumps(each.label)[1:-1]  # what would end the docstring is escaped
-    return f'''"""{label} at width {spec.width}, lr 2^{spec.log2_lr:g}: {each.source}."""
+    shape = (fields["context"],) if text else tuple(each.dims["in_shape"])
+    values = {
+        "title": f"{each.label} at width {spec.width}, lr 2^{spec.log2_lr:g}: {each.source}.",
+        "target": each.model,
+        "optimizer": each.address,
+        "steps": spec.steps,
+        "hp": spec.hp,
+        "model": fields,
+        "width": spec.width,
+        "base": spec.base.get("width", spec.width),
+        "log2_lr": spec.log2_lr,
+        "schedule": spec.schedule,
+        "warmup": spec.warmup,
+        "clip": spec.clip,
+        "shape": (spec.batch, *shape),
+        "examples": (spec.batch,),
+        "classes": each.dims["vocab"] if text else each.dims["n_classes"],
+    }
+    script = _SCRIPT.replace("BATCH", _TOKENS if text else _EXAMPLES)
+    script = script.replace("CLIP", _CLIP if spec.clip else "")
+    return script.format(**{name: repr(value) for name, value in values.items()})
+
+
+_SCRIPT = '''{title}
 
 import torch
 import torch.nn.functional as F
 
 import hptransfer.optim
-{_import(module, name)}
+from hptransfer import registry
 
-STEPS = {spec.steps}
-HP = {spec.hp!r}
+STEPS = {steps}
+HP = {hp}
+MODEL = {model}
 
-model = {name}({spec.width}{given})
-base = {name}({base}{given})
-hptransfer.optim.init_(model, {each.address!r}, base=base, **HP)
-optimizer = hptransfer.optim.optimizer(
-    model, {each.address!r}, lr=2.0**{spec.log2_lr!r}, base=base, **HP
-)
+make = registry.load("model", {target})
+model = make({width}, **MODEL)
+base = make({base}, **MODEL)
+hptransfer.optim.init_(model, {optimizer}, base=base, **HP)
+optimizer = hptransfer.optim.optimizer(model, {optimizer}, lr=2.0**{log2_lr}, base=base, **HP)
 schedule = hptransfer.optim.scheduler(
-    optimizer, steps=STEPS, schedule={spec.schedule!r}, warmup={spec.warmup!r}
+    optimizer, steps=STEPS, schedule={schedule}, warmup={warmup}
 )
 
 
@@ -162,23 +186,16 @@ def step(x: torch.Tensor, y: torch.Tensor) -> float:
     optimizer.zero_grad()
     loss = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
     loss.backward()
-{f"    {clip}{chr(10)}" if spec.clip else ""}    optimizer.step()
+CLIP    optimizer.step()
     schedule.step()
     return loss.item()
 
 
 if __name__ == "__main__":
-    print(step({x}, {targets}))  # your data go here
+    BATCH
+    print(step(x, y))  # your data go here
     optimizer.eval()  # before an evaluation or a checkpoint; optimizer.train() to go on
 '''
-
-
-def _shape(each: Setting) -> str:
-    return repr(tuple(each.dims["in_shape"]))
-
-
-def _import(module: str, name: str) -> str:
-    if not module.endswith(".py"):
-        return f"from {module} import {name}"
-    load = f"registry.load('model', {f'{module}:{name}'!r})"
-    return f"from hptransfer import registry\n\n{name} = {load}"
+_CLIP = "    torch.nn.utils.clip_grad_norm_(model.parameters(), {clip})\n"
+_TOKENS = "x, y = torch.randint({classes}, {shape}), torch.randint({classes}, {shape})"
+_EXAMPLES = "x, y = torch.randn({shape}), torch.randint({classes}, {examples})"

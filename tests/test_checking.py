@@ -40,8 +40,8 @@ def test_coords_passes_where_passes_pass_and_controls_fail(
 claim = "SP AdamW drifts, muP-AdamW does not"
 model = { name = "gpt", n_layer = 1, head_size = 8, context = 8 }
 data = "python_source"
-base = { width = 16 }
-proxy = 16
+base = { width = 32 }
+proxy = 32
 steps = 6
 batch = 4
 controls = ["adamw"]
@@ -54,18 +54,17 @@ lr = "2^-10..2^-4"
 """
     (tmp_path / "small.toml").write_text(text)
     monkeypatch.chdir(tmp_path)
-    code = call(["coords", "small.toml", "--json", "--quiet"], monkeypatch)
-    found = json.loads(capsys.readouterr().out)
-    verdicts = {v["optimizer"]: v["verdict"] for v in found["verdicts"]}
-    assert verdicts["adamw"] == "fails"
-    widths = {row["narrowest"] for row in found["slopes"]}, {r["widest"] for r in found["slopes"]}
-    assert widths == ({16}, {256})
-    assert code == (0 if verdicts["adamw_mup"] == "passes" else 1)
-    assert all(v["expected"] == (v["verdict"] == "passes") for v in found["verdicts"][1:])
-    # a control that is none is a surprise
-    (tmp_path / "small.toml").write_text(text.replace('controls = ["adamw"]', ""))
-    arguments = ["coords", "small.toml", "--quiet", "--optimizer", "adamw", "--width", "16"]
-    assert call([*arguments, "--width", "256"], monkeypatch) == 1
+    assert call(["coords", "small.toml", "--json", "--quiet"], monkeypatch) == 0
+    result = json.loads(capsys.readouterr().out)
+    verdicts = {v["optimizer"]: (v["verdict"], v["expected"]) for v in result["verdicts"]}
+    assert verdicts == {"adamw": ("fails", True), "adamw_mup": ("passes", True)}
+    widths = {row["narrowest"] for row in result["slopes"]}, {r["widest"] for r in result["slopes"]}
+    assert widths == ({32}, {512})
+    # a control that passes is a surprise, and so is another optimizer that fails
+    for controls, label in (("", "adamw"), ('controls = ["adamw_mup"]', "adamw_mup")):
+        (tmp_path / "small.toml").write_text(text.replace('controls = ["adamw"]', controls))
+        assert call(["coords", "small.toml", "--quiet", "--optimizer", label], monkeypatch) == 1
+        assert f"error: {label}: not as the suite says" in capsys.readouterr().err
 
 
 def test_a_control_that_is_no_label_is_an_input_error(

@@ -43,8 +43,10 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def _hold(folder: Path, keys: list[str], pipe: Any) -> None:
+def _hold(folder: Path, keys: list[str], pipe: Any, links: bool) -> None:
     """In a process: claim, say what was won, stay until the pipe is closed."""
+    if not links:
+        Path.symlink_to = no_links  # type: ignore[method-assign]
     own = Claims(folder)
     with own.announce():
         pipe.recv()
@@ -53,10 +55,10 @@ def _hold(folder: Path, keys: list[str], pipe: Any) -> None:
 
 
 @contextmanager
-def process(folder: Path, keys: list[str]) -> Iterator[tuple[Any, Any]]:
+def process(folder: Path, keys: list[str], *, links: bool = True) -> Iterator[tuple[Any, Any]]:
     """Another process, which claims when it is told to."""
     ours, theirs = CONTEXT.Pipe()
-    other = CONTEXT.Process(target=_hold, args=(folder, keys, theirs))
+    other = CONTEXT.Process(target=_hold, args=(folder, keys, theirs, links))
     other.start()
     theirs.close()
     try:
@@ -140,14 +142,14 @@ def test_of_two_that_find_a_process_dead_one_gets_its_run(
             pipe.send("go")
             pipe.recv()
             kill(other)
-        late = two._found()  # looks, and acts when the other has
+        late = two._last_claims()  # looks, and acts when the other has
         assert one.claim(KEYS[:1]) == {KEYS[0]}
         with monkeypatch.context() as patch:
-            patch.setattr(two, "_found", lambda: late)
+            patch.setattr(two, "_last_claims", lambda: late)
             assert two.claim(KEYS[:1]) == set()
         one.release(KEYS[:1])  # without a record: then the run is there for another
         with monkeypatch.context() as patch:
-            patch.setattr(two, "_found", lambda: late)
+            patch.setattr(two, "_last_claims", lambda: late)
             assert two.claim(KEYS[:1]) == {KEYS[0]}
         assert one.claim(KEYS[:1]) == set()
 
@@ -248,17 +250,74 @@ def test_a_folder_where_nothing_can_be_written_is_looked_at(
     assert "cannot be written (Read-only file system)" in str(error)
 
 
-def test_a_file_system_without_links_is_an_error_with_a_cure(
+def no_links(*arguments: object, **keywords: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_without_links_a_claim_is_a_file_that_holds_the_same_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*arguments: object, **keywords: object) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
+    monkeypatch.setattr(Path, "symlink_to", no_links)
+    one, two = Claims(tmp_path), Claims(tmp_path)
+    with one.announce(), two.announce():
+        assert one.claim(KEYS[:2]) == set(KEYS[:2])
+        path = tmp_path / f"claim-{KEYS[0]}.0"
+        assert not path.is_symlink()
+        assert path.read_text() == one._own
+        assert two.claim(KEYS[:3]) == {KEYS[2]}
+        assert two.taken() == dict.fromkeys(KEYS[:2], f"pid {os.getpid()}")
+        late = dict.fromkeys(KEYS, (-1, ""))  # looked before the other claimed
+        monkeypatch.setattr(two, "_last_claims", lambda: late)
+        assert two.claim(KEYS[:1]) == set()
+        one.release(KEYS[:1])
+        assert two.claim(KEYS[:1]) == {KEYS[0]}
+    assert names(tmp_path) == []
 
-    monkeypatch.setattr(Path, "symlink_to", refuse)
+
+def test_without_links_whoever_races_gets_what_no_other_has(tmp_path: Path) -> None:
+    with (
+        process(tmp_path, KEYS, links=False) as (_, a),
+        process(tmp_path, KEYS, links=False) as (other, b),
+    ):
+        until(lambda: len(Claims(tmp_path).others()) == 2)
+        for pipe in (a, b):
+            pipe.send("go")
+        won = [pipe.recv() for pipe in (a, b)]
+        assert sorted([*won[0], *won[1]]) == KEYS
+        kill(other)
+        own = Claims(tmp_path)
+        with own.announce():
+            assert own.claim(KEYS) == won[1], "the claims of the dead are free"
+
+
+@pytest.mark.parametrize("text", ["", "runn", "running-x-1-a"])
+def test_a_claim_whose_text_is_not_whole_yet_is_taken_until_its_lease_is_over(
+    tmp_path: Path, text: str
+) -> None:
+    own = Claims(tmp_path)
+    path = tmp_path / f"claim-{KEYS[0]}.0"
+    path.write_text(text)
+    with own.announce():
+        assert own.taken() == {KEYS[0]: "another process"}
+        assert own.claim(KEYS[:1]) == set()
+        now = own._now()
+        os.utime(path, (now, now - LEASE - 1))
+        assert own.taken() == {}
+        assert own.claim(KEYS[:1]) == {KEYS[0]}
+    assert names(tmp_path) == []
+
+
+def test_a_claim_that_a_full_disk_cuts_off_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = Claims(tmp_path)
     with own.announce():
+        monkeypatch.setattr(Path, "symlink_to", no_links)
+        real = os.write
+        monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:4]))
         error = failure(own.claim, KEYS[:1])
-    assert str(error) == (
-        f"{tmp_path}/claim-{KEYS[0]}.0: cannot be written (Operation not permitted)"
-    )
-    assert "--results" in error.hint
+        monkeypatch.undo()
+        assert str(error) == (
+            f"{tmp_path}/claim-{KEYS[0]}.0: cannot be written (No space left on device)"
+        )
+        assert own.claim(KEYS[:1]) == {KEYS[0]}

@@ -198,24 +198,27 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(suite: Path, tmp_path: Path
 
 
 def test_kill_9_loses_no_record_and_the_rerun_retrains_none(suite: Path, tmp_path: Path) -> None:
-    arguments = [*COMMAND, "run", str(suite)]
+    one_by_one = ["--workers", "1", "--lanes", "1", "--optimizer", "adamw"]
+    arguments = ["run", str(suite), "--steps", "20", *one_by_one]
     for _ in range(2):
-        process = subprocess.Popen(
-            arguments, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
         before = _records(tmp_path)
-        deadline = time.monotonic() + 60
-        while _records(tmp_path) < before + 2 and time.monotonic() < deadline:
-            if process.poll() is not None:
-                break
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        while _records(tmp_path) < before + 2:
+            assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
     killed = frame(tmp_path)
-    assert len(killed) > 0
-    done = hptransfer("run", suite, cwd=tmp_path)
+    assert len(killed) >= 4
+    done = hptransfer(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     after = frame(tmp_path)
+    assert len(after) > len(killed), "runs were left to do"
     kept = after.set_index("key").loc[killed.key]
     assert list(kept.finished) == list(killed.finished)
     lines = [

@@ -1,7 +1,10 @@
 """Names in files of other versions are kept, and are only text wherever they are shown."""
 
 import ast
+import dataclasses
+import math
 import re
+import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 
 from commanded import hptransfer
 from frames import make_suite, study
-from hptransfer.export import Setting, to_python
+from hptransfer.export import Setting, to_python, to_toml
 from hptransfer.records.store import Store
 from hptransfer.report.write import write_report
 from hptransfer.spec import RunRecord, RunSpec
@@ -100,3 +103,28 @@ def test_a_label_is_no_code_of_the_exported_script(label: str) -> None:
     assert docstring == f"{label} at width 32, lr 2^0: tuned."
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     assert len(imports) == 4
+
+
+def test_no_value_is_code_of_the_exported_script() -> None:
+    evil = "x'); import os #\n{title}"
+    spec = RunSpec.from_json(make_suite("adamw").templates["adamw"])
+    spec = dataclasses.replace(spec, hp={**spec.hp, evil: evil})
+    text = to_python(Setting(evil, spec, evil, "gpt", {}, {"vocab": 256}, evil))
+    tree = ast.parse(text)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    assert {alias.name for node in imports for alias in node.names} == {
+        "torch",
+        "torch.nn.functional",
+        "hptransfer.optim",
+    }
+    strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    assert strings.count(evil) >= 4, "two in HP, and the optimizer's address twice"
+
+
+@pytest.mark.parametrize("label", [*LABELS, "\\", "幅", "😀", "\x7f"])
+def test_the_exported_table_holds_a_foreign_label_as_it_stands(label: str) -> None:
+    spec = RunSpec.from_json(make_suite("adamw").templates["adamw"])
+    each = Setting(label, spec, label, "gpt", {label: {"lr": math.inf}}, {"vocab": 256}, label)
+    table = tomllib.loads(to_toml([each]))
+    assert table[label]["source"] == table[label]["optimizer"] == label
+    assert table[label]["parameters"] == {label: {"lr": math.inf}}

@@ -237,19 +237,23 @@ def test_a_run_that_fails_elsewhere_is_not_tried_here_but_by_the_next_session(
 def test_the_display_says_how_many_work_and_what_is_waited_for(tmp_path: Path, known: int) -> None:
     shown = session(four_runs(tmp_path), tmp_path)
     specs = [(spec, "pid 1") for spec in shown.plan()]
-    text = io.StringIO()
-    with Live(Console(file=text, width=60), shown, quiet=False, others=known) as live:
+    text, now = io.StringIO(), [0.0]
+    with Live(Console(file=text, width=60), shown, False, known, clock=lambda: now[0]) as live:
         live.show(Status(0, 4, 1.0, ["pid 1 since 10:31"]))
         live.show(Status(0, 4, 1.0, ["pid 1 since 10:31"], specs[:1]))
         live.show(Status(0, 4, 1.0, ["pid 1 since 10:31"], specs[:1]))  # once
-        live.show(Status(0, 4, 1.0, ["pid 1 since 10:31", "pid 2 since 10:32"]))
+        for now[0] in (59.0, 60.0, 61.0, 119.0):
+            live.show(Status(0, 4, 1.0, ["pid 1 since 10:31", "pid 2 since 10:32"]))
         live.show(Status(1, 4, 1.0, ["pid 2 since 10:32"], specs[:3]))
+        now[0] = 120.0
+        live.show(Status(1, 4, 1.0, []))
     lines = [
         "note: with this one 2 processes work on tiny (pid 1 since 10:31) and share its runs",
         "waits for transported_scion width 8  2^-6 of pid 1",
         "note: with this one 3 processes work on tiny (pid 1 since 10:31, pid 2 since 10:32) "
         "and share its runs",
         "waits for transported_scion width 8  2^-6 of pid 1 and 2 other runs",
+        "note: this process alone works on tiny now",
     ]
     assert text.getvalue().splitlines() == lines[known:]
 

@@ -109,6 +109,7 @@ def test_a_killed_writer_loses_no_finished_record(tmp_path: Path) -> None:
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
+    assert worker.exitcode == -signal.SIGKILL
     kept = Store(tmp_path, "x").frame()["seed"].tolist()
     assert kept == list(range(len(kept)))
     assert len(kept) >= len(seen)

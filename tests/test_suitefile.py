@@ -75,7 +75,9 @@ def test_a_suite_is_named_by_letters_digits_and_a_few_signs(name: str, tmp_path:
         load_suite(str(tmp_path / f"{name}.toml"))
 
 
-@pytest.mark.parametrize("label", ["a b", "[/red]", "$x$", "a.py:b", "=1+1", '\\"\\"\\"', "", "é"])
+@pytest.mark.parametrize(
+    "label", ["a b", "[/red]", "$x$", "a.py:b", "=1+1", '\\"\\"\\"', "", "é", "_a", "-a", ".a"]
+)
 def test_a_label_is_of_letters_digits_and_a_few_signs(label: str, tmp_path: Path) -> None:
     table = f'[optimizers."{label}"]\nuse = "adamw_mup"'
     with pytest.raises(InputError, match=r"got the label .*, allowed: letters") as caught:

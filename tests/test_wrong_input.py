@@ -26,6 +26,19 @@ BAD = [
         "--to: 32 is the proxy itself",
         "name another width (--to, --from)",
     ),
+    *(
+        (
+            (*command, "--seeds", "5000000"),
+            f"suites/{command[1]}.toml: {field}: got 5000000, "
+            "input should be less than or equal to 1000",
+            "see README, section Suites",
+        )
+        for command, field in (
+            (("tune", "quickstart"), "seeds"),
+            (("transfer", "quickstart"), "fresh_seeds"),
+            (("coords", "coords"), "seeds"),
+        )
+    ),
     (("report",), "no records under results", "hptransfer run quickstart makes some"),
     (("list", "optimisers"), "list: got 'optimisers'", "did you mean 'optimizers'?"),
     (

@@ -1,6 +1,7 @@
 """Progress on the terminal: bars, or one line per finished unit where there is no terminal."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from hptransfer.suite.claim import Suite
 if TYPE_CHECKING:
     from hptransfer.run.session import Event, Session, Status
     from hptransfer.spec import RunSpec
+
+REPEAT = 60.0  # seconds between two lines about the other processes
 
 
 @contextlib.contextmanager
@@ -38,6 +41,8 @@ def bar(console: Console, total: int, quiet: bool) -> Iterator[Callable[[str], N
 
 def others_line(suite: Suite, others: list[str]) -> str:
     """How many processes work on a suite; `others`: those beside this one."""
+    if not others:
+        return f"note: this process alone works on {suite.name} now"
     count, named = 1 + len(others), ", ".join(others)
     return (
         f"note: with this one {count} processes work on {suite.name} ({named}) and share its runs"
@@ -45,12 +50,20 @@ def others_line(suite: Suite, others: list[str]) -> str:
 
 
 class Live:
-    """Progress on stderr: bars on a terminal, one line a finished unit elsewhere.
+    """Progress on stderr: bars on a terminal, one line per finished unit elsewhere.
 
-    `others`: how many other processes the user knows of.
+    `others`: how many other processes the user was told of. A change of their number is told at
+    most every REPEAT seconds of `clock`.
     """
 
-    def __init__(self, console: Console, session: "Session", quiet: bool, others: int = 0) -> None:
+    def __init__(
+        self,
+        console: Console,
+        session: "Session",
+        quiet: bool,
+        others: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.session = session
         self.console = console
         self.quiet = quiet
@@ -66,7 +79,9 @@ class Live:
         self.tasks: dict[str, TaskID] = {}
         self.losses: dict[str, float] = {}
         self.done = self.left = 0
+        self.clock = clock
         self.others, self.waits = others, False
+        self.told = clock() if others else -REPEAT  # when the user was last told of others
 
     def __enter__(self) -> "Live":
         if self.bars:
@@ -111,10 +126,7 @@ class Live:
 
     def _status(self, status: "Status") -> None:
         self.done, self.left = status.done, status.left
-        if len(status.others) > self.others and not self.quiet:
-            line = others_line(self.session.suite, status.others)
-            self.console.print(line, markup=False, soft_wrap=True)
-        self.others = max(self.others, len(status.others))
+        self._tell_others(status.others)
         waits = self._awaited(status.awaited) if status.awaited else ""
         if self.bars and self.total is not None:
             total = status.done + status.left
@@ -123,6 +135,12 @@ class Live:
         elif waits and not (self.waits or self.quiet):  # once until this process trains again
             self.console.print(waits, markup=False, soft_wrap=True)
         self.waits = bool(waits)
+
+    def _tell_others(self, others: list[str]) -> None:
+        if self.quiet or len(others) == self.others or self.clock() - self.told < REPEAT:
+            return
+        self.console.print(shown(others_line(self.session.suite, others)), soft_wrap=True)
+        self.others, self.told = len(others), self.clock()
 
     def _awaited(self, awaited: "list[tuple[RunSpec, str]]") -> str:
         """`waits for adamw width 128  2^-5 of pid 1234 and 2 other runs`."""

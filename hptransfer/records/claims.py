@@ -2,16 +2,19 @@
 
 A process has a file `running-<host>-<pid>-<hex>.json`, locked and renewed while it lives. A claim
 is a symbolic link `claim-<key>.<n>` to the file of its process: a link is made whole or not at all,
-and made once, however many try. The claim of a dead process is free: who takes the run makes the
-link with the next number. The links of the dead stay until the run is recorded, or until nobody
-else is at work, so that of two processes that find one dead only one gets its run.
+and one process alone makes it, however many try. A file system without links has a regular file in
+its place, which holds the name that the link would lead to. The claim of a dead process is free:
+the process that takes the run makes the claim with the next number. The claims of the dead stay
+until the run is recorded, or until nobody else is at work: of two processes that find one dead,
+only one gets its run.
 
-The kernel frees the lock of a killed process. Where a lock says nothing, for the file system has
-none or keeps those of another host from us, a file that was not renewed for LEASE seconds counts as
-that of a dead process. The file system's own clock tells the time, not those of the hosts.
+The kernel frees the lock of a killed process. A file system may have no locks, or hide those of
+another host; there a process counts as dead when it has not renewed its file for LEASE seconds. The
+clock of the file system tells the time, not the clocks of the hosts.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -27,7 +30,10 @@ from hptransfer.records.store import HOST, disk, listing, lock, mark
 LEASE = 120.0  # seconds; longer than file servers pause
 BEAT = 10.0  # seconds between renewals
 
+_START = "running-"
 _RUNNING = re.compile(r"running-(?P<host>.+?)-(?P<pid>\d+)(-[0-9a-f]+)?\.json")
+# What file systems answer to a symbolic link that they do not have.
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 _CLAIM = re.compile(r"claim-(?P<key>[0-9a-f]+)\.(?P<number>\d+)")
 
 
@@ -71,37 +77,38 @@ class Claims:
 
     def others(self) -> list[str]:
         """Other live processes on this suite, as `pid 1234 since 10:31`."""
-        found = []
+        live = []
         for name in listing(self.folder, _RUNNING.pattern):
             if name == self._own:
                 continue
             if self._lives(name):
-                found.append(f"{_who(name)}{self._since(name)}")
+                live.append(f"{_who(name)}{self._since(name)}")
             else:
                 with contextlib.suppress(OSError):  # a read-only folder may still be looked at
                     (self.folder / name).unlink(missing_ok=True)
-        return sorted(found)
+        return sorted(live)
 
     def taken(self) -> dict[str, str]:
         """Runs that other live processes have claimed: key -> `pid 1234`."""
-        holders = {key: holder for key, (_, holder) in self._found().items()}
+        holders = {key: holder for key, (_, holder) in self._last_claims().items()}
         return {key: _who(name) for key, name in holders.items() if name not in ("", self._own)}
 
     def claim(self, keys: Iterable[str]) -> set[str]:
-        """Those of these runs that no live process has claimed: this one has now.
+        """Claims the runs that no live process has claimed, and returns their keys.
 
-        A run may have been recorded in the meantime. Raises InputError where no link can be made.
+        A run may have been recorded in the meantime. Raises InputError where the folder cannot be
+        written.
         """
         assert self._own, "a process claims while it is announced"
-        found = self._found()
+        claimed = self._last_claims()
         won = set()
         for key in keys:
-            last, holder = found.get(key, (-1, ""))
+            last, holder = claimed.get(key, (-1, ""))
             if holder:
                 continue
             path = self.folder / f"claim-{key}.{last + 1}"
             with disk(path, "written"), contextlib.suppress(FileExistsError):
-                path.symlink_to(self._own)
+                _make_claim(path, self._own)
                 self._held[key] = last + 1
                 won.add(key)
         return won
@@ -117,10 +124,10 @@ class Claims:
                 with disk(path, "written"):
                     path.unlink(missing_ok=True)
 
-    def _found(self) -> dict[str, tuple[int, str]]:
+    def _last_claims(self) -> dict[str, tuple[int, str]]:
         """By run: the number of its last claim, and the live process that has one, "" for none."""
         lives: dict[str, bool] = {}
-        found: dict[str, tuple[int, str]] = {}
+        claimed: dict[str, tuple[int, str]] = {}
         for name in listing(self.folder, _CLAIM.pattern):
             claim = _CLAIM.fullmatch(name)
             assert claim is not None
@@ -129,19 +136,33 @@ class Claims:
                 continue
             if holder not in lives:
                 lives[holder] = self._lives(holder)
-            last, known = found.get(claim["key"], (-1, ""))
+            last, known = claimed.get(claim["key"], (-1, ""))
             live = holder if lives[holder] else ""
-            found[claim["key"]] = max(last, int(claim["number"])), known or live
-        return found
+            claimed[claim["key"]] = max(last, int(claim["number"])), known or live
+        return claimed
 
     def _holder(self, claim: str) -> str | None:
-        """The name of the file that a claim leads to; None where it was released just now."""
+        """The name of the file that a claim leads to; None where it was released just now.
+
+        A regular file whose text is not whole yet leads to itself: it counts as a process that
+        lives until its lease is over. Any other text is nobody's.
+        """
+        path = self.folder / claim
         try:
-            return os.readlink(self.folder / claim)
+            return os.readlink(path)
         except FileNotFoundError:
             return None
-        except OSError:  # no link, as in a folder that was copied: nobody's
+        except OSError:  # a regular file
+            pass
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
+        except OSError:
             return ""
+        if _RUNNING.fullmatch(text):
+            return text
+        return claim if _START.startswith(text[: len(_START)]) else ""
 
     def _clear(self) -> None:
         """Clear away the claims of the dead, where nobody else is at work."""
@@ -171,7 +192,7 @@ class Claims:
         self._file = file
 
     def _beat(self, over: threading.Event, since: str) -> None:
-        """Renew this process's file until it is over. A failure leaves it to the next time."""
+        """Renew this process's file until the work is over, whatever fails on the way."""
         while not over.wait(BEAT):
             with contextlib.suppress(OSError):
                 try:
@@ -180,7 +201,7 @@ class Claims:
                     self._show(since)
 
     def _lives(self, name: str) -> bool:
-        """Whether the process with this file lives; so it seems too where no one may ask."""
+        """Whether the process with this file lives, or nobody may know."""
         if name in ("", self._own):
             return bool(name)
         try:
@@ -223,8 +244,27 @@ class Claims:
             ValueError,
             LookupError,
             TypeError,
-        ):  # it has ended, or is of another version
+        ):  # it has ended, or is a newer version's
             return ""
+
+
+def _make_claim(path: Path, own: str) -> None:
+    """Raises FileExistsError where another process has made this claim."""
+    try:
+        path.symlink_to(own)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            text = own.encode()
+            if os.write(file, text) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(file)
 
 
 def _parts(name: str) -> tuple[str, str]:
@@ -235,4 +275,6 @@ def _parts(name: str) -> tuple[str, str]:
 
 def _who(name: str) -> str:
     host, pid = _parts(name)
+    if not pid:  # its claim is not whole yet
+        return "another process"
     return f"pid {pid}" if host == HOST else f"pid {pid} on {host}"

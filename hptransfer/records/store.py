@@ -1,8 +1,8 @@
-"""Records on disk: append one, read all as a DataFrame. Nobody else but claims.py writes here.
+"""Records on disk: append one, read all as a DataFrame. Only claims.py writes here too.
 
 Every writer has its own append-only file of JSON lines. A last line that is cut off is what a
-killed writer leaves: it is passed over. Any other line that is no record is left out, and the user
-is warned, because a record silently dropped is a run silently trained again.
+killed writer leaves: the reader skips it. Any other line that is no record is left out with a
+warning, because a record dropped in silence is a run trained again in silence.
 """
 
 import contextlib
@@ -92,7 +92,7 @@ class Store:
         Raises InputError for a newer schema or an unreadable folder.
         """
         collecting = gc.isenabled()
-        gc.disable()  # it would look at the growing heap again and again: half of the time
+        gc.disable()  # it would search the growing heap again and again
         try:
             self._read_new()
         finally:
@@ -269,7 +269,7 @@ def stored_suites(root: Path) -> list[str]:
 
 
 def mark() -> str:
-    """Part of a file's name that no other file has: host, pid, and a number by chance."""
+    """Part of a file's name that no other file has: host, pid and a random number."""
     return f"{HOST}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
@@ -282,11 +282,11 @@ def listing(folder: Path, pattern: str) -> list[str]:
 
 @contextlib.contextmanager
 def disk(path: Path, what: str) -> Generator[None]:
-    """What the disk refuses in this block becomes InputError."""
+    """An error of the disk in this block becomes InputError."""
     try:
         yield
     except OSError as error:
-        # Whoever reads knows what a missing file means.
+        # The caller knows what a missing file means.
         if what == "read" and isinstance(error, FileNotFoundError):
             raise
         message = f"{path}: cannot be {what} ({error.strerror})"

@@ -13,7 +13,6 @@ from hptransfer.suite.ranges import LR_OCTAVES, octave_range, search_range
 FROM_DATA = ("vocab", "in_shape", "n_classes")  # fields of a model that its data set says
 FRESH_SEED = 1000  # verification seeds start here, so the seeds that chose the lr never judge it
 GROWTH = 4  # octaves by which a start grid may grow at each side
-SEEDS_AT_MOST = 10_000  # fresh ones: a plan names the run of each
 
 
 _Bounded = Annotated[int, Field(le=MOST)]
@@ -87,7 +86,7 @@ class Suite(_Table):
     recompute: bool | None = None
     eval_batches: int = Field(default=64, ge=1, le=MOST)
     seeds: int = Field(default=1, ge=1, le=FRESH_SEED)
-    fresh_seeds: int = Field(default=3, ge=1, le=SEEDS_AT_MOST)
+    fresh_seeds: int = Field(default=3, ge=1, le=FRESH_SEED)
     sampler: str = "bracket"
     trials: int = Field(default=24, ge=1, le=MOST)
     ask: int = Field(default=4, ge=1, le=MOST)

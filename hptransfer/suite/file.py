@@ -15,7 +15,8 @@ from hptransfer.suite.claim import MOST, OptimizerTable, Suite, Thresholds
 
 _OURS = ("name", "templates", "bounds", "source", "changed")  # not for a suite file to say
 _SUITES = "see README, section Suites"
-_NAME = re.compile(r"[A-Za-z0-9._-]+")  # of a suite, of a label
+_NAME = re.compile(r"[A-Za-z0-9._-]+")  # of a suite
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a legend leaves out a label that begins with _
 _ALLOWED = "letters a to z, digits and . _ -"
 _COUNTS = ("trials", "seeds", "fresh_seeds")
 
@@ -116,9 +117,10 @@ def _check_names(name: str, table: dict[str, Any]) -> None:
         )
     labels = table.get("optimizers")
     for label in labels if isinstance(labels, dict) else ():
-        if not _NAME.fullmatch(label):
+        if not _LABEL.fullmatch(label):
             raise InputError(
-                f"optimizers: got the label {label!r}, allowed: {_ALLOWED}",
+                f"optimizers: got the label {label!r}, allowed: {_ALLOWED}, "
+                "with a letter or a digit first",
                 f"for instance [optimizers.mine], with use = {label!r} where that is an optimizer",
             )
 
