@@ -26,6 +26,9 @@ REVISION = {"moga_row": 1, "moga_col": 1}
 LIMITS = {"beta1": (0.0, 0.9999), "beta2": (0.0, 0.9999), "weight_decay": (0.0, 100.0)}
 
 
+EmbeddingNorm = Literal["colnorm", "sign"]
+
+
 @dataclass(frozen=True)
 class MOGA:
     """W <- (1 - lr decay) W + lr lmo(beta2 M + (1-beta2) G), then M <- beta1 M + (1-beta1) G.
@@ -80,7 +83,7 @@ def _rule(
     param: Param,
     matrices: MeanNorm,
     direction: str,
-    embedding: Literal["colnorm", "sign"],
+    embedding: EmbeddingNorm,
     beta1: float,
     beta2: float,
     weight_decay: float,
@@ -98,7 +101,7 @@ def moga_row(
     param: Param,
     *,
     p: Literal["1", "1.5", "2", "3", "inf"] = "2",
-    embedding: Literal["colnorm", "sign"] = "colnorm",
+    embedding: EmbeddingNorm = "colnorm",
     beta1: float = 0.95,
     beta2: float = 0.9,
     weight_decay: float = 0.1,
@@ -118,7 +121,7 @@ def moga_col(
     param: Param,
     *,
     q: Literal["2", "3", "inf"] = "2",
-    embedding: Literal["colnorm", "sign"] = "colnorm",
+    embedding: EmbeddingNorm = "colnorm",
     beta1: float = 0.95,
     beta2: float = 0.9,
     weight_decay: float = 0.1,

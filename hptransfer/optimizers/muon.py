@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from hptransfer.geometry.norms import polar
+from hptransfer.geometry.polar import PolarMethod, ProductDtype, polar
 from hptransfer.optimizers.adamw import adamw, adamw_mup, start_text
 from hptransfer.optimizers.rules import (
     Rule,
@@ -35,6 +35,9 @@ LIMITS = {
 }
 
 
+Scaling = Literal["original", "spectral", "match_rms_adamw"]
+
+
 @dataclass(frozen=True)
 class Orthogonal:
     """W <- (1 - lr decay) W - lr * scale * polar(Nesterov momentum).
@@ -50,8 +53,8 @@ class Orthogonal:
     scale: float
     init_std: float
     nesterov: bool
-    method: Literal["polar_express", "jordan", "svd"]
-    dtype: Literal["float32", "mixed"]
+    method: PolarMethod
+    dtype: ProductDtype
     steps: int
 
     def init_weight(self, generator: Generator) -> Tensor:
@@ -102,9 +105,9 @@ def muon(
     beta: float = 0.95,
     nesterov: bool = True,
     weight_decay: float = 0.0,
-    scaling: Literal["original", "spectral", "match_rms_adamw"] = "original",
-    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
-    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    scaling: Scaling = "original",
+    polar: PolarMethod = "polar_express",
+    polar_dtype: ProductDtype = "mixed",
     polar_steps: int = 0,
     aux_lr: float = 0.0078125,
     aux_beta1: float = 0.9,
@@ -131,9 +134,9 @@ def muon_sp(
     beta: float = 0.95,
     nesterov: bool = True,
     weight_decay: float = 0.0,
-    scaling: Literal["original", "spectral", "match_rms_adamw"] = "original",
-    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
-    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    scaling: Scaling = "original",
+    polar: PolarMethod = "polar_express",
+    polar_dtype: ProductDtype = "mixed",
     polar_steps: int = 0,
     aux_lr: float = 0.00390625,
     aux_beta1: float = 0.9,
@@ -154,7 +157,7 @@ def muon_sp(
     )
 
 
-def _scale(p: Param, scaling: str) -> float:
+def _scale(p: Param, scaling: Scaling) -> float:
     match scaling:
         case "original":
             return math.sqrt(max(1.0, p.d_out / p.d_in))

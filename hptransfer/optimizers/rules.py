@@ -101,6 +101,15 @@ def _together(stack: Stack) -> Tensor:
     return stack[0].unsqueeze(0) if len(stack) == 1 else torch.stack(list(stack))
 
 
+def keeps_gradient(rule: Rule, p: Param) -> bool:
+    """Whether its state replaces the gradient buffer: a step without numbers shows it."""
+    with torch.device("meta"):
+        w = torch.empty(1, *p.shape)
+        lr = torch.empty(())
+        _, state = update(rule, w, init_state(rule, w), w, Step(0, lr, lr, lr))
+    return "gradient" in state
+
+
 def readout(rule: Rule, w: Tensor, state: State) -> Tensor:
     """Where same-shaped parameters are evaluated; tensors are (k, *shape)."""
     return rule.readout(w, state) if _batched(rule) else torch.vmap(rule.readout)(w, state)

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from hptransfer.geometry.norms import Euclidean, MeanNorm, Norm, Spectral, colnorm, rownorm, sign
+from hptransfer.geometry.polar import PolarMethod, ProductDtype
 from hptransfer.optimizers.rules import (
     Stack,
     State,
@@ -31,6 +32,7 @@ LIMITS = {
     "polar_steps": (0, 50),
     "scion.log2_lr": (-30.0, 0.0),
     "scion_light.constrained.log2_lr": (-30.0, 0.0),
+    "scion_light.clip": (0.0, 0.0),
 }
 
 NormName = Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"]
@@ -41,8 +43,8 @@ Start = Literal["zero", "first"]
 class Polar(NamedTuple):
     """How polar factors are computed; 0 steps is the method's own number."""
 
-    method: Literal["polar_express", "jordan", "svd"]
-    dtype: Literal["float32", "mixed"]
+    method: PolarMethod
+    dtype: ProductDtype
     steps: int
 
 
@@ -245,14 +247,14 @@ def scion(
     radius_input: float = 1.0,
     radius_hidden: float = 3.0,
     radius_output: float = 10.0,
-    input: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "auto",
-    hidden: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "spectral",
-    output: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "sign",
-    vector: Literal["bias_rms", "sign"] = "bias_rms",
+    input: NormName = "auto",
+    hidden: NormName = "spectral",
+    output: NormName = "sign",
+    vector: VectorName = "bias_rms",
     guard: float = 0.0,
-    start: Literal["zero", "first"] = "zero",
-    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
-    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    start: Start = "zero",
+    polar: PolarMethod = "polar_express",
+    polar_dtype: ProductDtype = "mixed",
     polar_steps: int = 0,
 ) -> LMO:
     """Constrained Scion: every layer stays in a norm ball, lr is the step of the combination.
@@ -276,14 +278,14 @@ def scion_unconstrained(
     radius_input: float = 1.0,
     radius_hidden: float = 3.0,
     radius_output: float = 10.0,
-    input: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "auto",
-    hidden: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "spectral",
-    output: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "sign",
-    vector: Literal["bias_rms", "sign"] = "bias_rms",
+    input: NormName = "auto",
+    hidden: NormName = "spectral",
+    output: NormName = "sign",
+    vector: VectorName = "bias_rms",
     guard: float = 0.0,
-    start: Literal["zero", "first"] = "zero",
-    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
-    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    start: Start = "zero",
+    polar: PolarMethod = "polar_express",
+    polar_dtype: ProductDtype = "mixed",
     polar_steps: int = 0,
 ) -> LMO:
     """Unconstrained Scion: W <- W + lr rho lmo(momentum), a norm for every role.
@@ -304,13 +306,13 @@ def scion_light(
     radius_input: float = 1.0,
     radius_hidden: float = 3.0,
     radius_output: float = 10.0,
-    input: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "auto",
-    hidden: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "spectral",
-    output: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "sign",
-    vector: Literal["bias_rms", "sign"] = "bias_rms",
+    input: NormName = "auto",
+    hidden: NormName = "spectral",
+    output: NormName = "sign",
+    vector: VectorName = "bias_rms",
     guard: float = 0.0,
-    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
-    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    polar: PolarMethod = "polar_express",
+    polar_dtype: ProductDtype = "mixed",
     polar_steps: int = 0,
 ) -> Light:
     """ScionLight: Scion that keeps its momentum in the gradient buffer; no other state.
