@@ -29,6 +29,13 @@ def test_one_search_seed_gives_a_drift_no_interval_and_two_do():
     assert "no interval" not in row["sentence"]
 
 
+def test_a_peak_that_no_record_knows_is_no_number() -> None:
+    suite = make_suite("muon")
+    frame = study(suite, CENTER)
+    assert row_of(suite, frame)["peak_memory"] > 0
+    assert math.isnan(row_of(suite, frame.assign(peak_memory=0))["peak_memory"])
+
+
 @pytest.mark.parametrize("scatter", [0.3, 0.6])
 def test_the_exponents_interval_covers_a_scatter_that_the_seeds_do_not_explain(scatter):
     suite = make_suite("muon", targets=[64, 128])

@@ -133,6 +133,15 @@ def records(unit: list[RunSpec], data: Data | None = None, **options: Any) -> li
     return [message for message in messages if isinstance(message, RunRecord)]
 
 
+def ladder(run: RunSpec, n: int) -> list[RunSpec]:
+    return [run.point(run.log2_lr - i, i % 2) for i in range(n)]
+
+
+def numbers(record: RunRecord) -> tuple[Any, ...]:
+    """What a record says of the run itself, without where and when."""
+    return record.status, record.loss, record.loss_init, record.train_loss, record.curve
+
+
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 

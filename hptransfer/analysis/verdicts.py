@@ -171,7 +171,7 @@ def _cost(proxy: pd.DataFrame | None, at_n: list[pd.DataFrame]) -> dict[str, Any
         if len(done):
             seconds = float(done["seconds"].sum())
             made["seconds_per_step"] = float((done["seconds"] / done["steps"]).mean())
-            made["peak_memory"] = float(done["peak_memory"].max())
+            made["peak_memory"] = float(done["peak_memory"].max()) or NAN  # 0: unknown
             made["lanes_max"] = int(done["lanes"].max())
             made["tokens_per_second"] = float(done["tokens"].sum()) / seconds if seconds else NAN
             made["flops_per_second"] = float(done["flops"].sum()) / seconds if seconds else NAN

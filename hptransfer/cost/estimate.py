@@ -23,7 +23,8 @@ from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Step
 from hptransfer.spec import RunSpec
 from hptransfer.train.build import Data, blocks, build, context_of, describe_params
-from hptransfer.train.lanes import Lanes, release, vectorises
+from hptransfer.train.lanes import Lanes, vectorises
+from hptransfer.train.memory import release
 
 SLOW_STEP_FLOPS = 5e11  # on CPU a heavier step is not timed but extrapolated
 # On CPU a longer step is that of a run which is large enough for more threads, and too large to

@@ -26,7 +26,7 @@ from hptransfer.run.workers import Pool, Probe
 from hptransfer.search.plan import unit_kind
 from hptransfer.spec import Param, RunSpec
 from hptransfer.suite.claim import Suite
-from hptransfer.train import engine
+from hptransfer.train import engine, memory
 from hptransfer.train.build import Data, Described, describe_params, foreign_parts
 from hptransfer.train.lanes import vectorises
 
@@ -161,7 +161,7 @@ class Costs:
         together = None if training or self.workers == 1 else partial(self._together, spec)
         with foreign_parts(spec):
             speed = calibrate(spec, self._data, self._device, shares, together)
-        engine.return_freed_memory()  # to the workers
+        memory.return_freed_memory()  # to the workers
         return speed
 
     def _together(self, spec: RunSpec, share: Share, lanes: int) -> Speed:

@@ -26,7 +26,7 @@ from hptransfer.search.plan import forecast, pack, plan
 from hptransfer.spec import RunRecord, RunSpec
 from hptransfer.suite.claim import Suite
 from hptransfer.train import engine
-from hptransfer.train.engine import Progress
+from hptransfer.train.engine import Progress, Restarted
 
 SYNC_SECONDS = 30.0  # between additions to the persistent Optuna study
 
@@ -91,7 +91,7 @@ class Finished:
     failed: list[Ended] = field(default_factory=list)
 
 
-Event = Started | Progress | RunRecord | Status | Ended | Finished
+Event = Started | Progress | Restarted | RunRecord | Status | Ended | Finished
 
 
 class Session:

@@ -71,7 +71,7 @@ class Ended:
 
 PROBED_SECONDS = 0.3  # of steps, and of evaluations
 _MEMORY = "mostly too little memory: fewer --workers or a smaller width"
-Message = engine.Progress | RunRecord | Ended
+Message = engine.Progress | engine.Restarted | RunRecord | Ended
 
 
 def _work(
@@ -115,7 +115,7 @@ def _serve(pipe: Connection, store: Store, snapshot_seconds: float) -> NoReturn:
 
 def _train(
     job: Job, loaded: dict[str, Any], store: Store, snapshot_seconds: float
-) -> Iterator[engine.Progress | RunRecord]:
+) -> Iterator[engine.Progress | engine.Restarted | RunRecord]:
     engine.configure(job.threads)
     for message in engine.train(
         job.unit,
