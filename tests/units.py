@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hptransfer import registry
 from hptransfer.datasets import Examples, Tokens
-from hptransfer.optimizers.rules import Rule, Step
+from hptransfer.optimizers.rules import Rule, Step, init_state
 from hptransfer.spec import Param, RunRecord, RunSpec
 from hptransfer.train import engine
 from hptransfer.train.lanes import Data, Lanes
@@ -153,4 +153,4 @@ def at(t: int = 0, lr: float = 0.5, lr_next: float | None = None, lr_peak: float
 
 def moved(rule: Rule, g: Tensor, w: Tensor, step: Step) -> Tensor:
     """The weights after one step from a fresh state."""
-    return rule.update(g[None], rule.init_state(w[None]), w[None], step)[0][0]
+    return rule.update(g[None], init_state(rule, w[None]), w[None], step)[0][0]

@@ -79,9 +79,6 @@ class Adam:
             return step.lr
         return self.lr_fixed * step.lr / step.lr_peak
 
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        return w
-
     def settings(self, lr: float) -> dict[str, float | str]:
         """What another framework is told, at the peak lr; `decay` is the shrinkage of a step."""
         peak = lr if self.lr_fixed is None else self.lr_fixed

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Generator, Tensor
 
 from hptransfer.geometry.norms import MeanNorm, colnorm, sign
@@ -48,17 +47,11 @@ class MOGA:
     def init_weight(self, generator: Generator) -> Tensor:
         return gaussian(self.p, self._std, generator)
 
-    def init_state(self, w: Tensor) -> State:
-        return {"m": torch.zeros_like(w)}
-
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         ahead = average(state["m"], g, self.beta2)
         m = average(state["m"], g, self.beta1)
         d = from_matrix(self.p, self.norm.lmo(as_matrix(self.p, ahead)))
         return descend(w, d, -step.lr, step.lr * self.weight_decay), {"m": m}
-
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        return w
 
     def settings(self, lr: float) -> dict[str, float | str]:
         """What another framework is told, at the peak lr.

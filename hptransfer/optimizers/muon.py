@@ -60,9 +60,6 @@ class Orthogonal:
     def init_weight(self, generator: Generator) -> Tensor:
         return gaussian(self.p, self.init_std, generator)
 
-    def init_state(self, w: Tensor) -> State:
-        return {"m": torch.zeros_like(w)}
-
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         m = average(state["m"], g, self.beta)
         ahead = average(m, g, self.beta) if self.nesterov else m
@@ -83,9 +80,6 @@ class Orthogonal:
             if decays:
                 own.mul_(kept)
             own.addcmul_(d, size)
-
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        return w
 
     def settings(self, lr: float) -> dict[str, float | str]:
         """What another framework is told, at the peak lr; `decay` is the shrinkage of a step."""

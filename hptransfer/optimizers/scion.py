@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-import torch
 from torch import Generator, Tensor
 
 from hptransfer.geometry.norms import Euclidean, MeanNorm, Norm, Spectral, colnorm, rownorm, sign
@@ -119,9 +118,6 @@ class LMO:
         matrix = self.norm.init(matrix_shape(self.p), generator)
         return self.radius * from_matrix(self.p, matrix)
 
-    def init_state(self, w: Tensor) -> State:
-        return {"m": torch.zeros_like(w)}
-
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         m = self.momentum(g, state, step)
         return w + self.displacement(m, w, step), {"m": m}
@@ -134,9 +130,6 @@ class LMO:
             for own, move in zip(w, moves, strict=True):
                 move.sub_(step.lr * own)
         add_(w, moves)
-
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        return w
 
     def momentum(self, g: Tensor, state: State, step: Step) -> Tensor:
         if step.t == 0 and self.start == "first":
@@ -226,9 +219,6 @@ class Light:
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         """`g` is the buffer, to which this step's gradient was added."""
         return w + self.scion.displacement(g, w, step), {"gradient": self.scion.beta * g}
-
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        return w
 
     def settings(self, lr: float) -> dict[str, float | str]:
         """As for Scion."""
