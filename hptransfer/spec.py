@@ -238,7 +238,7 @@ class RunRecord:
 
     `curve`: [step, training loss] pairs (of a transported method: at Y, where gradients are taken).
     `train_loss`, `train_mean`: mean over the last tenth and over the whole curve. `seconds`: its
-    share of the unit's device time. `peak_memory`: bytes, of the whole unit.
+    share of the unit's device time. `peak_memory`: bytes of the whole unit, 0 if unknown.
     """
 
     spec: RunSpec

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hptransfer import registry
 from hptransfer.optimizers.muon import muon
-from hptransfer.optimizers.rules import Rule, as_matrix
+from hptransfer.optimizers.rules import Rule, as_matrix, init_state, readout
 from hptransfer.optimizers.scion import LMO, scion, scion_light, scion_unconstrained
 from hptransfer.optimizers.sgd import nsgd, signsgd
 from hptransfer.optimizers.transported import transported_scion
@@ -33,14 +33,14 @@ def path(
     rule: Rule, p: Param, start: Tensor, rates: list[float], scale: float = 1.0
 ) -> list[Tensor]:
     """The weights after every step, those of ScionLight with their gradient buffer."""
-    w, state, buffer = start, rule.init_state(start), torch.zeros_like(start)
+    w, state, buffer = start, init_state(rule, start), torch.zeros_like(start)
     found = []
     for t, lr in enumerate(rates):
         lr_next = rates[min(t + 1, len(rates) - 1)]
         g = buffer + pull(p, w, t, scale)
         w, state = rule.update(g, state, w, at(t, lr, lr_next, max(rates)))
         buffer = state.pop("gradient", torch.zeros_like(w))
-        found.append(rule.readout(w, state))
+        found.append(readout(rule, w, state))
     return found
 
 
@@ -97,11 +97,11 @@ def test_a_transported_y_may_leave_the_ball_where_x_does_not() -> None:
     )
     ball = rule.scion
     w = ball.init_weight(torch.Generator().manual_seed(0))[None]
-    state, outside = rule.init_state(w), 0
+    state, outside = init_state(rule, w), 0
     for t in range(20):
         w, state = rule.update(pull(HIDDEN, w, t), state, w, at(t, 0.2))
         outside += int(ball.norm.norm(w).item() > 1.01 * ball.radius)
-        assert ball.norm.norm(rule.readout(w, state)).item() <= ball.radius * (1 + 1e-12)
+        assert ball.norm.norm(readout(rule, w, state)).item() <= ball.radius * (1 + 1e-12)
     assert outside > 5
 
 
@@ -115,7 +115,7 @@ def test_scg_is_uscg_with_decoupled_decay(norm: str) -> None:
         rates = linear(0.3, 30)
         constrained = path(scg, p, random(1, *p.shape), rates)
         w = random(1, *p.shape)
-        state = uscg.init_state(w)
+        state = init_state(uscg, w)
         for t, lr in enumerate(rates):
             moved, state = uscg.update(pull(p, w, t), state, w, at(t, lr))
             w = moved - lr * w  # X <- (1 - lr) X + lr rho lmo

@@ -1,12 +1,10 @@
-"""train(unit): records, snapshots, divergence, memory, devices."""
+"""train(unit): records, divergence, memory, devices; snapshots have a file of their own."""
 
 import json
 import math
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,30 +13,21 @@ from hptransfer.cost.count import count
 from hptransfer.errors import InputError
 from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.train import engine
-from hptransfer.train.engine import Progress, Snapshot
-from hptransfer.train.lanes import GROUP_ELEMENTS, Lanes
+from hptransfer.train.engine import Progress
+from hptransfer.train.lanes import Lanes
 from units import (
     CONTEXT,
     CPU,
     OPTIMIZERS,
     PAIRS,
     data_for,
-    lanes,
+    ladder,
+    numbers,
     records,
     spec,
     stepped,
     tokens,
 )
-
-
-def ladder(run: RunSpec, n: int) -> list[RunSpec]:
-    return [run.point(run.log2_lr - i, i % 2) for i in range(n)]
-
-
-def numbers(record: RunRecord) -> tuple[Any, ...]:
-    """What a record says of the run itself, without where and when."""
-    return record.status, record.loss, record.loss_init, record.train_loss, record.curve
-
 
 # Records
 
@@ -135,82 +124,11 @@ def test_a_unit_whose_lanes_all_diverge_stops_early_and_gives_records(n: int) ->
     assert steps[-1] < 20
     ends = [m for m in messages if isinstance(m, RunRecord)]
     assert [r.status for r in ends] == ["diverged"] * n
+    step = sum(ends[0].probes.values())
+    evaluations = run.eval_batches / 3 * ends[0].probes["model_flops_per_step"]
+    assert ends[0].flops == steps[-1] * step + evaluations, "of the steps that were made"
     assert all(r.loss == math.inf and r.curve[-1][0] == 200 for r in ends)
     assert [m for m in messages if isinstance(m, Progress)][-1].loss == math.inf
-
-
-# Snapshots
-
-
-@pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize(("optimizer", "model"), PAIRS)
-def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
-    optimizer: str, model: str, n: int, tmp_path: Path
-) -> None:
-    unit = ladder(spec(optimizer, model, clip=1.0), n)
-    whole = records(unit)
-    path = tmp_path / "snapshot.pt"
-    for message in engine.train(Unit(tuple(unit)), data_for(model), CPU, snapshot_seconds=0):
-        if isinstance(message, Snapshot) and message.step == 4:
-            message.write(path)
-            break
-    messages = list(engine.train(Unit(tuple(unit)), data_for(model), CPU, resume=path))
-    assert [m.step for m in messages if isinstance(m, Progress)] == [5, 6]
-    again = [m for m in messages if isinstance(m, RunRecord)]
-    assert [numbers(r) for r in again] == [numbers(r) for r in whole]
-    assert [r.flops for r in again] == [r.flops for r in whole]
-
-
-@pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("optimizer", ["adamw", "scion_light", "transported_scion"])
-def test_a_snapshot_of_a_device_that_groups_otherwise_is_gone_on_from(
-    optimizer: str, n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unit = ladder(spec(optimizer, "gpt"), n)
-    whole = records(unit)
-    path = tmp_path / "snapshot.pt"
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setitem(GROUP_ELEMENTS, "cpu", 1)
-        training = engine.train(Unit(tuple(unit)), data_for("gpt"), CPU, snapshot_seconds=0)
-        next(m for m in training if isinstance(m, Snapshot) and m.step == 4).write(path)
-    groups = torch.load(path, weights_only=True)["groups"]
-    assert len(groups) > len(lanes(unit, data_for("gpt")).groups)
-    messages = list(engine.train(Unit(tuple(unit)), data_for("gpt"), CPU, resume=path))
-    assert [m.step for m in messages if isinstance(m, Progress)] == [5, 6]
-    ends = [m.loss for m in messages if isinstance(m, RunRecord)]
-    assert ends == pytest.approx([r.loss for r in whole], rel=1e-4)
-
-
-def test_a_snapshot_comes_after_its_time_and_never_after_the_last_step() -> None:
-    unit = [spec("adamw", "mlp", steps=5)]
-    data = data_for("mlp")
-    often = list(engine.train(Unit(tuple(unit)), data, CPU, snapshot_seconds=0))
-    assert [m.step for m in often if isinstance(m, Snapshot)] == [1, 2, 3, 4]
-    assert {m.key for m in often if isinstance(m, Snapshot)} == {Unit(tuple(unit)).key}
-    seldom = list(engine.train(Unit(tuple(unit)), data, CPU))
-    assert not any(isinstance(m, Snapshot) for m in seldom)
-
-
-def test_a_snapshot_of_other_runs_or_another_version_starts_anew(tmp_path: Path) -> None:
-    run, path = spec("adamw", "mlp"), tmp_path / "snapshot.pt"
-    for message in engine.train(Unit((run,)), data_for("mlp"), CPU, snapshot_seconds=0):
-        if isinstance(message, Snapshot):
-            message.write(path)
-    other = run.point(-5.0, 0)
-    assert numbers(records([other], resume=path)[0]) == numbers(records([other])[0])
-    older = {k: v for k, v in torch.load(path, weights_only=True).items() if k != "format"}
-    torch.save({**older, "seconds": 1000.0}, path)
-    assert records([run], resume=path)[0].seconds < 1000
-
-
-def test_the_time_before_an_interruption_counts(tmp_path: Path) -> None:
-    run, path = spec("adamw", "mlp"), tmp_path / "snapshot.pt"
-    for message in engine.train(Unit((run,)), data_for("mlp"), CPU, snapshot_seconds=0):
-        if isinstance(message, Snapshot):
-            message.write(path)
-    saved = torch.load(path, weights_only=True)
-    torch.save({**saved, "seconds": 1000.0}, path)
-    assert records([run], resume=path)[0].seconds > 1000
 
 
 # Memory

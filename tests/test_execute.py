@@ -106,7 +106,7 @@ def test_a_failing_run_is_recorded_once_and_the_others_finish(tmp_path: Path) ->
         "class Breaking:\n"
         "    def __init__(self, rule):\n"
         "        self.init_weight, self.init_state = rule.init_weight, rule.init_state\n"
-        "        self.readout, self.rule = rule.readout, rule\n\n"
+        "        self.rule = rule\n\n"
         "    def update(self, g, state, w, step):\n"
         "        if step.t == 5:\n"
         "            raise RuntimeError('broken on purpose')\n"

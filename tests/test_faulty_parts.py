@@ -20,7 +20,7 @@ def none(p, *, beta: float = 0.9):
 
 def half(p, *, beta: float = 0.9):
     "Gives half a rule."
-    return SimpleNamespace(init_weight=None, update=None)
+    return SimpleNamespace(init_weight=None)
 
 
 def raises(p, *, beta: float = 0.9):
@@ -33,8 +33,8 @@ def data():
     return 1 / 0
 """
 FAULTS = {
-    'use = "faulty.py:none"': "optimizer 'none': gave a NoneType without init_weight, init_state",
-    'use = "faulty.py:half"': "'half': gave a SimpleNamespace without init_state, readout",
+    'use = "faulty.py:none"': "optimizer 'none': gave a NoneType without init_weight, update",
+    'use = "faulty.py:half"': "'half': gave a SimpleNamespace without update",
     'use = "faulty.py:raises"': "'raises': a step failed at .*faulty.py:16: KeyError: 'x'",
     'data = "faulty.py:data"': "data 'faulty.py:data': calling it failed at .*ZeroDivisionError",
     'data = "torch.optim:Adam"': "data 'torch.optim:Adam': calling it failed at .*: TypeError: ",

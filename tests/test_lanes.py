@@ -11,8 +11,8 @@ from torch import Tensor
 from hptransfer.datasets import Tokens
 from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
-from hptransfer.train import lanes as module
-from hptransfer.train.lanes import GROUP_ELEMENTS, GROUP_LEAST, Lanes, describe_params
+from hptransfer.train.groups import GROUP_ELEMENTS, GROUP_LEAST, separate
+from hptransfer.train.lanes import Lanes, describe_params
 from hptransfer.train.schedule import lr_factor
 from units import (
     CONTEXT,
@@ -155,60 +155,14 @@ def test_micro_batches_equal_the_full_batch(model: str, n: int) -> None:
             torch.testing.assert_close(parts.evaluate(), full.evaluate(), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("n", [1, 3])
-def test_each_lane_is_clipped_by_its_own_norm_as_torch_clips(n: int) -> None:
-    unit = ladder(spec("adamw", "gpt", clip=0.5), (0, 1, 2))[:n]
-    running = lanes(unit, dtype=torch.float64)
-    running.gradients(0)
-    for group in running.groups:
-        for g in group.g if n > 1 else ():
-            g.mul_(torch.tensor([1e-3, 1.0, 50.0]).view(n, *(1,) * (g.ndim - 1)))
-    before = [
-        {
-            k: (g.g[i] if n == 1 else g.g[i, lane]).clone()
-            for g in running.groups
-            for i, k in enumerate(g.names)
-        }
-        for lane in range(n)
-    ]
-    running._clip(0.5)
-    for lane in range(n):
-        fakes = {k: torch.nn.Parameter(torch.zeros_like(g)) for k, g in before[lane].items()}
-        for k, fake in fakes.items():
-            fake.grad = before[lane][k]
-        torch.nn.utils.clip_grad_norm_(fakes.values(), 0.5)
-        for group in running.groups:
-            for i, k in enumerate(group.names):
-                ours = group.g[i] if n == 1 else group.g[i, lane]
-                # torch divides by norm + 1e-6
-                torch.testing.assert_close(ours, fakes[k].grad, rtol=3e-6, atol=0)
-
-
-def test_a_parameter_without_dimensions_is_clipped_lane_by_lane() -> None:
-    running = lanes(ladder(spec("adamw", "mlp"), (0, 1)))
-    scalar = module.Group(running.groups[0].p, ["scale"], torch.zeros(1, 2), torch.zeros(1, 2), {})
-    scalar.g = torch.tensor([[4.0, 0.5]])
-    running.groups = [scalar]
-    running._clip(1.0)
-    assert scalar.g.tolist() == [[1.0, 0.5]]
-
-
 def test_gradients_that_share_memory_are_parted() -> None:
     a, b = torch.zeros(6, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
     ((a.view(2, 3) + b.view(2, 3)) * torch.arange(6.0).view(2, 3)).sum().backward()
     assert a.grad is not None and b.grad is not None
     assert a.grad.data_ptr() == b.grad.data_ptr(), "torch gives both the gradient of the sum"
-    module._separate([a, b])
+    separate([a, b])
     a.grad.zero_()
     assert b.grad.flatten().tolist() == list(range(6))
-
-
-def test_clipping_a_zero_gradient_leaves_it_zero() -> None:
-    running = lanes([spec("adamw", "mlp")])
-    running.gradients(0)
-    gradients = [g.zero_() for group in running.groups for g in group.g]
-    running._clip(1.0)
-    assert gradients and not any(g.any() for g in gradients)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Gradient accumulation and recomputation, which change no loss; and freed memory."""
 
+import gc
 import platform
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from hptransfer.cost import machine
 from hptransfer.cost.count import Cost, count
 from hptransfer.run.session import Options, Session
 from hptransfer.suite.file import load_suite
-from units import CONTEXT, data_for, lanes, spec, stepped, weights
+from hptransfer.train import memory
+from units import CONTEXT, data_for, lanes, records, spec, stepped, weights
 
 
 @pytest.mark.parametrize("model", ["gpt", "vit"])
@@ -100,9 +102,29 @@ def test_a_session_accumulates_where_the_memory_is_short_and_records_it(
     assert (env["micro_batch"], env["recompute"]) == (4, False)
 
 
+@pytest.mark.skipif(not memory._reset_peak(), reason="the system resets no peak")
+def test_the_peak_of_a_narrow_run_is_not_that_of_a_wide_one_before_it() -> None:
+    """Within the estimate's accuracy, whatever this process needed before."""
+    runs = [spec("adamw", "mlp", width=n, base={"width": 64}, steps=3) for n in (1024, 64, 1024)]
+    gc.collect()
+    wide, narrow, again = (records([run])[0].peak_memory for run in runs)
+    expected = count(runs[0], data_for("mlp")).memory
+    assert narrow < expected / 8  # 0 where it fits what the process holds
+    assert 0.4 * expected < wide < 2 * expected
+    assert 0.4 * expected < again < 2 * expected
+
+
+@pytest.mark.parametrize("missing", ["STATUS", "CLEAR_REFS"])
+def test_a_peak_that_the_system_does_not_tell_is_recorded_as_unknown(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, missing, tmp_path / "no proc" / "file")
+    assert records([spec("adamw", "mlp", width=1024, steps=1)])[0].peak_memory == 0
+
+
 FREED = """
 import ctypes, sys
-from hptransfer.train import engine
+from hptransfer.train import engine, memory
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
 libc.free.argtypes = [ctypes.c_void_p]
@@ -111,7 +133,7 @@ if sys.argv[1] != "as it is":
 before = libc.sbrk(0)
 libc.free(libc.malloc(24 << 20))
 if sys.argv[1] == "returned":
-    engine.return_freed_memory()
+    memory.return_freed_memory()
 print(libc.sbrk(0) - before)
 """
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hptransfer.optimizers.moga import moga_col, moga_row
-from hptransfer.optimizers.rules import as_matrix, from_matrix
+from hptransfer.optimizers.rules import as_matrix, from_matrix, init_state
 from hptransfer.optimizers.scion import scion_unconstrained
 from hptransfer.spec import Param
 from units import DENSE, EMBEDDING, HIDDEN, OUTPUT, VECTOR, at, moved, random
@@ -97,7 +97,7 @@ def test_the_look_ahead_starts_from_the_old_average() -> None:
     """M' = b1 M + (1-b1) G moves nothing: the step is taken along b2 M + (1-b2) G."""
     rule = moga_row(HIDDEN, beta1=0.8, beta2=0.3, weight_decay=0.5)
     w = random(1, *HIDDEN.shape, seed=9)
-    state = rule.init_state(w)
+    state = init_state(rule, w)
     m = torch.zeros_like(w[0])
     for t in range(6):
         g = random(1, *HIDDEN.shape, seed=t)
@@ -114,7 +114,7 @@ def test_equal_betas_are_a_plain_average() -> None:
     rule = moga_col(HIDDEN, beta1=0.7, beta2=0.7, weight_decay=0.0)
     scion = scion_unconstrained(HIDDEN, beta=0.7, hidden="colnorm", radius_hidden=1.0)
     a = b = random(1, *HIDDEN.shape, seed=9)
-    state_a, state_b = rule.init_state(a), scion.init_state(b)
+    state_a, state_b = init_state(rule, a), init_state(scion, b)
     for t in range(6):
         g = random(1, *HIDDEN.shape, seed=t)
         a, state_a = rule.update(g, state_a, a, at(t))

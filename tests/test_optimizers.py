@@ -10,6 +10,7 @@ from hptransfer import registry
 from hptransfer.optimizers.adamw import Adam, adamw, adamw_emb, adamw_mup
 from hptransfer.optimizers.lion import lion
 from hptransfer.optimizers.muon import Orthogonal, muon, muon_sp
+from hptransfer.optimizers.rules import init_state
 from hptransfer.optimizers.sgd import nsgd, sgd, signsgd
 from hptransfer.spec import Param
 from units import (
@@ -184,7 +185,7 @@ def test_momentum_of_sgd_sums_and_that_of_the_normalised_ones_averages() -> None
     g, w = random(1, *HIDDEN.shape), zeros(HIDDEN)[None]
     ends = {}
     for rule in (sgd(HIDDEN, momentum=0.5), nsgd(HIDDEN, beta=0.5), signsgd(HIDDEN, beta=0.5)):
-        x, state = w, rule.init_state(w)
+        x, state = w, init_state(rule, w)
         for t in range(2):
             x, state = rule.update((1 - 3 * t) * g, state, x, at(t, lr=0.1))  # g, then -2 g
         ends[len(ends)] = x
@@ -215,7 +216,7 @@ def test_sgd_and_its_normalised_kin_start_at_one_over_fan_in() -> None:
 def test_lion_steps_by_the_interpolation_and_keeps_another_average() -> None:
     rule = lion(HIDDEN, beta1=0.5, beta2=0.8, weight_decay=0.1)
     g, w = random(1, *HIDDEN.shape), random(1, *HIDDEN.shape, seed=1)
-    x, state = rule.update(g, rule.init_state(w), w, at(lr=0.2))
+    x, state = rule.update(g, init_state(rule, w), w, at(lr=0.2))
     torch.testing.assert_close(x, 0.98 * w - 0.2 * g.sign())
     torch.testing.assert_close(state["m"], 0.2 * g)
     # 0.5 * 0.2 g - 0.5 * 0.1 g is still g's sign, the new average is 0.16 g - 0.02 g

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 import hptransfer.optim
 from hptransfer.models.gpt import gpt
 from hptransfer.spec import RunSpec
-from hptransfer.train.lanes import GROUP_ELEMENTS, Lanes
+from hptransfer.train.groups import GROUP_ELEMENTS
+from hptransfer.train.lanes import Lanes
 from units import KEEPS_GRADIENT, MODELS, OPTIMIZERS, data_for, spec
 
 META = torch.device("meta")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hptransfer import registry
 from hptransfer.geometry.norms import polar
-from hptransfer.optimizers.rules import Rule
+from hptransfer.optimizers.rules import Rule, init_state
 from hptransfer.optimizers.scion import scion_unconstrained
 from hptransfer.spec import Param
 from units import (
@@ -61,7 +61,7 @@ def distances(
         described[p.name] = p
         w = rules[p.name].init_weight(torch.Generator().manual_seed(0)).to(dtype)
         start[p.name], ours[p.name] = w, w[None]
-        states[p.name] = rules[p.name].init_state(w[None])
+        states[p.name] = init_state(rules[p.name], w[None])
     theirs = {key: torch.nn.Parameter(w.clone()) for key, w in start.items()}
     optimizer = make(theirs)
     for t in range(STEPS):

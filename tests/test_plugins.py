@@ -184,8 +184,8 @@ BAD_RULES = {
     "in place": ("m = beta * state", "g.mul_(0.5); m = beta * state", "leaves its argum"),
     "keeps the gradient": ('{"m": m}', '{"m": g}', "leaves its arguments alone"),
     "in place otherwise": (
-        "readout=",
-        "batched=True,\n        update_=lambda g, state, w, step: w.add_(1),\n        readout=",
+        "update=update",
+        "batched=True, update_=lambda g, state, w, step: w.add_(1), update=update",
         "moves one lane in place as otherwise",
     ),
     "NaN at zero": (" + 1e-30", "", "stays finite on a zero gradient"),

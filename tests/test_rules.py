@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,15 @@ from hptransfer.errors import InputError
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.adamw import Adam, adamw, adamw_emb, adamw_mup
 from hptransfer.optimizers.muon import muon
-from hptransfer.optimizers.rules import Rule, State, Step, as_matrix, from_matrix
+from hptransfer.optimizers.rules import (
+    Rule,
+    State,
+    Step,
+    as_matrix,
+    from_matrix,
+    init_state,
+    readout,
+)
 from hptransfer.optimizers.scion import LMO, scion, scion_unconstrained
 from hptransfer.optimizers.sgd import sgd
 from hptransfer.optimizers.transported import transported_scion
@@ -53,7 +62,7 @@ def test_parameters_together_move_as_each_alone(name: str) -> None:
         rule: Rule = registry.load("optimizer", name)(p)
         assert rule.batched  # type: ignore[attr-defined]
         g, w = random(3, *p.shape), random(3, *p.shape, seed=1)
-        together, state = rule.update(g, rule.init_state(w), w, at())
+        together, state = rule.update(g, init_state(rule, w), w, at())
         if "gradient" in state:  # it takes the gradient buffer's place
             g, state = state.pop("gradient") + g, {}
         together, state = rule.update(g, state, together, at(1))
@@ -62,7 +71,7 @@ def test_parameters_together_move_as_each_alone(name: str) -> None:
             alone = w[i : i + 1]
             first = random(3, *p.shape)[i : i + 1]
             own: dict[str, Tensor]
-            alone, own = rule.update(first, rule.init_state(alone), alone, at())
+            alone, own = rule.update(first, init_state(rule, alone), alone, at())
             carried = own.pop("gradient", 0 * first)
             alone, _ = rule.update(first + carried, own, alone, at(1))
             torch.testing.assert_close(alone[0], together[i], rtol=1e-9, atol=1e-12)
@@ -85,13 +94,13 @@ def test_every_real_hyperparameter_may_differ_by_lane(name: str) -> None:
 
     def train(w: Tensor, hp: dict[str, Any], p: Param, targets: list[Tensor]) -> Tensor:
         rule: Rule = factory(p, **hp)
-        state: State = rule.init_state(w)
+        state: State = init_state(rule, w)
         buffer = torch.zeros_like(w)
         for t, target in enumerate(targets):
             g = buffer + torch.tanh(w - target)
             w, state = rule.update(g, state, w, at(t, 0.2 - 0.05 * t, 0.15 - 0.05 * t, 0.2))
             buffer = state.pop("gradient", torch.zeros_like(w))
-        return rule.readout(w, state)
+        return readout(rule, w, state)
 
     for p in EVERY:
         w = random(1, *p.shape, seed=9)
@@ -221,7 +230,7 @@ def test_adamw_in_place_is_adamw(make: Callable[..., Adam], dtype: torch.dtype) 
     for p in (HIDDEN, EMBEDDING, OUTPUT, VECTOR):
         rule = replace(make(p, weight_decay=0.1), lr_fixed=0.01 if p is OUTPUT else None)
         w = random(2, *p.shape).to(dtype)
-        own, state, kept = w.clone(), rule.init_state(w), rule.init_state(w)
+        own, state, kept = w.clone(), init_state(rule, w), init_state(rule, w)
         for t in range(3):
             g = random(2, *p.shape, seed=1 + t).to(dtype)
             w, state = rules.update(rule, g, state, w, at(t, 0.1))
@@ -301,3 +310,34 @@ def test_tensors_with_strides_of_their_own_move_as_others(make: Callable[..., Ru
     rules.update_(rule, g, rules.init_state(rule, w), own, at(0, 0.1))
     torch.testing.assert_close(torch.stack(own), expected)
     assert torch.equal(inside[:, :, 1::2], beside)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_rule_that_says_nothing_else_has_momentum_and_is_evaluated_at_its_weights(
+    batched: bool,
+) -> None:
+    least = SimpleNamespace(
+        batched=batched,
+        init_weight=lambda generator: random(3, 2),
+        update=lambda g, state, w, step: (w - step.lr * g, {"m": state["m"] + g}),
+    )
+    rule = rules.made("least", lambda p: least, HIDDEN, {})
+    w = random(4, 3, 2)
+    state = rules.init_state(rule, w)
+    assert {key: value.tolist() for key, value in state.items()} == {"m": (0 * w).tolist()}
+    moved, state = rules.update(rule, w, state, w, at(lr=0.5))
+    assert torch.equal(state["m"], w)
+    assert torch.equal(rules.readout(rule, moved, state), 0.5 * w)
+
+
+def test_what_a_rule_says_of_its_state_and_its_point_counts() -> None:
+    own = SimpleNamespace(
+        init_weight=None,
+        update=None,
+        init_state=lambda w: {"n": w + 1},
+        readout=lambda w, state: w + state["n"],
+    )
+    w = random(2, 3)
+    state = rules.init_state(own, w)  # type: ignore[arg-type]
+    assert torch.equal(state["n"], w + 1)
+    assert torch.equal(rules.readout(own, w, state), w + w + 1)  # type: ignore[arg-type]

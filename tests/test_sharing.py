@@ -59,7 +59,7 @@ def breaking(p, *, weight_decay: float = 0.1):
             raise RuntimeError("broken on purpose")
         return rule.update(g, state, w, step)
 
-    parts = {name: getattr(rule, name) for name in ("init_weight", "init_state", "readout")}
+    parts = {name: getattr(rule, name) for name in ("init_weight", "init_state")}
     return SimpleNamespace(update=update, **parts)
 """
 GATED_SUITE = """

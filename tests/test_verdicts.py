@@ -31,6 +31,13 @@ def test_one_search_seed_gives_a_drift_no_interval_and_two_do():
     assert "no interval" not in sentence(two, row)
 
 
+def test_a_peak_that_no_record_knows_is_no_number() -> None:
+    suite = make_suite("muon")
+    frame = study(suite, CENTER)
+    assert row_of(suite, frame).cost.peak_memory > 0
+    assert math.isnan(row_of(suite, frame.assign(peak_memory=0)).cost.peak_memory)
+
+
 def test_a_searched_value_is_carried_and_only_the_lr_may_move():
     """The target was also searched at another beta, which did better there."""
     suite = make_suite("muon")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hptransfer import registry
 from hptransfer.datasets import Examples, Tokens
-from hptransfer.optimizers.rules import Rule, Step
+from hptransfer.optimizers.rules import Rule, Step, init_state
 from hptransfer.spec import Param, RunRecord, RunSpec, Unit
 from hptransfer.train import engine
 from hptransfer.train.lanes import Data, Lanes
@@ -135,6 +135,15 @@ def records(unit: list[RunSpec], data: Data | None = None, **options: Any) -> li
     return [message for message in messages if isinstance(message, RunRecord)]
 
 
+def ladder(run: RunSpec, n: int) -> list[RunSpec]:
+    return [run.point(run.log2_lr - i, i % 2) for i in range(n)]
+
+
+def numbers(record: RunRecord) -> tuple[Any, ...]:
+    """What a record says of the run itself, without where and when."""
+    return record.status, record.loss, record.loss_init, record.train_loss, record.curve
+
+
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -146,4 +155,4 @@ def at(t: int = 0, lr: float = 0.5, lr_next: float | None = None, lr_peak: float
 
 def moved(rule: Rule, g: Tensor, w: Tensor, step: Step) -> Tensor:
     """The weights after one step from a fresh state."""
-    return rule.update(g[None], rule.init_state(w[None]), w[None], step)[0][0]
+    return rule.update(g[None], init_state(rule, w[None]), w[None], step)[0][0]

@@ -264,7 +264,7 @@ def _cost(proxy_search: pd.DataFrame | None, at_target: list[pd.DataFrame]) -> C
         if len(done):
             seconds, lanes = float(done["seconds"].sum()), int(done["lanes"].max())
             values["seconds_per_step"] = float((done["seconds"] / done["steps"]).mean())
-            values["peak_memory"] = float(done["peak_memory"].max())
+            values["peak_memory"] = float(done["peak_memory"].max()) or NAN  # 0: unknown
             if seconds:
                 values["tokens_per_second"] = float(done["tokens"].sum()) / seconds
                 values["flops_per_second"] = float(done["flops"].sum()) / seconds

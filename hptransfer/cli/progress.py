@@ -115,6 +115,9 @@ class Live:
             case engine.Progress(keys, step, _, loss, alive) if self.bars:
                 note = f"loss {loss:.3f}" if alive else "diverged"
                 self.progress.update(self.tasks[keys[0]], completed=step, note=note)
+            case engine.Restarted(spec, reason) if not self.quiet:
+                line = f"note: {self.name(Unit((spec,)))} starts anew: {reason}"
+                self.console.print(shown(line), soft_wrap=True)
             case RunRecord() as record:
                 self.losses[record.key] = record.loss
             case session.Ended(unit, error):

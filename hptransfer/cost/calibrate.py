@@ -15,7 +15,8 @@ from hptransfer.errors import InputError
 from hptransfer.geometry.processor import bfloat16_rows
 from hptransfer.spec import RunSpec
 from hptransfer.train.build import Data
-from hptransfer.train.lanes import release, vectorises
+from hptransfer.train.lanes import vectorises
+from hptransfer.train.memory import release
 
 SLOW_STEP_FLOPS = 5e11  # a heavier step on CPU is extrapolated, for timing it takes too long
 # Seconds of a step from which on a CPU gains nothing by lanes, and may gain by more threads.

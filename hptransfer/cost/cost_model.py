@@ -17,7 +17,7 @@ from hptransfer.errors import InputError
 from hptransfer.registry import BUILTINS
 from hptransfer.spec import Param, RunSpec
 from hptransfer.suite.claim import Suite
-from hptransfer.train import engine
+from hptransfer.train import engine, memory
 from hptransfer.train.build import Data, Described, describe_params, foreign_parts
 from hptransfer.train.lanes import vectorises
 
@@ -154,7 +154,7 @@ class CostModel:
         together: Together | None = None if training or self.workers == 1 else in_workers
         with foreign_parts(spec):
             speed = calibrate(spec, self.cost(spec), self._data, self._device, found, together)
-        engine.return_freed_memory()  # to the workers
+        memory.return_freed_memory()  # to the workers
         return speed
 
     def _refuse(self, spec: RunSpec, room: float) -> NoReturn:

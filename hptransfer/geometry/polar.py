@@ -13,6 +13,7 @@ from hptransfer.geometry.processor import bfloat16_rows
 Matrix = Float[Tensor, "*batch d_out d_in"]
 PolarMethod = Literal["polar_express", "jordan", "svd"]
 PolarDtype = Literal["float32", "mixed", "bfloat16"]
+ProductDtype = Literal["float32", "mixed"]  # that optimizers offer
 PolarForm = Literal["auto", "plain", "gram"]
 Row = tuple[float, float, float]
 

@@ -20,6 +20,9 @@ LIMITS = {
 }
 
 
+OutputInit = Literal["zero", "small"]
+
+
 @dataclass(frozen=True)
 class Adam:
     """W <- (1 - lr decay) W - lr lr_multiplier m_hat / (sqrt(v_hat) + eps), `lr` per element.
@@ -76,9 +79,6 @@ class Adam:
             return step.lr
         return self.lr_fixed * step.lr / step.lr_peak
 
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        return w
-
     def settings(self, lr: float) -> dict[str, float | str]:
         """What another framework is told, at the peak lr; `decay` is the shrinkage of a step."""
         peak = lr if self.lr_fixed is None else self.lr_fixed
@@ -100,7 +100,7 @@ def start_text(p: Param, std: float) -> str:
     return f"normal {std:.6g}" if std else "zeros"
 
 
-def mup_std(p: Param, output_init: Literal["zero", "small"]) -> float:
+def mup_std(p: Param, output_init: OutputInit) -> float:
     """Deviation of muP's init: 1 for a one-hot input, else 1/sqrt(fan_in); output: see `adamw_mup`.
 
     A tied weight is the output layer's and starts small, for zero tokens would all be alike.
@@ -159,7 +159,7 @@ def adamw_mup(
     beta2: float = 0.95,
     eps: float = 1e-12,
     weight_decay: float = 0.1,
-    output_init: Literal["zero", "small"] = "zero",
+    output_init: OutputInit = "zero",
 ) -> Adam:
     """AdamW in muP: hidden and output lr/m, m = fan_in / base fan_in, decay times m.
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Generator, Tensor
 
 from hptransfer.optimizers.adamw import start_text
@@ -36,16 +35,10 @@ class Lion:
     def init_weight(self, generator: Generator) -> Tensor:
         return gaussian(self.p, self.init_std, generator)
 
-    def init_state(self, w: Tensor) -> State:
-        return {"m": torch.zeros_like(w)}
-
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         d = average(state["m"], g, self.beta1).sign()
         m = average(state["m"], g, self.beta2)
         return descend(w, d, step.lr, step.lr * self.weight_decay), {"m": m}
-
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        return w
 
     def settings(self, lr: float) -> dict[str, float | str]:
         """What another framework is told, at the peak lr; `decay` is the shrinkage of a step."""

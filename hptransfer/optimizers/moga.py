@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Generator, Tensor
 
 from hptransfer.geometry.norms import MeanNorm, colnorm, sign
@@ -26,6 +25,9 @@ REVISION = {"moga_row": 1, "moga_col": 1}
 LIMITS = {"beta1": (0.0, 0.9999), "beta2": (0.0, 0.9999), "weight_decay": (0.0, 100.0)}
 
 
+EmbeddingNorm = Literal["colnorm", "sign"]
+
+
 @dataclass(frozen=True)
 class MOGA:
     """W <- (1 - lr decay) W + lr lmo(beta2 M + (1-beta2) G), then M <- beta1 M + (1-beta1) G.
@@ -45,17 +47,11 @@ class MOGA:
     def init_weight(self, generator: Generator) -> Tensor:
         return gaussian(self.p, self._std, generator)
 
-    def init_state(self, w: Tensor) -> State:
-        return {"m": torch.zeros_like(w)}
-
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         ahead = average(state["m"], g, self.beta2)
         m = average(state["m"], g, self.beta1)
         d = from_matrix(self.p, self.norm.lmo(as_matrix(self.p, ahead)))
         return descend(w, d, -step.lr, step.lr * self.weight_decay), {"m": m}
-
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        return w
 
     def settings(self, lr: float) -> dict[str, float | str]:
         """What another framework is told, at the peak lr.
@@ -80,7 +76,7 @@ def _rule(
     param: Param,
     matrices: MeanNorm,
     direction: str,
-    embedding: Literal["colnorm", "sign"],
+    embedding: EmbeddingNorm,
     beta1: float,
     beta2: float,
     weight_decay: float,
@@ -98,7 +94,7 @@ def moga_row(
     param: Param,
     *,
     p: Literal["1", "1.5", "2", "3", "inf"] = "2",
-    embedding: Literal["colnorm", "sign"] = "colnorm",
+    embedding: EmbeddingNorm = "colnorm",
     beta1: float = 0.95,
     beta2: float = 0.9,
     weight_decay: float = 0.1,
@@ -118,7 +114,7 @@ def moga_col(
     param: Param,
     *,
     q: Literal["2", "3", "inf"] = "2",
-    embedding: Literal["colnorm", "sign"] = "colnorm",
+    embedding: EmbeddingNorm = "colnorm",
     beta1: float = 0.95,
     beta2: float = 0.9,
     weight_decay: float = 0.1,

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from hptransfer.geometry.norms import polar
+from hptransfer.geometry.polar import PolarMethod, ProductDtype, polar
 from hptransfer.optimizers.adamw import adamw, adamw_mup, start_text
 from hptransfer.optimizers.rules import (
     Rule,
@@ -35,6 +35,9 @@ LIMITS = {
 }
 
 
+Scaling = Literal["original", "spectral", "match_rms_adamw"]
+
+
 @dataclass(frozen=True)
 class Orthogonal:
     """W <- (1 - lr decay) W - lr * scale * polar(Nesterov momentum).
@@ -50,15 +53,12 @@ class Orthogonal:
     scale: float
     init_std: float
     nesterov: bool
-    method: Literal["polar_express", "jordan", "svd"]
-    dtype: Literal["float32", "mixed"]
+    method: PolarMethod
+    dtype: ProductDtype
     steps: int
 
     def init_weight(self, generator: Generator) -> Tensor:
         return gaussian(self.p, self.init_std, generator)
-
-    def init_state(self, w: Tensor) -> State:
-        return {"m": torch.zeros_like(w)}
 
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         m = average(state["m"], g, self.beta)
@@ -81,9 +81,6 @@ class Orthogonal:
                 own.mul_(kept)
             own.addcmul_(d, size)
 
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        return w
-
     def settings(self, lr: float) -> dict[str, float | str]:
         """What another framework is told, at the peak lr; `decay` is the shrinkage of a step."""
         return {
@@ -102,9 +99,9 @@ def muon(
     beta: float = 0.95,
     nesterov: bool = True,
     weight_decay: float = 0.0,
-    scaling: Literal["original", "spectral", "match_rms_adamw"] = "original",
-    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
-    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    scaling: Scaling = "original",
+    polar: PolarMethod = "polar_express",
+    polar_dtype: ProductDtype = "mixed",
     polar_steps: int = 0,
     aux_lr: float = 0.0078125,
     aux_beta1: float = 0.9,
@@ -131,9 +128,9 @@ def muon_sp(
     beta: float = 0.95,
     nesterov: bool = True,
     weight_decay: float = 0.0,
-    scaling: Literal["original", "spectral", "match_rms_adamw"] = "original",
-    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
-    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    scaling: Scaling = "original",
+    polar: PolarMethod = "polar_express",
+    polar_dtype: ProductDtype = "mixed",
     polar_steps: int = 0,
     aux_lr: float = 0.00390625,
     aux_beta1: float = 0.9,
@@ -154,7 +151,7 @@ def muon_sp(
     )
 
 
-def _scale(p: Param, scaling: str) -> float:
+def _scale(p: Param, scaling: Scaling) -> float:
     match scaling:
         case "original":
             return math.sqrt(max(1.0, p.d_out / p.d_in))

@@ -30,7 +30,7 @@ __all__ = [
 State = dict[str, Tensor]
 """What a rule keeps of one parameter between steps, by name."""
 
-_METHODS = ("init_weight", "init_state", "update", "readout")
+_METHODS = ("init_weight", "update")
 
 Stack = Tensor | Sequence[Tensor]
 """k same-shaped tensors, together or one by one."""
@@ -52,26 +52,23 @@ class Rule(Protocol):
     The engine maps `update` and `readout` over same-shaped parameters and over lanes. A rule with a
     true attribute `batched` is given same-shaped parameters together, as (k, *shape), which is
     faster. A state entry named `gradient` replaces the gradient buffer: the next gradient is added
-    to it (ScionLight). No state is g or w itself, whose memory is used again. A batched rule may
-    also have `update_(g, state, w, step)`, which moves the tensors of one lane and its state in
-    place, g and w being a Stack; it is not used for a subclass that does not define its own, nor
-    for tensors that are not contiguous.
+    to it (ScionLight). No state is g or w itself, whose memory is used again.
+
+    A rule may also have:
+    - `init_state(w) -> State`: the state before the first step; else momentum `m`, zeros like w.
+    - `readout(w, state) -> Tensor`: the point to evaluate, X where the weights hold a transported
+      Y; else the weights.
+    - `update_(g, state, w, step)`, of a batched rule: moves the tensors of one lane and its state
+      in place, g and w being a Stack. It is not used for a subclass that does not define its own,
+      nor for tensors that are not contiguous.
     """
 
     def init_weight(self, generator: Generator) -> Tensor:
         """The weight at the start of a run, of `Param.shape`."""
         ...
 
-    def init_state(self, w: Tensor) -> State:
-        """The state before the first step."""
-        ...
-
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         """The new weight and the new state; g: the gradient at w. Neither is changed in place."""
-        ...
-
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        """The point to evaluate: X where the weights hold a transported Y, else the weights."""
         ...
 
 
@@ -91,8 +88,11 @@ def _batched(rule: Rule) -> bool:
 
 
 def init_state(rule: Rule, w: Tensor) -> State:
-    """States of same-shaped parameters, w: (k, *shape)."""
-    return rule.init_state(w) if _batched(rule) else torch.vmap(rule.init_state)(w)
+    """States of same-shaped parameters, w: (k, *shape); momentum `m` where the rule says none."""
+    own: Callable[[Tensor], State] | None = getattr(rule, "init_state", None)
+    if own is None:
+        return {"m": torch.zeros_like(w)}
+    return own(w) if _batched(rule) else torch.vmap(own)(w)
 
 
 def update(rule: Rule, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
@@ -128,9 +128,21 @@ def _together(stack: Stack) -> Tensor:
     return stack[0].unsqueeze(0) if len(stack) == 1 else torch.stack(list(stack))
 
 
+def keeps_gradient(rule: Rule, p: Param) -> bool:
+    """Whether its state replaces the gradient buffer: a step without numbers shows it."""
+    with torch.device("meta"):
+        w = torch.empty(1, *p.shape)
+        lr = torch.empty(())
+        _, state = update(rule, w, init_state(rule, w), w, Step(0, lr, lr, lr))
+    return "gradient" in state
+
+
 def readout(rule: Rule, w: Tensor, state: State) -> Tensor:
-    """Where same-shaped parameters are evaluated; tensors are (k, *shape)."""
-    return rule.readout(w, state) if _batched(rule) else torch.vmap(rule.readout)(w, state)
+    """Where same-shaped parameters are evaluated, (k, *shape): w where the rule says nothing."""
+    own: Callable[[Tensor, State], Tensor] | None = getattr(rule, "readout", None)
+    if own is None:
+        return w
+    return own(w, state) if _batched(rule) else torch.vmap(own)(w, state)
 
 
 def average(old: Tensor, new: Tensor, beta: float | Tensor) -> Tensor:

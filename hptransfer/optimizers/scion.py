@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-import torch
 from torch import Generator, Tensor
 
 from hptransfer.geometry.norms import Euclidean, MeanNorm, Norm, Spectral, colnorm, rownorm, sign
+from hptransfer.geometry.polar import PolarMethod, ProductDtype
 from hptransfer.optimizers.rules import (
     Stack,
     State,
@@ -31,6 +31,7 @@ LIMITS = {
     "polar_steps": (0, 50),
     "scion.log2_lr": (-30.0, 0.0),
     "scion_light.constrained.log2_lr": (-30.0, 0.0),
+    "scion_light.clip": (0.0, 0.0),
 }
 
 NormName = Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"]
@@ -41,8 +42,8 @@ Start = Literal["zero", "first"]
 class Polar(NamedTuple):
     """How polar factors are computed; 0 steps is the method's own number."""
 
-    method: Literal["polar_express", "jordan", "svd"]
-    dtype: Literal["float32", "mixed"]
+    method: PolarMethod
+    dtype: ProductDtype
     steps: int
 
 
@@ -117,9 +118,6 @@ class LMO:
         matrix = self.norm.init(matrix_shape(self.p), generator)
         return self.radius * from_matrix(self.p, matrix)
 
-    def init_state(self, w: Tensor) -> State:
-        return {"m": torch.zeros_like(w)}
-
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         m = self.momentum(g, state, step)
         return w + self.displacement(m, w, step), {"m": m}
@@ -132,9 +130,6 @@ class LMO:
             for own, move in zip(w, moves, strict=True):
                 move.sub_(step.lr * own)
         add_(w, moves)
-
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        return w
 
     def momentum(self, g: Tensor, state: State, step: Step) -> Tensor:
         if step.t == 0 and self.start == "first":
@@ -225,9 +220,6 @@ class Light:
         """`g` is the buffer, to which this step's gradient was added."""
         return w + self.scion.displacement(g, w, step), {"gradient": self.scion.beta * g}
 
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        return w
-
     def settings(self, lr: float) -> dict[str, float | str]:
         """As for Scion."""
         return self.scion.settings(lr)
@@ -245,14 +237,14 @@ def scion(
     radius_input: float = 1.0,
     radius_hidden: float = 3.0,
     radius_output: float = 10.0,
-    input: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "auto",
-    hidden: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "spectral",
-    output: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "sign",
-    vector: Literal["bias_rms", "sign"] = "bias_rms",
+    input: NormName = "auto",
+    hidden: NormName = "spectral",
+    output: NormName = "sign",
+    vector: VectorName = "bias_rms",
     guard: float = 0.0,
-    start: Literal["zero", "first"] = "zero",
-    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
-    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    start: Start = "zero",
+    polar: PolarMethod = "polar_express",
+    polar_dtype: ProductDtype = "mixed",
     polar_steps: int = 0,
 ) -> LMO:
     """Constrained Scion: every layer stays in a norm ball, lr is the step of the combination.
@@ -276,14 +268,14 @@ def scion_unconstrained(
     radius_input: float = 1.0,
     radius_hidden: float = 3.0,
     radius_output: float = 10.0,
-    input: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "auto",
-    hidden: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "spectral",
-    output: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "sign",
-    vector: Literal["bias_rms", "sign"] = "bias_rms",
+    input: NormName = "auto",
+    hidden: NormName = "spectral",
+    output: NormName = "sign",
+    vector: VectorName = "bias_rms",
     guard: float = 0.0,
-    start: Literal["zero", "first"] = "zero",
-    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
-    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    start: Start = "zero",
+    polar: PolarMethod = "polar_express",
+    polar_dtype: ProductDtype = "mixed",
     polar_steps: int = 0,
 ) -> LMO:
     """Unconstrained Scion: W <- W + lr rho lmo(momentum), a norm for every role.
@@ -304,13 +296,13 @@ def scion_light(
     radius_input: float = 1.0,
     radius_hidden: float = 3.0,
     radius_output: float = 10.0,
-    input: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "auto",
-    hidden: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "spectral",
-    output: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "sign",
-    vector: Literal["bias_rms", "sign"] = "bias_rms",
+    input: NormName = "auto",
+    hidden: NormName = "spectral",
+    output: NormName = "sign",
+    vector: VectorName = "bias_rms",
     guard: float = 0.0,
-    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
-    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    polar: PolarMethod = "polar_express",
+    polar_dtype: ProductDtype = "mixed",
     polar_steps: int = 0,
 ) -> Light:
     """ScionLight: Scion that keeps its momentum in the gradient buffer; no other state.

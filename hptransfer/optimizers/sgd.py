@@ -49,9 +49,6 @@ class Momentum:
         move = g + self.momentum * b if self.nesterov else b
         return w - step.lr * move, {"b": b}
 
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        return w
-
     def settings(self, lr: float) -> dict[str, float | str]:
         """What another framework is told, at the peak lr; `l2` is the coupled decay."""
         return {
@@ -78,9 +75,6 @@ class Normalised:
     def init_weight(self, generator: Generator) -> Tensor:
         return gaussian(self.p, _std(self.p), generator)
 
-    def init_state(self, w: Tensor) -> State:
-        return {"m": torch.zeros_like(w)}
-
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
         m = average(state["m"], g, self.beta)
         if self.by == "sign":
@@ -88,9 +82,6 @@ class Normalised:
         else:
             d = -from_matrix(self.p, Euclidean().lmo(as_matrix(self.p, m)))
         return descend(w, d, step.lr, step.lr * self.weight_decay), {"m": m}
-
-    def readout(self, w: Tensor, state: State) -> Tensor:
-        return w
 
     def settings(self, lr: float) -> dict[str, float | str]:
         """What another framework is told, at the peak lr; `decay` is the shrinkage of a step."""

@@ -7,8 +7,18 @@ import torch
 from torch import Generator, Tensor
 
 from hptransfer.errors import InputError
+from hptransfer.geometry.polar import PolarMethod, ProductDtype
 from hptransfer.optimizers.rules import Stack, State, Step
-from hptransfer.optimizers.scion import LMO, Ball, Polar, Table, lmo_rule
+from hptransfer.optimizers.scion import (
+    LMO,
+    Ball,
+    NormName,
+    Polar,
+    Start,
+    Table,
+    VectorName,
+    lmo_rule,
+)
 from hptransfer.spec import Param
 
 REVISION = {"transported_scion": 2}
@@ -23,6 +33,10 @@ LIMITS = {
     "polar_steps": (0, 50),
     "transported_scion.constrained.log2_lr": (-30.0, 0.0),
 }
+
+
+Schedule = Literal["constant", "decay"]
+Store = Literal["displacement", "recompute"]
 
 
 @dataclass(frozen=True)
@@ -42,10 +56,10 @@ class Transported:
     batched: ClassVar[bool] = True
     scion: LMO
     transport: float
-    transport_schedule: Literal["constant", "decay"]
+    transport_schedule: Schedule
     kappa_cap: float
     kappa_warmup: bool
-    store: Literal["displacement", "recompute"]
+    store: Store
 
     def init_weight(self, generator: Generator) -> Tensor:
         return self.scion.init_weight(generator)
@@ -143,22 +157,22 @@ def transported_scion(
     *,
     beta: float = 0.9,
     transport: float = 0.5,
-    transport_schedule: Literal["constant", "decay"] = "decay",
+    transport_schedule: Schedule = "decay",
     kappa_cap: float = 1e6,
     kappa_warmup: bool = False,
     constrained: bool = False,
     radius_input: float = 1.0,
     radius_hidden: float = 3.0,
     radius_output: float = 10.0,
-    input: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "auto",
-    hidden: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "spectral",
-    output: Literal["auto", "colnorm", "rownorm", "sign", "spectral", "euclidean"] = "sign",
-    vector: Literal["bias_rms", "sign"] = "bias_rms",
+    input: NormName = "auto",
+    hidden: NormName = "spectral",
+    output: NormName = "sign",
+    vector: VectorName = "bias_rms",
     guard: float = 0.0,
-    start: Literal["zero", "first"] = "first",
-    store: Literal["displacement", "recompute"] = "displacement",
-    polar: Literal["polar_express", "jordan", "svd"] = "polar_express",
-    polar_dtype: Literal["float32", "mixed"] = "mixed",
+    start: Start = "first",
+    store: Store = "displacement",
+    polar: PolarMethod = "polar_express",
+    polar_dtype: ProductDtype = "mixed",
     polar_steps: int = 0,
 ) -> Transported:
     """Transported Scion: gradients ahead of X, read at X; by default plain Scion at a constant lr.

@@ -72,7 +72,7 @@ class Ended:
 
 TIMED_SECONDS = 0.3  # for which steps are timed, and evaluations
 _MEMORY = "mostly too little memory: fewer workers or a smaller width"
-Message = engine.Progress | RunRecord | Ended
+Message = engine.Progress | engine.Restarted | RunRecord | Ended
 
 
 def _work(
@@ -121,7 +121,7 @@ def _serve(pipe: Connection, store: Store, snapshot_seconds: float) -> NoReturn:
 
 def _train(
     job: Job, loaded: dict[str, engine.Data], store: Store, snapshot_seconds: float
-) -> Iterator[engine.Progress | RunRecord]:
+) -> Iterator[engine.Progress | engine.Restarted | RunRecord]:
     engine.configure(job.placement.threads)
     for message in engine.train(
         job.unit,

@@ -241,6 +241,7 @@ class Suite(_Table):
                         f"{where}.search.{key}: {part.name!r} has no real-valued field {key!r}",
                         suggest(key, hp) or f"fields of {part.name}: {', '.join(hp)}",
                     )
+            part.check_clip(self.setting(label, "clip"), f"{where}.clip")
             self._check_search(label, part)
             templates[label] = RunSpec(
                 model=model,

@@ -1,35 +1,40 @@
 """train(unit) -> Progress, Snapshot, RunRecord: the training loop. No files, no printing."""
 
-import ctypes
-import math
-import os
-import platform
 import re
-import resource
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from hptransfer import __version__, registry
+from hptransfer import registry
 from hptransfer.errors import InputError
-from hptransfer.geometry.processor import bfloat16_rows
-from hptransfer.spec import RunRecord, Unit
+from hptransfer.spec import RunRecord, RunSpec, Unit
+from hptransfer.train import memory, snapshots
 from hptransfer.train.build import Data, Described
-from hptransfer.train.lanes import Lanes, release
+from hptransfer.train.counting import counted_step, run_flops
+from hptransfer.train.environment import device_name, environment
+from hptransfer.train.lanes import Lanes
+
+__all__ = [
+    "Data",
+    "Progress",
+    "Restarted",
+    "Snapshot",
+    "configure",
+    "device_name",
+    "environment",
+    "load_data",
+    "pick_device",
+    "train",
+]
 
 CURVE_POINTS = 50
 SNAPSHOT_SECONDS = 120.0
-SNAPSHOT_FORMAT = 2  # 2: groups name their parameters
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,14 @@ class Snapshot:
     key: str
     step: int
     write: Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """The unit of this run could not go on from its snapshot and starts anew; `reason`: why."""
+
+    spec: RunSpec
+    reason: str
 
 
 def load_data(data: dict[str, Any]) -> Data:
@@ -73,31 +86,11 @@ def load_data(data: dict[str, Any]) -> Data:
 
 
 def configure(threads: int) -> None:
-    """Process-wide: threads, denormals flushed (they slow a diverging lane), freed memory kept."""
+    """Set up this process: threads, freed memory kept, denormals flushed (they slow a lane that
+    diverges)."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc hand freed blocks out again; elsewhere nothing is done.
-
-    Every step frees what the next one allocates. Given back to the system in between, thousands of
-    pages a step are mapped and zeroed anew. Parameters: mallopt(3); 32 MiB is glibc's largest
-    threshold for blocks that are mapped on their own.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if _linux() else None
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 32 * 2**20)
-
-
-def return_freed_memory() -> None:
-    """Have glibc give what it keeps to the system, for other processes; see malloc_trim(3)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _linux() else None
-    if trim is not None:
-        trim(0)
+    memory.keep_freed_memory()
 
 
 def pick_device(name: str) -> torch.device:
@@ -138,13 +131,13 @@ def train(
     recompute: bool = False,
     described: Described | None = None,
     snapshot_seconds: float = SNAPSHOT_SECONDS,
-) -> Iterator[Progress | Snapshot | RunRecord]:
+) -> Iterator[Progress | Snapshot | Restarted | RunRecord]:
     """Train runs that differ only in scalar hyperparameters or seed as lanes of one run.
 
-    Yields Progress about 50 times, a Snapshot every `snapshot_seconds`, and one RunRecord a lane at
-    the end. What is not `described` is found out: the first step is then counted, which takes as
-    long as a few. Too little CUDA memory: the unit is split in two; one lane that does not fit
-    raises InputError.
+    Yields Progress about 50 times, a Snapshot every `snapshot_seconds`, and a RunRecord per lane at
+    the end; Restarted first, where `resume` cannot be used. Runs that are not `described` are
+    described here, and their first step is counted, which makes it a few times as long. With too
+    little CUDA memory the unit is split in two; one lane that does not fit raises InputError.
     """
     try:
         how = (micro_batch, recompute, described)
@@ -157,7 +150,7 @@ def train(
                 "a smaller width fits, or micro_batch = 1, recompute = true in the suite",
             ) from None
     # Outside the except clause, for the exception holds the frames and so the unit's tensors.
-    release()
+    memory.release()
     for part in unit.halves():
         yield from train(
             part,
@@ -179,24 +172,31 @@ def _train(
     recompute: bool,
     described: Described | None,
     snapshot_seconds: float,
-) -> Iterator[Progress | Snapshot | RunRecord]:
+) -> Iterator[Progress | Snapshot | Restarted | RunRecord]:
     spec = unit.spec
     if device.type == "cuda":
-        release()
-        torch.cuda.init()  # or the next line refuses a device with a number
-        torch.cuda.reset_peak_memory_stats(device)
+        memory.release()
+    peak = memory.watch_peak(device)
     began = time.perf_counter()
     params, flops = (described.params, described.flops) if described else (None, None)
-    lanes = Lanes(
-        unit.runs, data, device, micro_batch=micro_batch, recompute=recompute, params=params
-    )
-    first, spent = (_resume(lanes, resume) if resume else (0, 0.0)) or (0, 0.0)
+    how = {"micro_batch": micro_batch, "recompute": recompute, "params": params}
+    make = partial(Lanes, unit.runs, data, device, **how)
+    lanes = make()
+    first, spent = 0, 0.0
+    if resume is not None:
+        try:
+            first, spent = snapshots.restore(lanes, resume)
+        except snapshots.UnusableError as error:
+            yield Restarted(spec, f"its snapshot {error}")
+            del lanes  # before the next ones are made: both may not fit
+            lanes = make()
     keys = unit.keys
     saved = time.perf_counter()
     every = max(1, spec.steps // CURVE_POINTS)
+    steps = spec.steps
     for t in range(first, spec.steps):
         if flops is None:
-            flops = _counted_step(lanes, t)
+            flops = counted_step(lanes, t)
         else:
             lanes.gradients(t)
             lanes.update(t)
@@ -207,174 +207,62 @@ def _train(
             yield Progress(keys, t + 1, spec.steps, best, int(alive.sum()))
             if not alive.any():
                 lanes.losses[:, t + 1 :] = torch.inf
+                steps = t + 1
                 break
             if time.perf_counter() - saved > snapshot_seconds and t + 1 < spec.steps:
                 elapsed = spent + time.perf_counter() - began
-                yield Snapshot(unit.key, t + 1, _writer(lanes, t + 1, elapsed, keys))
+                yield Snapshot(unit.key, t + 1, snapshots.writer(lanes, t + 1, elapsed))
                 saved = time.perf_counter()
     lanes.read_out()
     final = lanes.evaluate().tolist()
     seconds = spent + time.perf_counter() - began
     assert flops is not None  # a snapshot is never one of the last step
-    yield from _records(lanes, final, seconds, flops, device)
+    ends = list(zip(lanes.specs, final, lanes.losses.cpu(), strict=True))
+    env = {**environment(device, unit.lanes, lanes.micro_batch), "recompute": lanes.recompute}
+    del lanes, make  # before the peak is read
+    if recompute:
+        memory.release()  # blocks that are recomputed refer to themselves
+    cost = _Cost(
+        seconds / len(ends), run_flops(flops, steps, spec.eval_batches), peak(), flops, env
+    )
+    yield from (_record(*end, cost) for end in ends)
 
 
-def _flop_formulas() -> dict[Any, Any]:
-    """Where torch's counter is wrong: it skips the CPU kernel of attention, counts the
-    recomputation of the CUDA ones, forgets the groups (so the lanes) in a convolution's
-    backward pass, and fails on a product that names the dtype of its result."""
-    aten = torch.ops.aten
+@dataclass(frozen=True)
+class _Cost:
+    """Seconds and FLOPs of a run, peak bytes of its unit, FLOPs of a step, and the `env`."""
 
-    def forward(*shapes: Any, **_: Any) -> int:
-        return sdpa_flop_count(*shapes[:3])
-
-    def backward(*shapes: Any, **_: Any) -> int:
-        return 2 * sdpa_flop_count(*shapes[1:4])
-
-    def convolution(*shapes: Any, **_: Any) -> int:
-        out, _x, w, *_rest, wanted = shapes  # wanted: gradients of x, of w, of the bias
-        return sum(wanted[:2]) * 2 * math.prod(out) * math.prod(w[1:])
-
-    def product(a: Any, b: Any, *_: Any, **__: Any) -> int:
-        return 2 * math.prod(a) * b[-1]
-
-    return {
-        aten.bmm: product,
-        aten.convolution_backward: convolution,
-        aten._scaled_dot_product_flash_attention_for_cpu: forward,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
-        aten._scaled_dot_product_flash_attention_backward: backward,
-        aten._scaled_dot_product_efficient_attention_backward: backward,
-        aten._scaled_dot_product_cudnn_attention_backward: backward,
-    }
+    seconds: float
+    flops: float
+    peak_memory: int
+    step_flops: dict[str, float]
+    env: dict[str, Any]
 
 
-def _counted_step(lanes: Lanes, t: int) -> dict[str, float]:
-    """One step under torch's FLOP counter; FLOPs a lane and step of the model and the optimizer."""
-    with FlopCounterMode(display=False, custom_mapping=_flop_formulas()) as model:
-        lanes.gradients(t)
-    with FlopCounterMode(display=False, custom_mapping=_flop_formulas()) as optimizer:
-        lanes.update(t)
-    n = len(lanes.specs)
-    return {
-        "model_flops_per_step": model.get_total_flops() / n,
-        "optimizer_flops_per_step": optimizer.get_total_flops() / n,
-    }
-
-
-def _writer(
-    lanes: Lanes, step: int, seconds: float, keys: tuple[str, ...]
-) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        head = {"format": SNAPSHOT_FORMAT, "keys": keys, "step": step, "seconds": seconds}
-        torch.save({**head, **lanes.snapshot()}, path)
-
-    return write
-
-
-def _resume(lanes: Lanes, path: Path) -> tuple[int, float] | None:
-    """Load a snapshot in place; None (start anew) if it is of other runs or another version."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)  # no second copy on a GPU
-    keys = tuple(spec.key for spec in lanes.specs)
-    if saved.get("format") != SNAPSHOT_FORMAT or tuple(saved["keys"]) != keys:
-        return None
-    lanes.restore(saved)
-    return saved["step"], saved["seconds"]
-
-
-def _records(
-    lanes: Lanes, final: list[float], seconds: float, flops: dict[str, float], device: torch.device
-) -> Iterator[RunRecord]:
-    n = len(lanes.specs)
-    env = {**environment(device, n, lanes.micro_batch), "recompute": lanes.recompute}
-    evaluations = lanes.spec.eval_batches / 3  # a forward pass is a third of a step's FLOPs
-    total = lanes.spec.steps * sum(flops.values()) + evaluations * flops["model_flops_per_step"]
-    for spec, loss, history in zip(lanes.specs, final, lanes.losses.cpu(), strict=True):
-        done = bool(history.isfinite().all()) and abs(loss) < float("inf") and loss == loss
-        yield RunRecord(
-            spec=spec,
-            status="done" if done else "diverged",
-            loss=loss if done else float("inf"),
-            loss_init=history[0].item(),
-            train_loss=history[-max(1, len(history) // 10) :].mean().item(),
-            train_mean=history.mean().item(),
-            curve=_curve(history),
-            seconds=seconds / n,
-            flops=total,
-            peak_memory=_peak_memory(device),
-            env=env,
-            finished=time.time(),
-            probes=flops,
-        )
+def _record(spec: RunSpec, loss: float, history: Tensor, cost: _Cost) -> RunRecord:
+    """`history`: the training loss of every step."""
+    done = bool(history.isfinite().all()) and abs(loss) < float("inf") and loss == loss
+    return RunRecord(
+        spec=spec,
+        status="done" if done else "diverged",
+        loss=loss if done else float("inf"),
+        loss_init=history[0].item(),
+        train_loss=history[-max(1, len(history) // 10) :].mean().item(),
+        train_mean=history.mean().item(),
+        curve=_curve(history),
+        seconds=cost.seconds,
+        flops=cost.flops,
+        peak_memory=cost.peak_memory,
+        env=cost.env,
+        finished=time.time(),
+        probes=cost.step_flops,
+    )
 
 
 def _curve(history: Tensor) -> list[list[float]]:
-    """[step, mean training loss since the last point], every steps/50."""
+    """[step, mean training loss since the last point], about 50 points."""
     every = max(1, len(history) // CURVE_POINTS)
     chunks = history.split(every)
     return [
         [min((i + 1) * every, len(history)), chunk.mean().item()] for i, chunk in enumerate(chunks)
     ]
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: CUDA's allocator peak for this unit; on CPU the peak of the process so far."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-@cache
-def _git_sha() -> str:
-    """Commit of the source, if it runs from a checkout."""
-    folder = Path(__file__).parents[2]
-    if not (folder / ".git").exists():
-        return ""
-    run = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return run.stdout.strip()
-
-
-@cache
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "hptransfer": __version__}
-    for name in ("torch", "numpy", "optuna", "sympy", "mlxtend", "botocore"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if _linux() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _linux() -> bool:
-    return Path("/proc/cpuinfo").is_file()
-
-
-def environment(device: torch.device, lanes: int, micro_batch: int) -> dict[str, Any]:
-    """What a record says of where it was made; none of it decides the loss beyond 1e-5."""
-    return {
-        "versions": _versions(),
-        "git": _git_sha(),
-        "device": device_name(device),
-        "kind": device.type,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "lanes": lanes,
-        "micro_batch": micro_batch,
-        "bfloat16_rows": bfloat16_rows(device),  # from where `mixed` polar factors are not float32
-    }

@@ -1,9 +1,6 @@
 """Lanes: runs that differ in scalar hyperparameters or seed, trained as one vectorised run."""
 
-import gc
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,48 +19,13 @@ from hptransfer.train import foreign, inits
 from hptransfer.train.batches import Batches
 from hptransfer.train.build import Data, blocks, build, describe_params
 from hptransfer.train.foreign import is_torch_optimizer
+from hptransfer.train.groups import Group, gradient_of, grouped, regrouped, separate
 from hptransfer.train.schedule import lr_factor
-
-# Parameters stacked for one batched update: on a GPU enough to fill it, on a CPU so few that the
-# update's temporaries stay in its cache, but two matrices for two threads. At width 768 four at a
-# time took 1.07 times as long on an AMD EPYC, and one at a time 1.4 times on an Intel Xeon.
-GROUP_ELEMENTS = {"cuda": 2**24, "cpu": 2**20}
-GROUP_LEAST = {"cuda": 1, "cpu": 2}
 
 
 def vectorises(spec: RunSpec) -> bool:
     """Whether runs of this spec can share a unit: not under a torch.optim.Optimizer."""
     return not is_torch_optimizer(registry.load_spec("optimizer", spec.optimizer))
-
-
-@dataclass
-class Group:
-    """Same-shaped parameters of a role; `w`, `g`, every state tensor: (k, [lanes,] *shape).
-
-    With one lane `g` is a list of the k gradients, as the backward pass leaves them. `carried`: the
-    gradient buffer is the optimizer's (ScionLight), so gradients are added to it.
-    """
-
-    p: Param
-    names: list[str]
-    w: Tensor
-    g: Stack
-    state: State
-    carried: bool = False
-
-
-def grouped(params: list[Param], lanes: int, device: torch.device) -> list[list[Param]]:
-    """Same-shaped parameters of a role, in lists of at most GROUP_ELEMENTS numbers."""
-    kind = device.type if device.type in GROUP_ELEMENTS else "cuda"
-    kinds: dict[Param, list[Param]] = {}
-    for p in params:
-        kinds.setdefault(replace(p, name=""), []).append(p)
-    groups = []
-    for alike in kinds.values():
-        fits = GROUP_ELEMENTS[kind] // (lanes * math.prod(alike[0].shape))
-        size = max(fits, math.ceil(GROUP_LEAST[kind] / lanes))
-        groups.extend(alike[i : i + size] for i in range(0, len(alike), size))
-    return groups
 
 
 class Lanes:
@@ -146,6 +108,8 @@ class Lanes:
     def _group(self, alike: list[Param]) -> Group:
         w = self._any_weights(alike) if self._draws is None else next(self._draws).contiguous()
         rule = rules.made(self.spec.optimizer["name"], self.optimizer, alike[0], self.spec.hp)
+        if self.spec.clip > 0 and rules.keeps_gradient(rule, alike[0]):
+            raise self._unclippable()
 
         def start(w: Tensor) -> State:
             return rules.init_state(rule, w)
@@ -214,12 +178,12 @@ class Lanes:
             losses = self._lane_losses(xs, ys, shared) * (xs.shape[axis] / self.spec.batch)
             losses.sum().backward()
             if self.single:
-                _separate(self.leaves.values())
+                separate(self.leaves.values())
             total += losses.detach()
         self.losses[:, t] = total
         for group in free:
             if not isinstance(group.g, Tensor):
-                group.g = [_gradient(self.leaves[name]) for name in group.names]
+                group.g = [gradient_of(self.leaves[name]) for name in group.names]
 
     @torch.no_grad()
     def update(self, t: int) -> None:
@@ -251,12 +215,14 @@ class Lanes:
             kept = group.state.pop("gradient", None)
             if kept is not None:
                 if self.spec.clip > 0:
-                    raise InputError(
-                        f"{self.spec.optimizer['name']!r} keeps its momentum in the gradient, "
-                        "which clipping would scale",
-                        "clip = 0",
-                    )
+                    raise self._unclippable()
                 self._carry(group, kept)
+
+    def _unclippable(self) -> InputError:
+        name = self.spec.optimizer["name"]
+        return InputError(
+            f"{name!r} keeps its momentum in the gradient, which clipping would scale", "clip = 0"
+        )
 
     def _carry(self, group: Group, kept: Tensor) -> None:
         """Let the next gradient be added to what the optimizer kept."""
@@ -323,7 +289,7 @@ class Lanes:
         self.losses.copy_(saved["losses"])
         for group in self.groups:
             alike = (loaded for loaded in saved["groups"] if loaded["names"] == group.names)
-            loaded = next(alike, None) or _regrouped(group.names, saved["groups"])
+            loaded = next(alike, None) or regrouped(group.names, saved["groups"])
             group.w.copy_(loaded["w"])
             group.state = {k: value.to(self.device) for k, value in loaded["state"].items()}
             if loaded["g"] is not None:
@@ -340,48 +306,3 @@ class Lanes:
             for xs, ys in zip(x.split(self.micro_batch), y.split(self.micro_batch), strict=True):
                 total += self._lane_losses(xs, ys, shared=True) * (len(xs) / len(x))
         return total / self.spec.eval_batches
-
-
-def release() -> None:
-    """Give the CUDA memory of what is no longer used back, to this process and to others.
-
-    What refers to itself, as a model whose blocks are recomputed, waits for the collector.
-    """
-    gc.collect()
-    torch.cuda.empty_cache()
-
-
-def _regrouped(names: list[str], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a snapshot holds of these parameters, from whichever of its groups."""
-    place = {name: (group, i) for group in groups for i, name in enumerate(group["names"])}
-    parts = [place[name] for name in names]
-    first = parts[0][0]
-    return {
-        "w": torch.stack([group["w"][i] for group, i in parts]),
-        "state": {
-            key: torch.stack([group["state"][key][i] for group, i in parts])
-            for key in first["state"]
-        },
-        "g": None if first["g"] is None else torch.stack([group["g"][i] for group, i in parts]),
-    }
-
-
-def _separate(leaves: Iterable[Tensor]) -> None:
-    """Copy gradients that share memory, as those of two views of one sum do.
-
-    Adding to one, or scaling it, would change the other too.
-    """
-    seen: set[int] = set()
-    for leaf in leaves:
-        if leaf.grad is not None:
-            place = leaf.grad.data_ptr()
-            if place in seen:
-                leaf.grad = leaf.grad.clone()
-            seen.add(place)
-
-
-def _gradient(leaf: Tensor) -> Tensor:
-    """Zeros for a parameter that took no part in the loss."""
-    if leaf.grad is None:
-        leaf.grad = torch.zeros_like(leaf)
-    return leaf.grad

@@ -40,7 +40,7 @@ from hptransfer.geometry.polar import (
 from hptransfer.geometry.processor import bfloat16_rows
 from hptransfer.models.gpt import gpt
 from hptransfer.train import engine
-from hptransfer.train.lanes import GROUP_ELEMENTS, GROUP_LEAST
+from hptransfer.train.groups import GROUP_ELEMENTS, GROUP_LEAST
 
 PRODUCT_COUNT = 10
 PRODUCTS = "products of 5 plain Jordan steps alone"

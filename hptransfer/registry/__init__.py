@@ -5,7 +5,6 @@ without importing torch; `load` imports. Built-in parts and plug-ins resolve the
 """
 
 import ast
-import contextlib
 import functools
 import hashlib
 import importlib
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hptransfer.errors import InputError, broken, quoted, suggest
-from hptransfer.modules import source_of
+from hptransfer.registry import source
 
 BUILTINS: dict[str, dict[str, str]] = {
     "optimizer": {
@@ -77,6 +76,15 @@ class Part:
             if value is True and f"{key}.log2_lr" in self.limits:
                 return self.limits[f"{key}.log2_lr"]
         return self.limits.get("log2_lr")
+
+    def check_clip(self, clip: float, where: str) -> None:
+        """Raises InputError where this optimizer's runs may not clip their gradients so."""
+        least, most = self.limits.get("clip", (clip, clip))
+        if not least <= clip <= most:
+            raise InputError(
+                f"{where}: got {clip:g}, allowed: {least:g} to {most:g} for {self.name}",
+                f"{where} = {most:g} holds for this optimizer alone",
+            )
 
     def resolve(self, given: dict[str, Any], where: str) -> dict[str, Any]:
         """Defaults overridden by `given`, checked. Raises InputError at `where.key`."""
@@ -146,91 +154,6 @@ def target(kind: str, name: str) -> str:
     )
 
 
-def _source(kind: str, where: str, name: str) -> Path:
-    if where.endswith(".py"):
-        path = Path(where)
-        if not os.path.isfile(path):  # of a name that is too long Path.is_file raises
-            raise InputError(
-                f"{kind} {name!r}: no file {where}",
-                "give the path from where you are, or from where the suite file lies",
-            )
-        return path
-    found = source_of(where)
-    if found is None:
-        raise InputError(
-            f"{kind} {name!r}: no module {where} with a source file",
-            "is its package installed here?",
-        )
-    return found
-
-
-def _literal(node: ast.expr | None) -> Any:
-    return None if node is None else ast.literal_eval(node)
-
-
-def _definition(
-    kind: str, where: str, name: str
-) -> tuple[Path, ast.Module, ast.FunctionDef | ast.ClassDef]:
-    """The file, its tree and the function or class; a re-export is followed to its module."""
-    module, _, attribute = where.rpartition(":")
-    path = _source(kind, module, name)
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise InputError(f"{kind} {name!r}: {error}", "the file has to be valid Python") from None
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == attribute:
-            return path, tree, node
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            for alias in node.names:
-                if (alias.asname or alias.name) == attribute:
-                    return _definition(kind, f"{node.module}:{alias.name}", name)
-    defined = [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
-    raise InputError(
-        f"{kind} {name!r}: {path.name} defines no {attribute!r}",
-        suggest(attribute, defined) or f"it defines: {', '.join(defined) or 'nothing'}",
-    )
-
-
-def _fields(kind: str, name: str, node: ast.FunctionDef | ast.ClassDef) -> dict[str, Any]:
-    """Argument -> (default, annotation), of all but the first; of a class, its __init__'s.
-
-    A class of another library may have defaults that are no literals: those are no fields here.
-    """
-    function: Any = node
-    if isinstance(node, ast.ClassDef):
-        inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-        if not inits:
-            raise InputError(
-                f"{kind} {name!r}: class {node.name} has no __init__ of its own",
-                "write one, or a function that builds it",
-            )
-        function = inits[0]
-    plain = function.args.args[len(function.args.args) - len(function.args.defaults) :]
-    given = [
-        *zip(plain, function.args.defaults, strict=True),
-        *zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True),
-    ]
-    fields = {}
-    for arg, default in given:
-        if default is None or (isinstance(node, ast.ClassDef) and arg.arg == "lr"):
-            continue
-        try:
-            value = _literal(default)
-        except ValueError:
-            if isinstance(node, ast.ClassDef):
-                continue
-            raise InputError(
-                f"{kind} {name!r}: the default of {arg.arg} is {ast.unparse(default)}",
-                "write it as a literal (a number, a string, True or False), which can be read "
-                "without running the file",
-            ) from None
-        if type(value) is int and arg.annotation and "float" in ast.unparse(arg.annotation):
-            value = float(value)
-        fields[arg.arg] = (list(value) if isinstance(value, tuple) else value, arg.annotation)
-    return fields
-
-
 _PLUGINS: dict[tuple[str, str, str], str] = {}
 
 
@@ -250,8 +173,8 @@ def describe(kind: str, name: str) -> Part:
     Arguments after the first, with a literal default, are the fields; `Literal[...]` annotations
     are the choices; module constants LIMITS and REVISION are dictionaries by field and by name.
     A limit of `NAME.log2_lr` bounds the learning rate of one optimizer, in octaves, and
-    `NAME.FLAG.log2_lr` while its field FLAG is true. A plug-in is identified by the sha256 of its
-    file.
+    `NAME.FLAG.log2_lr` while its field FLAG is true; `NAME.clip` bounds the gradient norm at which
+    its runs clip. The sha256 of its file identifies a plug-in.
     """
     where = target(kind, name)
     if where in BUILTINS[kind].values():
@@ -265,39 +188,20 @@ def _built_in(kind: str, name: str, where: str) -> Part:
 
 
 def _describe(kind: str, name: str, where: str) -> Part:
-    path, tree, node = _definition(kind, where, name)
+    module, node = source.definition(kind, where, name)
     attribute = where.rpartition(":")[2]
-    constants = {
-        node.targets[0].id: node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-    }
-    fields = _fields(kind, name, node)
+    fields = module.fields(kind, name, node)
     builtin = where in BUILTINS[kind].values()
-    revisions = _literal(constants.get("REVISION")) if builtin else {}
-    limits: dict[str, tuple[float, float]] = {}
-    with contextlib.suppress(ValueError):  # a constant of this name in a foreign file
-        limits = _literal(constants.get("LIMITS")) or {}
-    flags = [key for key, (default, _) in fields.items() if isinstance(default, bool)]
+    revision = module.table("REVISION").get(attribute) if builtin else None
     part = Part(
         kind=kind,
         name=attribute if ":" in name else name,
         target=where,
         summary=(ast.get_docstring(node) or "").split("\n")[0],
-        defaults={key: default for key, (default, _) in fields.items()},
-        choices={
-            key: tuple(_literal_choices(annotation))
-            for key, (_, annotation) in fields.items()
-            if _literal_choices(annotation)
-        },
-        limits={
-            key: limits[known]
-            for key in (*fields, "log2_lr", *(f"{flag}.log2_lr" for flag in flags))
-            for known in (key, f"{attribute}.{key}")
-            if known in limits
-        },
-        revision=(revisions or {}).get(attribute)
-        or hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+        defaults={key: field.default for key, field in fields.items()},
+        choices={key: field.choices for key, field in fields.items() if field.choices},
+        limits=_limits(module.table("LIMITS"), attribute, fields),
+        revision=revision or hashlib.sha256(module.path.read_bytes()).hexdigest()[:16],
         doc=ast.get_docstring(node) or "",
     )
     if not builtin:
@@ -305,11 +209,21 @@ def _describe(kind: str, name: str, where: str) -> Part:
     return part
 
 
-def _literal_choices(annotation: ast.expr | None) -> list[str]:
-    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
-        inner = annotation.slice
-        return [_literal(n) for n in (inner.elts if isinstance(inner, ast.Tuple) else [inner])]
-    return []
+def _limits(
+    table: dict[str, tuple[float, float]], name: str, fields: dict[str, source.Field]
+) -> dict[str, tuple[float, float]]:
+    """Those of a part: of its fields under `FIELD` or `NAME.FIELD`, of settings of its runs."""
+    flags = [key for key, field in fields.items() if isinstance(field.default, bool)]
+    settings = ["log2_lr", *(f"{flag}.log2_lr" for flag in flags)]
+    own = {
+        key: table[known]
+        for key in (*fields, *settings)
+        for known in (key, f"{name}.{key}")
+        if known in table
+    }
+    if "clip" not in fields and f"{name}.clip" in table:
+        own["clip"] = table[f"{name}.clip"]
+    return own
 
 
 def with_field(kind: str, field: str) -> list[str]:
