@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hptransfer.cli.display import Live
+from hptransfer.cli.progress import Live
 from rich.console import Console
 
 from hptransfer.run.session import Finished
