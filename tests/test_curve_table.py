@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 import pytest
-from hptransfer.cli.display import curve_table
+from hptransfer.cli.tables import curve_table
 
 from frames import make_suite, record, to_frame
 from hptransfer.analysis.frame import select
