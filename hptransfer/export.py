@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from hptransfer import registry
-from hptransfer.analysis.metrics import optimum, select
+from hptransfer.analysis.frame import select
+from hptransfer.analysis.optimum import optimum
 from hptransfer.errors import InputError
 from hptransfer.optimizers import rules
 from hptransfer.spec import RunSpec
@@ -17,6 +18,13 @@ from hptransfer.suite.claim import Suite
 from hptransfer.train import engine
 from hptransfer.train.build import describe_params
 from hptransfer.train.lanes import vectorises
+
+__all__ = [
+    "Setting",
+    "settings",
+    "to_python",
+    "to_toml",
+]
 
 
 @dataclass(frozen=True)

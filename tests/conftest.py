@@ -92,3 +92,4 @@ def fast_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps in bfloat16 on every machine, also where they are slow, from 64 rows on."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hptransfer.spec import RunSpec
+from hptransfer.analysis.optimum import optimum
+from hptransfer.spec import RunSpec, round_lr
 from hptransfer.suite.claim import FRESH_SEED, Suite, fresh_seeds
 from hptransfer.suite.file import parse_suite
 from hptransfer.suite.ranges import LR_OCTAVES
@@ -65,6 +66,17 @@ def make_suite(*labels: str, **overrides: Any) -> Suite:
     return suite.model_copy(update={"templates": templates, "bounds": bounds})
 
 
+def made_up_loss(spec: RunSpec, n: int, center: float, noise: float) -> float:
+    """2.6 - 0.1 log2(n/32) + 0.08 (octaves from center)^2 and noise, nats.
+
+    The noise has a part that a seed shares over all lr and widths, and a smaller one of its own.
+    """
+    own = np.random.default_rng([spec.seed, int(900 + 8 * spec.log2_lr), n]).normal()
+    shared = np.random.default_rng(spec.seed).normal()
+    bowl = 2.6 - 0.1 * np.log2(n / 32) + 0.08 * (spec.log2_lr - center) ** 2
+    return float(bowl + noise * (shared + 0.5 * own))
+
+
 def record(
     spec: RunSpec,
     n: int,
@@ -75,15 +87,9 @@ def record(
     status: str | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """One row: loss 2.6 - 0.1 log2(n/32) + 0.08 (octaves from center)^2, diverged past the cliff.
-
-    The noise has a part that a seed shares over all lr and widths, and a smaller one of its own.
-    """
-    octaves = spec.log2_lr - center
-    own = np.random.default_rng([spec.seed, int(900 + 8 * spec.log2_lr), n])
-    shared = np.random.default_rng(spec.seed).normal()
-    loss = 2.6 - 0.1 * np.log2(n / 32) + 0.08 * octaves**2 + noise * (shared + 0.5 * own.normal())
-    status = status or ("diverged" if octaves > cliff else "done")
+    """One row with a made-up loss; a run more than `cliff` octaves above the center diverged."""
+    loss = made_up_loss(spec, n, center, noise)
+    status = status or ("diverged" if spec.log2_lr - center > cliff else "done")
     done = status == "done"
     steps = np.linspace(0, spec.steps, 11)[1:]
     curve = [[float(s), float(loss + (LOSS_INIT - loss) * np.exp(-4 * s / spec.steps))]
@@ -98,9 +104,9 @@ def record(
         "log2_lr": spec.log2_lr,
         "seed": spec.seed,
         "status": status,
-        "loss": float(loss) if done else (np.inf if status == "diverged" else np.nan),
-        "train_loss": float(loss) - 0.03 if done else np.nan,
-        "train_mean": float(loss) + 0.5 if done else np.nan,
+        "loss": loss if done else (np.inf if status == "diverged" else np.nan),
+        "train_loss": loss - 0.03 if done else np.nan,
+        "train_mean": loss + 0.5 if done else np.nan,
         "loss_init": LOSS_INIT,
         "seconds": 0.9 * (n / 32) ** 1.5,
         "flops": 4e10 * (n / 32) ** 2,
@@ -162,18 +168,16 @@ def study(
     **how: Any,
 ) -> pd.DataFrame:
     """Search at every width, then fresh seeds at each target at the carried and the own lr."""
-    from hptransfer.analysis.metrics import optimum
-    from hptransfer.spec import round_lr
-
     records: list[dict[str, Any]] = []
     for label, center in centers.items():
         at = {}
         for n in widths or [suite.proxy, *suite.targets]:
             if n != suite.proxy and not verify:
                 continue
-            found = search(suite, label, n, center(n), half_octaves(center(n)), range(seeds), **how)
-            records += found
-            best = optimum(to_frame(found).assign(hp_point="{}"))
+            grid = half_octaves(center(n))
+            tried = search(suite, label, n, center(n), grid, range(seeds), **how)
+            records += tried
+            best = optimum(to_frame(tried).assign(hp_point="{}"))
             assert best is not None
             at[n] = round_lr(best.log2_lr)
         for n in suite.targets:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from hptransfer.errors import InputError
-from hptransfer.search import bracket
+from hptransfer.search import bracket, studies
 from hptransfer.search.studies import propose
 from hptransfer.spec import RunSpec, canonical
 from hptransfer.suite.claim import Suite
@@ -62,7 +62,7 @@ def loss_at(point: bracket.Point) -> float:
 
 
 def rows(suite: Suite, pairs: list[Pair], n: int = 32) -> pd.DataFrame:
-    """What metrics.select gives for finished runs at these points."""
+    """What frame.select gives for finished runs at these points."""
     table = []
     for k, (point, seed) in enumerate(pairs):
         lr, hp = point
@@ -105,3 +105,16 @@ def failure(call: Any, *arguments: Any) -> InputError:
     assert "\n" not in str(caught.value)
     assert caught.value.hint
     return caught.value
+
+
+def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The samplers of the replays that begin anew from now on."""
+    samplers: list[str] = []
+    real = studies._Replay.__init__
+
+    def begin(self: studies._Replay, sampler: str, *arguments: object) -> None:
+        samplers.append(sampler)
+        real(self, sampler, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(studies._Replay, "__init__", begin)
+    return samplers

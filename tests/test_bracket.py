@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hptransfer.analysis import paired
+from hptransfer.analysis.curve import means
 from hptransfer.search import bracket as module
 from hptransfer.search.bracket import bracket
 from hptransfer.suite.claim import Suite
@@ -223,7 +223,7 @@ def test_the_best_of_the_means_has_every_seed_and_known_neighbours(suite: Suite)
     lrs = sorted({lr for lr, _ in known})
     grid = np.array([[known.get((lr, seed), math.nan) for seed in (0, 1)] for lr in lrs])
     assert lrs[int(np.nanargmin(grid[:, 0]))] == -9
-    assert lrs[int(paired.means(grid).argmin())] == -6.5
+    assert lrs[int(means(grid).argmin())] == -6.5
     assert {-7, -6} < set(lrs)
     assert not np.isnan(grid[[abs(lr + 6.5) <= 1 for lr in lrs]]).any()
     assert min(lrs) == -10, "an edge was left behind"

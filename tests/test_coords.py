@@ -77,7 +77,7 @@ def test_plain_adamw_fails_the_gate_and_scion_passes_it() -> None:
             label, spec(label, "mlp", steps=5, batch=16, log2_lr=log2_lr), seeds=(0, 1, 2)
         )
     ]
-    found = slopes.judge(slopes.fit(frame(*runs)), controls=["adamw"])
+    found = slopes.judge(slopes.by_layer(frame(*runs)), controls=["adamw"])
     assert [v.verdict for v in found] == ["fails", "passes"], [v.sentence for v in found]
     assert not any(v.indicative for v in found)
     assert slopes.as_expected(found)

@@ -13,7 +13,7 @@ import torch
 
 from hptransfer.cost import estimate
 from hptransfer.errors import InputError
-from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.train import engine
 from hptransfer.train.engine import Progress, Snapshot
 from hptransfer.train.lanes import GROUP_ELEMENTS, Lanes
@@ -73,14 +73,16 @@ def test_a_record_holds_what_the_steps_gave() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "amx", "rows"), [("AVX512", True, 128), ("AVX512", False, 64), ("AVX2", 0, None)]
+    ("listed", "rows"),
+    [({"avx512_bf16": True, "amx_bf16": True}, 128), ({"avx512_bf16": True}, 64), ({}, None)],
 )
 def test_a_record_says_which_mixed_products_were_bfloat16_ones(
-    capability: str, amx: bool, rows: int | None, monkeypatch: pytest.MonkeyPatch
+    listed: dict[str, bool],
+    rows: int | None,
+    fast_bfloat16: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    has = {"avx512_bf16": True, "amx_bf16": amx}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: listed)
     assert records([spec("scion", "mlp", steps=1)])[0].env["bfloat16_rows"] == rows
 
 
@@ -100,7 +102,9 @@ def test_a_curve_has_about_50_points_and_averages_between_them(steps: int) -> No
 def test_progress_tells_the_best_loss_of_the_living_lanes() -> None:
     calm = spec("adamw", "mlp", steps=20)
     unit = [calm, calm.point(120.0, 0)]
-    seen = [m for m in engine.train(unit, data_for("mlp"), CPU) if isinstance(m, Progress)]
+    seen = [
+        m for m in engine.train(Unit(tuple(unit)), data_for("mlp"), CPU) if isinstance(m, Progress)
+    ]
     assert [p.step for p in seen] == list(range(1, 21))
     assert seen[0].keys == (unit[0].key, unit[1].key)
     assert (seen[0].alive, seen[-1].alive) == (2, 1)
@@ -126,7 +130,7 @@ def test_a_diverged_lane_is_a_record_and_its_neighbours_are_untouched() -> None:
 def test_a_unit_whose_lanes_all_diverge_stops_early_and_gives_records(n: int) -> None:
     run = spec("adamw", "mlp", steps=200)
     unit = [run.point(120.0 + i, 0) for i in range(n)]
-    messages = list(engine.train(unit, data_for("mlp"), CPU))
+    messages = list(engine.train(Unit(tuple(unit)), data_for("mlp"), CPU))
     steps = [m.step for m in messages if isinstance(m, Progress)]
     assert steps[-1] < 20
     ends = [m for m in messages if isinstance(m, RunRecord)]
@@ -146,11 +150,11 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     unit = ladder(spec(optimizer, model, clip=1.0), n)
     whole = records(unit)
     path = tmp_path / "snapshot.pt"
-    for message in engine.train(unit, data_for(model), CPU, snapshot_seconds=0):
+    for message in engine.train(Unit(tuple(unit)), data_for(model), CPU, snapshot_seconds=0):
         if isinstance(message, Snapshot) and message.step == 4:
             message.write(path)
             break
-    messages = list(engine.train(unit, data_for(model), CPU, resume=path))
+    messages = list(engine.train(Unit(tuple(unit)), data_for(model), CPU, resume=path))
     assert [m.step for m in messages if isinstance(m, Progress)] == [5, 6]
     again = [m for m in messages if isinstance(m, RunRecord)]
     assert [numbers(r) for r in again] == [numbers(r) for r in whole]
@@ -167,11 +171,11 @@ def test_a_snapshot_of_a_device_that_groups_otherwise_is_gone_on_from(
     path = tmp_path / "snapshot.pt"
     with monkeypatch.context() as elsewhere:
         elsewhere.setitem(GROUP_ELEMENTS, "cpu", 1)
-        training = engine.train(unit, data_for("gpt"), CPU, snapshot_seconds=0)
+        training = engine.train(Unit(tuple(unit)), data_for("gpt"), CPU, snapshot_seconds=0)
         next(m for m in training if isinstance(m, Snapshot) and m.step == 4).write(path)
     groups = torch.load(path, weights_only=True)["groups"]
     assert len(groups) > len(lanes(unit, data_for("gpt")).groups)
-    messages = list(engine.train(unit, data_for("gpt"), CPU, resume=path))
+    messages = list(engine.train(Unit(tuple(unit)), data_for("gpt"), CPU, resume=path))
     assert [m.step for m in messages if isinstance(m, Progress)] == [5, 6]
     ends = [m.loss for m in messages if isinstance(m, RunRecord)]
     assert ends == pytest.approx([r.loss for r in whole], rel=1e-4)
@@ -180,16 +184,16 @@ def test_a_snapshot_of_a_device_that_groups_otherwise_is_gone_on_from(
 def test_a_snapshot_comes_after_its_time_and_never_after_the_last_step() -> None:
     unit = [spec("adamw", "mlp", steps=5)]
     data = data_for("mlp")
-    often = list(engine.train(unit, data, CPU, snapshot_seconds=0))
+    often = list(engine.train(Unit(tuple(unit)), data, CPU, snapshot_seconds=0))
     assert [m.step for m in often if isinstance(m, Snapshot)] == [1, 2, 3, 4]
-    assert {m.key for m in often if isinstance(m, Snapshot)} == {engine.unit_key(unit)}
-    seldom = list(engine.train(unit, data, CPU))
+    assert {m.key for m in often if isinstance(m, Snapshot)} == {Unit(tuple(unit)).key}
+    seldom = list(engine.train(Unit(tuple(unit)), data, CPU))
     assert not any(isinstance(m, Snapshot) for m in seldom)
 
 
 def test_a_snapshot_of_other_runs_or_another_version_starts_anew(tmp_path: Path) -> None:
     run, path = spec("adamw", "mlp"), tmp_path / "snapshot.pt"
-    for message in engine.train([run], data_for("mlp"), CPU, snapshot_seconds=0):
+    for message in engine.train(Unit((run,)), data_for("mlp"), CPU, snapshot_seconds=0):
         if isinstance(message, Snapshot):
             message.write(path)
     other = run.point(-5.0, 0)
@@ -201,7 +205,7 @@ def test_a_snapshot_of_other_runs_or_another_version_starts_anew(tmp_path: Path)
 
 def test_the_time_before_an_interruption_counts(tmp_path: Path) -> None:
     run, path = spec("adamw", "mlp"), tmp_path / "snapshot.pt"
-    for message in engine.train([run], data_for("mlp"), CPU, snapshot_seconds=0):
+    for message in engine.train(Unit((run,)), data_for("mlp"), CPU, snapshot_seconds=0):
         if isinstance(message, Snapshot):
             message.write(path)
     saved = torch.load(path, weights_only=True)
@@ -282,7 +286,7 @@ def test_float32_is_float32_in_convolutions_too(monkeypatch: pytest.MonkeyPatch)
 
 
 def cuda_records(unit: list[RunSpec], model: str) -> Iterator[RunRecord]:
-    for message in engine.train(unit, data_for(model), torch.device("cuda")):
+    for message in engine.train(Unit(tuple(unit)), data_for(model), torch.device("cuda")):
         if isinstance(message, RunRecord):
             yield message
 

@@ -4,17 +4,30 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from frames import CENTERS, LOSS_INIT, make_suite, study, to_frame
-from hptransfer.analysis import metrics
-from hptransfer.report import figures
+from hptransfer.analysis.frame import select
+from hptransfer.report.alignment_figure import alignment
+from hptransfer.report.curves_figure import curves
+from hptransfer.report.drift_figure import drift
+from hptransfer.report.svg import INK, LABELS, shades, to_svg
+from hptransfer.suite.claim import Suite
 
 SVG = "{http://www.w3.org/2000/svg}"
-SUITE = make_suite(targets=[64, 128])
-ROWS = metrics.select(SUITE, study(SUITE, CENTERS, cliff=2.2))
-EMPTY = metrics.select(SUITE, to_frame([]))
+DRAW = [alignment, curves, drift]
+
+
+@pytest.fixture(scope="module")
+def suite() -> Suite:
+    return make_suite(targets=[64, 128])
+
+
+@pytest.fixture(scope="module")
+def rows(suite: Suite) -> pd.DataFrame:
+    return select(suite, study(suite, CENTERS, cliff=2.2))
 
 
 def luminance(colour):
@@ -27,19 +40,19 @@ def marks(ax, marker):
     return [line for line in ax.lines if line.get_marker() == marker and len(line.get_xdata())]
 
 
-def test_alignment_has_a_panel_an_optimizer_on_one_loss_axis():
-    axes = figures.alignment(SUITE, ROWS).axes
-    assert [ax.get_title(loc="left") for ax in axes] == list(SUITE.optimizers)
+def test_alignment_has_a_panel_an_optimizer_on_one_loss_axis(suite, rows):
+    axes = alignment(suite, rows).axes
+    assert [ax.get_title(loc="left") for ax in axes] == list(suite.optimizers)
     assert len({ax.get_ylim() for ax in axes}) == 1
 
 
-def test_lr_ticks_are_powers_of_two():
-    for ax in figures.alignment(SUITE, ROWS).axes:
+def test_lr_ticks_are_powers_of_two(suite, rows):
+    for ax in alignment(suite, rows).axes:
         assert all(re.fullmatch("2⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+", t.get_text()) for t in ax.get_xticklabels())
 
 
-def test_every_width_has_its_line_and_its_starred_optimum():
-    ax = figures.alignment(SUITE, ROWS).axes[0]
+def test_every_width_has_its_line_and_its_starred_optimum(suite, rows):
+    ax = alignment(suite, rows).axes[0]
     assert [float(star.get_xdata()[0]) for star in marks(ax, "*")] == pytest.approx(
         [-6, -7, -8], abs=0.1
     )
@@ -47,8 +60,8 @@ def test_every_width_has_its_line_and_its_starred_optimum():
     assert carried[0].get_xdata()[0] == -6
 
 
-def test_diverged_runs_are_crosses_at_the_roof_and_the_roof_leaves_the_basins_readable():
-    ax = figures.alignment(SUITE, ROWS).axes[0]
+def test_diverged_runs_are_crosses_at_the_roof_and_the_roof_leaves_the_basins_readable(suite, rows):
+    ax = alignment(suite, rows).axes[0]
     low, high = ax.get_ylim()
     crosses = marks(ax, "x")
     assert {x for line in crosses for x in line.get_xdata()} == {-3, -4, -5}
@@ -56,16 +69,19 @@ def test_diverged_runs_are_crosses_at_the_roof_and_the_roof_leaves_the_basins_re
     assert high < LOSS_INIT / 1.5
 
 
-def test_a_diverged_point_is_not_joined_to_the_curve():
-    ax = figures.alignment(SUITE, ROWS).axes[0]
+def test_a_diverged_point_is_not_joined_to_the_curve(suite, rows):
+    ax = alignment(suite, rows).axes[0]
     line = marks(ax, "o")[0]
     assert -3 not in line.get_xdata()
 
 
-@pytest.mark.parametrize("draw", [figures.alignment, figures.curves, figures.drift])
-@pytest.mark.parametrize("rows", [ROWS, EMPTY], ids=["runs", "no_runs"])
-def test_a_figure_gives_the_same_bytes_twice_and_is_valid_xml_with_alt_text(draw, rows):
-    first, second = (figures.to_svg(draw(SUITE, rows), "f") for _ in range(2))
+@pytest.mark.parametrize("draw", DRAW)
+@pytest.mark.parametrize("empty", [False, True], ids=["runs", "no_runs"])
+def test_a_figure_gives_the_same_bytes_twice_and_is_valid_xml_with_alt_text(
+    draw, empty, suite, rows
+):
+    rows = select(suite, to_frame([])) if empty else rows
+    first, second = (to_svg(draw(suite, rows), "f") for _ in range(2))
     assert first == second
     root = ElementTree.fromstring(first)
     assert root.attrib["role"] == "img"
@@ -73,14 +89,14 @@ def test_a_figure_gives_the_same_bytes_twice_and_is_valid_xml_with_alt_text(draw
     assert len(root.attrib["aria-label"]) > 40
 
 
-def test_alt_texts_are_made_from_the_data():
-    assert "adamw, best at 2^-6 at width 32" in str(figures.alignment(SUITE, ROWS).get_label())
-    assert "adamw −1.0 at 64, −2.0 at 128" in str(figures.drift(SUITE, ROWS).get_label())
-    assert "width 128" in str(figures.curves(SUITE, ROWS).get_label())
+def test_alt_texts_are_made_from_the_data(suite, rows):
+    assert "adamw, best at 2^-6 at width 32" in str(alignment(suite, rows).get_label())
+    assert "adamw −1.0 at 64, −2.0 at 128" in str(drift(suite, rows).get_label())
+    assert "width 128" in str(curves(suite, rows).get_label())
 
 
-def test_no_id_is_shared_by_two_figures():
-    texts = [figures.to_svg(figures.drift(SUITE, ROWS), salt) for salt in ("one", "two")]
+def test_no_id_is_shared_by_two_figures(suite, rows):
+    texts = [to_svg(drift(suite, rows), salt) for salt in ("one", "two")]
     ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in texts]
     assert ids[0]
     assert not ids[0] & ids[1]
@@ -89,28 +105,28 @@ def test_no_id_is_shared_by_two_figures():
         assert set(used) <= known
 
 
-def test_text_stays_text_and_takes_the_ink_of_the_page():
-    text = figures.to_svg(figures.alignment(SUITE, ROWS), "f")
+def test_text_stays_text_and_takes_the_ink_of_the_page(suite, rows):
+    text = to_svg(alignment(suite, rows), "f")
     assert ">adamw</text>" in text
     assert "currentColor" in text
-    assert figures.INK not in text
-    alone = figures.to_svg(figures.alignment(SUITE, ROWS), "f", ink=figures.INK)
+    assert INK not in text
+    alone = to_svg(alignment(suite, rows), "f", ink=INK)
     assert "currentColor" not in alone
 
 
-@pytest.mark.parametrize("draw", [figures.alignment, figures.curves, figures.drift])
+@pytest.mark.parametrize("draw", DRAW)
 @pytest.mark.parametrize("label", ['a"<b>&', r"$\frac{$", "$x$", "\x1b[2Ja\nb", "幅"])
 def test_a_hostile_label_is_escaped(draw, label):
     suite = make_suite(label)
-    rows = metrics.select(suite, study(suite, {label: lambda n: -5.0}))
-    root = ElementTree.fromstring(figures.to_svg(draw(suite, rows), "f"))
+    rows = select(suite, study(suite, {label: lambda n: -5.0}))
+    root = ElementTree.fromstring(to_svg(draw(suite, rows), "f"))
     shown = label.replace("\x1b", r"\x1b").replace("\n", r"\n")
     assert any(shown in "".join(text.itertext()) for text in root.iter(f"{SVG}text"))
     assert shown in root.attrib["aria-label"]
 
 
-def test_a_hostile_salt_is_no_part_of_an_id():
-    text = figures.to_svg(figures.drift(SUITE, ROWS), 'a" onload="b<c>) é')
+def test_a_hostile_salt_is_no_part_of_an_id(suite, rows):
+    text = to_svg(drift(suite, rows), 'a" onload="b<c>) é')
     root = ElementTree.fromstring(text)
     ids = {each.attrib["id"] for each in root.iter() if "id" in each.attrib}
     assert ids
@@ -119,8 +135,8 @@ def test_a_hostile_salt_is_no_part_of_an_id():
 
 
 def test_every_colour_has_contrast_three_to_one_on_white_and_on_near_black():
-    shades = [figures._shades(range(1, 7))[n][0] for n in range(1, 7)]
-    for colour in [*shades, *figures.LABELS, figures.INK]:
+    colours = [shades(range(1, 7))[n][0] for n in range(1, 7)]
+    for colour in [*colours, *LABELS, INK]:
         level = luminance(colour)
         assert 1.05 / (level + 0.05) >= 3, colour
         assert (level + 0.05) / (luminance("#15181c") + 0.05) >= 3, colour
@@ -130,14 +146,14 @@ def test_drift_marks_a_censored_optimum_open():
     suite = make_suite("muon")
     frame = study(suite, {"muon": lambda n: -5.2})
     cut = (frame["width"] == 128) & (frame["seed"] == 0) & (frame["log2_lr"] > -5.2)
-    figure = figures.drift(suite, metrics.select(suite, frame[~cut]))
+    figure = drift(suite, select(suite, frame[~cut]))
     assert "(censored)" in str(figure.get_label())
     styles = {line.get_fillstyle() for line in figure.axes[0].lines if len(line.get_xdata()) == 1}
     assert "none" in styles
 
 
-def test_curves_show_the_carried_lr_at_the_largest_target():
-    figure = figures.curves(SUITE, ROWS)
+def test_curves_show_the_carried_lr_at_the_largest_target(suite, rows):
+    figure = curves(suite, rows)
     ax = figure.axes[0]
     assert "width 128" in ax.get_title(loc="left")
     thick = [line for line in ax.lines if line.get_linewidth() == 2]
@@ -145,9 +161,38 @@ def test_curves_show_the_carried_lr_at_the_largest_target():
     assert thick[0].get_xdata()[-1] == 100
 
 
-def test_figures_need_no_display_and_no_pyplot_state():
+@pytest.mark.parametrize("lost", [1, 3])
+def test_the_mean_curve_is_over_the_seeds_that_did_not_diverge(suite, rows, lost):
+    """What follows a divergence is no number, and no limit of an axis either."""
+    rows = rows.copy()
+    fresh = (rows["stage"] == "fresh") & (rows["n"] == 128) & (rows["optimizer"] == "muon")
+    kept = list(rows.index[fresh])[lost:]
+    for at in rows.index[fresh][:lost]:
+        path = np.array(rows.at[at, "curve"], float)
+        path[5:, 1] = np.nan
+        rows.at[at, "curve"] = path
+    ax = curves(suite, rows).axes[0]
+    thick = {line.get_label(): line for line in ax.lines if line.get_linewidth() == 2}
+    assert len(thick) == (4 if kept else 3)
+    if kept:
+        mean = np.mean([np.array(rows.at[at, "curve"])[:, 1] for at in kept], axis=0)
+        assert thick["muon"].get_ydata() == pytest.approx(mean)
+
+
+def test_figures_need_no_display_and_no_pyplot_state(suite, rows):
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
-    assert isinstance(figures.alignment(SUITE, ROWS), Figure)
+    assert isinstance(alignment(suite, rows), Figure)
     assert plt.get_fignums() == before
+
+
+def test_a_loss_no_lower_than_at_init_is_a_triangle_at_the_roof(suite):
+    """Of two seeds one learned nothing: the mean lies in the frame, but the point is no result."""
+    frame = study(suite, CENTERS, cliff=2.2, seeds=2)
+    lost = (frame["width"] == 32) & (frame["seed"] == 1) & (frame["log2_lr"] == -7)
+    frame.loc[lost, "loss_init"] = frame.loc[lost, "loss"] - 0.001
+    ax = alignment(suite, select(suite, frame)).axes[0]
+    assert -7 not in marks(ax, "o")[0].get_xdata()
+    triangles = [line for line in marks(ax, "^") if line.get_fillstyle() == "none"]
+    assert triangles[0].get_xdata().tolist() == [-9, -8, -7, -4]  # but for -7 above the frame

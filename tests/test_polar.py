@@ -146,13 +146,15 @@ def test_jordan_is_bfloat16_unless_float32_is_asked_for() -> None:
 
 
 @every_iteration
-def test_a_cpu_without_bfloat16_kernels_takes_float32(
-    method: PolarMethod, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "listed"), [("AVX2", {"avx512_bf16": True}), ("AVX512", {})])
+def test_a_cpu_without_bfloat16_products_takes_float32(
+    method: PolarMethod, name: str, listed: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     m = matrix(4, 160, 192, dtype=torch.float32)
     assert not torch.equal(polar(m, method), polar(m, method, "float32"))
     rounded = polar(m, method, "bfloat16")
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: name)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: listed)
     assert torch.equal(polar(m, method), polar(m, method, "float32"))
     assert torch.equal(polar(m, method, "bfloat16"), rounded), "where it is asked for"
 

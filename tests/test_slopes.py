@@ -10,7 +10,8 @@ import pytest
 
 from hptransfer.analysis import slopes
 from hptransfer.errors import InputError
-from hptransfer.report import figures, slopes_figure
+from hptransfer.report import slopes_figure
+from hptransfer.report.svg import INK, to_svg
 
 WIDTHS = (64, 128, 256, 512, 1024)
 
@@ -44,13 +45,13 @@ def diverge(made, width, *times):
 
 
 def verdict(made, **options):
-    [found] = slopes.judge(slopes.fit(made), **options)
-    return found
+    [judged] = slopes.judge(slopes.by_layer(made), **options)
+    return judged
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.5, -0.25, 1.0])
 def test_the_slope_of_a_power_law_is_its_exponent(slope):
-    row = slopes.fit(frame(second=slope)).iloc[0]
+    row = slopes.by_layer(frame(second=slope)).iloc[0]
     assert row["gate"] == pytest.approx(slope, abs=1e-12)
     assert row["late"] == pytest.approx(slope, abs=1e-12)
     assert row["init"] == pytest.approx(0, abs=1e-12)
@@ -62,28 +63,28 @@ def test_the_slope_is_that_of_least_squares_over_all_seeds():
     made["change"] *= 2 ** rng.standard_normal(len(made))
     gate = made[made["when"] == "gate"]
     wanted = np.polyfit(np.log2(gate["width"]), np.log2(gate["change"]), 1)[0]
-    assert slopes.fit(made).iloc[0]["gate"] == pytest.approx(wanted, abs=1e-12)
+    assert slopes.by_layer(made).iloc[0]["gate"] == pytest.approx(wanted, abs=1e-12)
 
 
 def test_the_spread_is_the_deviation_of_the_slopes_of_the_seeds():
-    row = slopes.fit(frame(second=0.3, wobble=0.07)).iloc[0]
+    row = slopes.by_layer(frame(second=0.3, wobble=0.07)).iloc[0]
     assert row["gate"] == pytest.approx(0.3, abs=1e-12)
     assert row["gate_spread"] == pytest.approx(0.07, abs=1e-12)
-    assert math.isnan(slopes.fit(frame(second=0.3, seeds=(0,))).iloc[0]["gate_spread"])
+    assert math.isnan(slopes.by_layer(frame(second=0.3, seeds=(0,))).iloc[0]["gate_spread"])
 
 
 def test_one_width_gives_no_slope():
     with pytest.raises(InputError, match="scion has 64 alone, needs at least two"):
-        slopes.fit(frame(widths=(64,)))
+        slopes.by_layer(frame(widths=(64,)))
 
 
 @pytest.mark.parametrize(
     ("slope", "wanted"), [(0.099, "passes"), (-0.099, "passes"), (0.101, "fails"), (-0.3, "fails")]
 )
 def test_the_gate_is_a_slope_of_a_tenth_in_every_layer(slope, wanted):
-    found = verdict(frame(first=0.0, second=slope, logits=0.05))
-    assert (found.verdict, found.layer) == (wanted, "second" if abs(slope) > 0.05 else "logits")
-    assert found.slope == pytest.approx(slope, abs=1e-12)
+    judged = verdict(frame(first=0.0, second=slope, logits=0.05))
+    assert (judged.verdict, judged.layer) == (wanted, "second" if abs(slope) > 0.05 else "logits")
+    assert judged.slope == pytest.approx(slope, abs=1e-12)
 
 
 def test_late_slopes_and_slopes_at_init_decide_nothing():
@@ -91,7 +92,7 @@ def test_late_slopes_and_slopes_at_init_decide_nothing():
     late, init = made["when"] == "late", made["when"] == "init"
     made.loc[late, "change"] *= made.loc[late, "width"]
     made.loc[init, "rms"] *= made.loc[init, "width"] ** 0.5
-    row = slopes.fit(made).iloc[0]
+    row = slopes.by_layer(made).iloc[0]
     assert (row["init"], row["late"]) == pytest.approx((0.5, 1.0), abs=1e-12)
     assert verdict(made).verdict == "passes"
 
@@ -107,32 +108,32 @@ def test_late_slopes_and_slopes_at_init_decide_nothing():
 )
 def test_a_diverged_width_is_said_and_never_passes(times, slope, wanted):
     made = diverge(frame(first=slope), 1024, *times)
-    found = verdict(made)
-    assert found.verdict == wanted
-    assert "width 1024 diverged" in found.sentence
-    _, rows = slopes.text_table(slopes.fit(made))
+    judged = verdict(made)
+    assert judged.verdict == wanted
+    assert "width 1024 diverged" in judged.sentence
+    _, rows = slopes.text_table(slopes.by_layer(made))
     assert [cell == "diverged" for cell in rows[0][3:]] == ["gate" in times, True]
 
 
 def test_a_layer_that_stays_where_it_was_fails():
     made = frame(first=0.0, second=0.0)
     made.loc[made["layer"] == "second", "change"] = 0.0
-    found = verdict(made)
-    assert found.verdict == "fails"
-    assert "second does not move in 5 steps" in found.sentence
+    judged = verdict(made)
+    assert judged.verdict == "fails"
+    assert "second does not move in 5 steps" in judged.sentence
 
 
 def test_a_verdict_needs_four_octaves_of_width():
-    found = verdict(frame(widths=WIDTHS[:-1], first=0.5), controls=["scion"])
-    assert (found.verdict, found.expected) == ("too few widths", False)
-    assert "width 64 to 512 (3 octaves)" in found.sentence
+    judged = verdict(frame(widths=WIDTHS[:-1], first=0.5), controls=["scion"])
+    assert (judged.verdict, judged.expected) == ("too few widths", False)
+    assert "width 64 to 512 (3 octaves)" in judged.sentence
 
 
 def test_fewer_than_three_seeds_make_a_verdict_indicative():
     assert not verdict(frame()).indicative
-    found = verdict(frame(seeds=(0, 1)))
-    assert found.indicative
-    assert "(indicative: n = 2 seeds)" in found.sentence
+    judged = verdict(frame(seeds=(0, 1)))
+    assert judged.indicative
+    assert "(indicative: n = 2 seeds)" in judged.sentence
 
 
 @pytest.mark.parametrize(
@@ -141,8 +142,8 @@ def test_fewer_than_three_seeds_make_a_verdict_indicative():
 )
 def test_all_is_well_where_every_control_fails_and_every_other_passes(adamw, scion, wanted):
     made = pd.concat([frame("adamw", logits=adamw), frame("scion", logits=scion)])
-    found = slopes.judge(slopes.fit(made), controls=["adamw"])
-    assert slopes.as_expected(found) == wanted
+    judged = slopes.judge(slopes.by_layer(made), controls=["adamw"])
+    assert slopes.as_expected(judged) == wanted
 
 
 def test_a_control_that_diverges_has_not_shown_a_slope():
@@ -159,7 +160,7 @@ def test_the_sentence_names_the_worst_layer_its_slope_and_the_settings():
 
 def test_the_table_shows_of_a_stack_the_steepest_layer():
     made = frame(**{"blocks.0.q": 0.01, "blocks.1.q": -0.3, "blocks.0.o": 0.0, "logits": 0.2})
-    columns, rows = slopes.text_table(slopes.fit(made))
+    columns, rows = slopes.text_table(slopes.by_layer(made))
     assert columns == ("optimizer", "layer", "at init", "change, 5 steps", "change, 20 steps")
     assert [row[1] for row in rows] == ["blocks.*.q", "blocks.*.o", "logits"]
     assert rows[0][2:] == ("0.00 ± 0.00", "−0.30 ± 0.00", "−0.30 ± 0.00")
@@ -168,7 +169,7 @@ def test_the_table_shows_of_a_stack_the_steepest_layer():
 def test_a_zero_start_is_said_in_the_table():
     made = frame(logits=0.0)
     made.loc[made["when"] == "init", "rms"] = 0.0
-    assert slopes.text_table(slopes.fit(made))[1][0][2] == "zero"
+    assert slopes.text_table(slopes.by_layer(made))[1][0][2] == "zero"
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_the_number_of_a_block_is_left_out_of_a_kind(layer, wanted):
 
 
 def drawn(made, **options):
-    table = slopes.fit(made)
+    table = slopes.by_layer(made)
     return slopes_figure.figure(made, table, slopes.judge(table, **options))
 
 
@@ -202,13 +203,13 @@ def test_the_figure_draws_what_is_left_of_diverged_runs_and_of_layers_at_rest():
     made.loc[made["layer"] == "second", "change"] = 0.0
     made = diverge(made, 64, "gate", "late")
     figure = drawn(pd.concat([made, diverge(frame("scion"), 1024, "late")]))
-    ElementTree.fromstring(figures.to_svg(figure, "f"))
+    ElementTree.fromstring(to_svg(figure, "f"))
 
 
 def test_the_figure_gives_the_same_bytes_twice_and_says_itself_in_words():
-    first, second = (figures.to_svg(drawn(frame()), "f") for _ in range(2))
+    first, second = (to_svg(drawn(frame()), "f") for _ in range(2))
     assert first == second
     root = ElementTree.fromstring(first)
     assert "scion passes, steepest logits 0.05" in root.attrib["aria-label"]
     assert root.attrib["aria-label"].endswith(".")
-    assert not re.search(figures.INK, first)
+    assert not re.search(INK, first)

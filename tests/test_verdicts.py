@@ -1,4 +1,4 @@
-"""Verdicts where something is missing, searched or uncertain; the rest is in test_metrics."""
+"""Verdicts where something is missing, searched or uncertain; the rest is in test_transfer."""
 
 import math
 from collections.abc import Callable
@@ -8,41 +8,27 @@ import pandas as pd
 import pytest
 
 from frames import half_octaves, make_suite, record, search, study, to_frame
-from hptransfer.analysis import metrics, verdicts
+from hptransfer.analysis.frame import select
+from hptransfer.analysis.sentences import rule, sentence
+from hptransfer.analysis.transfer import Interval, Transfer, decide, transfers
 from hptransfer.suite.claim import Suite, Thresholds, fresh_seeds
 
 CENTER: dict[str, Callable[[int], float]] = {"muon": lambda n: -5.1 - 0.1 * math.log2(n / 32)}
 
 
-def row_of(suite: Suite, frame: pd.DataFrame) -> "pd.Series[object]":
-    return verdicts.pairs(suite, metrics.select(suite, frame)).iloc[0]
+def row_of(suite: Suite, frame: pd.DataFrame) -> Transfer:
+    return transfers(suite, select(suite, frame))[0]
 
 
 def test_one_search_seed_gives_a_drift_no_interval_and_two_do():
     one, two = make_suite("muon"), make_suite("muon", seeds=2)
     row = row_of(one, study(one, CENTER))
-    assert math.isnan(row["drift_low"])
-    assert math.isnan(row["drift_high"])
-    assert "octaves (one search seed gives no interval)." in row["sentence"]
+    assert math.isnan(row.drift.low)
+    assert math.isnan(row.drift.high)
+    assert "octaves (one search seed gives no interval)." in sentence(one, row)
     row = row_of(two, study(two, CENTER, seeds=2))
-    assert row["drift_low"] < row["drift"] < row["drift_high"]
-    assert "no interval" not in row["sentence"]
-
-
-@pytest.mark.parametrize("scatter", [0.3, 0.6])
-def test_the_exponents_interval_covers_a_scatter_that_the_seeds_do_not_explain(scatter):
-    suite = make_suite("muon", targets=[64, 128])
-    rng, held = np.random.default_rng(0), 0
-    for _ in range(60):
-        centers = {n: -5.1 + scatter * rng.normal() for n in (32, 64, 128)}
-        rows = [
-            each
-            for n, at in centers.items()
-            for each in search(suite, "muon", n, at, half_octaves(at), noise=0)
-        ]
-        found = metrics.exponent(suite, metrics.select(suite, to_frame(rows))).iloc[0]
-        held += found["low"] <= 0 <= found["high"]
-    assert held >= 54  # 95% of 60 is 57; a normal quantile gives about 45
+    assert row.drift.low < row.drift.value < row.drift.high
+    assert "no interval" not in sentence(two, row)
 
 
 def test_a_searched_value_is_carried_and_only_the_lr_may_move():
@@ -67,9 +53,10 @@ def test_a_searched_value_is_carried_and_only_the_lr_may_move():
         + runs(128, 0.9, 0.0, fresh_seeds(3))
     )
     row = row_of(suite, frame)
-    assert row["hp"] == '{"beta":0.9}'
-    assert row["n_seeds"] == 3
-    assert row["verdict"] == "transfers"
+    assert row.at_proxy is not None
+    assert row.at_proxy.hp == {"beta": 0.9}
+    assert row.n_seeds == 3
+    assert row.verdict == "transfers"
 
 
 def test_runs_that_failed_did_not_diverge():
@@ -79,21 +66,21 @@ def test_runs_that_failed_did_not_diverge():
     frame.loc[at, ["status", "loss"]] = ["failed", np.nan]
     frame.loc[frame.index[at][0], ["status", "loss"]] = ["diverged", np.inf]
     row = row_of(suite, frame)
-    assert row["verdict"] == "incomplete"
-    assert "No finished run at width 32" in row["sentence"]
+    assert row.verdict == "incomplete"
+    assert "No finished run at width 32" in sentence(suite, row)
 
 
 def test_the_printed_rule_is_in_the_order_in_which_it_is_applied():
     """An edge is named before runs that are missing, and a missing optimum before missing runs."""
     suite = make_suite("muon")
-    words = [name for name, _ in verdicts.rule(suite)]
+    words = [name for name, _ in rule(suite)]
     frame = study(suite, CENTER)
     edge = frame[(frame["width"] == 32) & ((frame["seed"] > 0) | (frame["log2_lr"] < -5.2))]
     carried = study(suite, CENTER, verify=False)
     alone = frame[frame["width"] == 32]
-    found = [row_of(suite, each)["verdict"] for each in (edge, carried, alone)]
-    assert found == ["censored", "unverified", "incomplete"]
-    assert [word for word in words if word in found] == found
+    verdicts = [row_of(suite, each).verdict for each in (edge, carried, alone)]
+    assert verdicts == ["censored", "unverified", "incomplete"]
+    assert [word for word in words if word in verdicts] == verdicts
 
 
 def test_a_vertex_beyond_what_may_be_tried_is_judged_where_it_was_carried():
@@ -108,8 +95,8 @@ def test_a_vertex_beyond_what_may_be_tried_is_judged_where_it_was_carried():
         *search(moved, "muon", 128, -5.1, [-6], fresh_seeds(3)),
     ]
     row = row_of(moved, to_frame(rows))
-    assert row["lr_carried"] == -6
-    assert row["verdict"] == "transfers"
+    assert row.carried.log2_lr == -6
+    assert row.verdict == "transfers"
 
 
 @pytest.mark.parametrize(
@@ -126,4 +113,4 @@ def test_a_vertex_beyond_what_may_be_tried_is_judged_where_it_was_carried():
     ],
 )
 def test_the_rule_of_the_verdict(regret, low, high, drift, verdict):
-    assert verdicts.decide(regret, low, high, drift, Thresholds()) == verdict
+    assert decide(Interval(regret, low, high), drift, Thresholds()) == verdict

@@ -1,6 +1,6 @@
 """The coordinate check, judged: slopes against width, verdicts and the table.
 
-A frame holds one row a layer, run and time: optimizer, log2_lr, width, seed, layer, when (init,
+A frame has one row per layer, run and time: optimizer, log2_lr, width, seed, layer, when (init,
 gate, late), step, rms of the layer's output, and rms of its change since the start.
 """
 
@@ -14,18 +14,18 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from hptransfer.analysis.verdicts import power, signed
+from hptransfer.analysis.sentences import power_of_two, signed
 from hptransfer.errors import InputError
 
-LIMIT = 0.1  # of |slope| of every layer's change at the gate
-OCTAVES = 4.0  # of width that a verdict needs
+LIMIT = 0.1  # on |slope| of every layer's change at the gate
+OCTAVES = 4.0  # span of widths that a verdict needs
 ENOUGH_SEEDS = 3  # with fewer a verdict is called indicative
 STATISTICS = {"init": "rms", "gate": "change", "late": "change"}
 NAN = float("nan")
 
 
-def fit(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row an (optimizer, layer): slopes of h(0), of its change at the gate, and late.
+def by_layer(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per (optimizer, layer): slopes of h(0), of its change at the gate, and late.
 
     slope: of log2 RMS against log2 width, least squares over all seeds. `*_spread`: standard
     deviation of the slopes of the single seeds. inf: a run diverged. NaN: an RMS is 0.
@@ -41,7 +41,7 @@ def fit(frame: pd.DataFrame) -> pd.DataFrame:
             )
         lost = part.loc[~np.isfinite(part["rms"].to_numpy(float)), "width"]
         steps = part.groupby("when")["step"].max()
-        made: dict[str, Any] = {
+        row: dict[str, Any] = {
             "optimizer": label,
             "layer": layer,
             "log2_lr": part["log2_lr"].iloc[0],
@@ -53,8 +53,8 @@ def fit(frame: pd.DataFrame) -> pd.DataFrame:
             "diverged": tuple(sorted({int(n) for n in lost})),
         }
         for when, column in STATISTICS.items():
-            made[when], made[f"{when}_spread"] = _slope(part[part["when"] == when], column)
-        table.append(made)
+            row[when], row[f"{when}_spread"] = _slope(part[part["when"] == when], column)
+        table.append(row)
     return pd.DataFrame(table)
 
 
@@ -76,15 +76,18 @@ def _least_squares(x: np.ndarray, y: np.ndarray) -> float:
     return float(centred @ y / (centred @ centred))
 
 
+Outcome = Literal["passes", "fails", "diverged", "too few widths"]
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome for one optimizer; `layer`, `slope`, `spread`: the worst at the gate.
+    """The outcome for one optimizer; `layer`, `slope`, `spread`: the worst layer at the gate.
 
-    `control`: an optimizer that must fail, so that the check is seen to notice.
+    `control`: an optimizer that must fail, which shows that the check notices a failure.
     """
 
     optimizer: str
-    verdict: Literal["passes", "fails", "diverged", "too few widths"]
+    verdict: Outcome
     indicative: bool
     control: bool
     layer: str
@@ -100,11 +103,11 @@ class Verdict:
 def judge(
     table: pd.DataFrame, controls: Collection[str] = (), limit: float = LIMIT
 ) -> list[Verdict]:
-    """One verdict an optimizer, the first that holds.
+    """One verdict per optimizer, the first that holds.
 
-    `too few widths`: fewer than 4 octaves. `diverged`: a run did so by the gate. `fails`: a layer
-    whose |slope| at the gate is above `limit`, or that does not move. `diverged`: a run did so
-    later. Else `passes`. Late slopes decide nothing.
+    `too few widths`: fewer than 4 octaves. `diverged`: a run diverged by the gate. `fails`: the
+    |slope| of a layer at the gate is above `limit`, or a layer does not move. `diverged`: a run
+    diverged later. Else `passes`. Late slopes decide nothing.
     """
     labels = list(dict.fromkeys(table["optimizer"]))
     return [_verdict(table[table["optimizer"] == o], o in controls, limit) for o in labels]
@@ -118,48 +121,58 @@ def as_expected(verdicts: list[Verdict]) -> bool:
 def _verdict(part: pd.DataFrame, control: bool, limit: float) -> Verdict:
     size = part["gate"].abs().fillna(math.inf).to_numpy(float)  # a layer at rest is the worst
     worst = part.iloc[int(size.argmax())]
-    octaves = math.log2(worst["widest"] / worst["narrowest"])
-    found: Literal["passes", "fails", "diverged", "too few widths"] = "passes"
-    if octaves < OCTAVES - 1e-9:
-        found = "too few widths"
-    elif np.isinf(part["gate"]).any():
-        found = "diverged"
-    elif not abs(worst["gate"]) <= limit:
-        found = "fails"
-    elif np.isinf(part["late"]).any():
-        found = "diverged"
+    outcome = _outcome(part, worst, limit)
     few = int(worst["n_seeds"]) < ENOUGH_SEEDS
     return Verdict(
         optimizer=str(worst["optimizer"]),
-        verdict=found,
+        verdict=outcome,
         indicative=few,
         control=control,
         layer=str(worst["layer"]),
         slope=float(worst["gate"]),
         spread=float(worst["gate_spread"]),
-        sentence=_sentence(found, worst, few, control, octaves, limit),
+        sentence=_sentence(outcome, worst, few, control, limit),
     )
 
 
+def _octaves(row: "pd.Series[Any]") -> float:
+    """Span of the widths, octaves."""
+    return math.log2(row["widest"] / row["narrowest"])
+
+
+def _outcome(part: pd.DataFrame, worst: "pd.Series[Any]", limit: float) -> Outcome:
+    if _octaves(worst) < OCTAVES - 1e-9:
+        return "too few widths"
+    if np.isinf(part["gate"]).any():
+        return "diverged"
+    if not abs(worst["gate"]) <= limit:
+        return "fails"
+    return "diverged" if np.isinf(part["late"]).any() else "passes"
+
+
 def _sentence(
-    found: str, worst: "pd.Series[Any]", few: bool, control: bool, octaves: float, limit: float
+    outcome: Outcome,
+    worst: "pd.Series[Any]",
+    few: bool,
+    control: bool,
+    limit: float,
 ) -> str:
     n, steps = worst["n_seeds"], worst["gate_steps"]
-    start = f"{worst['optimizer']}: {found}"
+    start = f"{worst['optimizer']}: {outcome}"
     if control:
-        start += ", as a control must" if found == "fails" else ", although it is a control"
+        start += ", as a control must" if outcome == "fails" else ", although it is a control"
     seeds = f"n = {n} seed" + ("s" if n != 1 else "")
     if few:
         start += f" (indicative: {seeds})"
     over = (
-        f"lr {power(worst['log2_lr'])}, width {worst['narrowest']} to {worst['widest']} "
-        f"({octaves:g} octaves), {seeds}"
+        f"lr {power_of_two(worst['log2_lr'])}, width {worst['narrowest']} to {worst['widest']} "
+        f"({_octaves(worst):g} octaves), {seeds}"
     )
     lost = ", ".join(map(str, worst["diverged"]))
-    if found == "diverged":
+    if outcome == "diverged":
         when = f"within {steps} steps" if np.isinf(worst["gate"]) else f"after {steps} steps"
         return f"{start}. Runs at width {lost} diverged {when} ({over}). Lower the lr."
-    if found == "too few widths":
+    if outcome == "too few widths":
         return f"{start}. A verdict needs {OCTAVES:g} octaves of width: {over}."
     if np.isnan(worst["gate"]):
         return f"{start}. {worst['layer']} does not move in {steps} steps ({over})."
@@ -187,18 +200,18 @@ def kind(layer: str) -> str:
 
 
 def steepest_by_kind(part: pd.DataFrame) -> list[tuple[str, "pd.Series[Any]"]]:
-    """Kinds of layers of one optimizer, each with its layer that is steepest at the gate."""
-    found: dict[str, pd.Series[Any]] = {}
+    """Kinds of layers of one optimizer, each with its steepest layer at the gate."""
+    steepest: dict[str, pd.Series[Any]] = {}
     for _, row in part.iterrows():
         name = kind(str(row["layer"]))
         size = math.inf if math.isnan(row["gate"]) else abs(row["gate"])
-        if name not in found or size > abs(found[name]["gate"]):
-            found[name] = row
-    return list(found.items())
+        if name not in steepest or size > abs(steepest[name]["gate"]):
+            steepest[name] = row
+    return list(steepest.items())
 
 
 def text_table(table: pd.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Columns and rows in words: slope ± spread; of the layers of a stack the steepest."""
+    """Columns and rows in words: slope ± spread of the steepest layer of each kind."""
     first = table.iloc[0]
     columns = (
         "optimizer",
@@ -216,7 +229,7 @@ def text_table(table: pd.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ..
 
 
 def as_json(table: pd.DataFrame, verdicts: list[Verdict], *, own_head: bool) -> dict[str, Any]:
-    """Verdicts and slopes; a slope that is no number (diverged, at rest) is null."""
+    """Verdicts and slopes; a slope that is not finite (diverged, at rest) is null."""
     told = [{**asdict(v), "expected": v.expected} for v in verdicts]
     rows = json.loads(table.to_json(orient="records"))
     finite = [

@@ -1,9 +1,12 @@
 """The command line. The only modules that print or exit."""
 
+import contextlib
 import gc
 import os
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Generator
+from typing import Annotated, TextIO
 
 import typer
 
@@ -12,6 +15,7 @@ from hptransfer.cli import checking, reading, training
 from hptransfer.cli.common import FailedError, app, err, out
 from hptransfer.cli.options import flag
 from hptransfer.errors import InputError
+from hptransfer.records.lines import LeftOut
 
 for _command in (
     training.tune,
@@ -46,7 +50,8 @@ def _main(
 def main() -> None:
     """Run the command line; wrong input is one line and a hint, exit code 2."""
     try:
-        app(standalone_mode=True)
+        with _notes():
+            app(standalone_mode=True)
     except InputError as error:
         _die(error, 2)
     except FailedError as error:
@@ -56,6 +61,32 @@ def main() -> None:
         sys.exit(0)
     finally:
         gc.freeze()  # spares a last search for cycles among torch's objects
+
+
+@contextlib.contextmanager
+def _notes() -> Generator[None]:
+    """A warning of lines left out becomes a note, shown once; other warnings stay as they are."""
+    shown: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, LeftOut):
+            others(message, category, filename, lineno, file, line)
+        elif str(message) not in shown:  # two stores read the same file
+            shown.add(str(message))
+            err.print(f"note: {message}", markup=False, soft_wrap=True)
+
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+        warnings.showwarning = show
+        warnings.simplefilter("always", LeftOut)
+        yield
 
 
 def _die(error: InputError | FailedError, code: int) -> None:

@@ -81,7 +81,7 @@ def coords(
     store.check()
     widths = sorted(set(width)) if width else _octaves(chosen, slopes.OCTAVES)
     frame = _measured(chosen, labels, widths, range(seeds), options, zero_head=not own_head)
-    table = slopes.fit(frame)
+    table = slopes.by_layer(frame)
     verdicts = slopes.judge(table, chosen.controls)
     result = slopes.as_json(table, verdicts, own_head=own_head)
     store.write_text("coords.json", json.dumps(result, indent=1))

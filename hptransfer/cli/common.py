@@ -11,6 +11,8 @@ from hptransfer.cli.options import RunOptions
 from hptransfer.errors import InputError, suggest
 
 if TYPE_CHECKING:
+    import torch
+
     from hptransfer.suite.claim import Suite
 
 DEFAULT_SUITE = "gpt_width"
@@ -84,6 +86,18 @@ def warn(suite: "Suite", labels: list[str]) -> None:
         err.print(
             f"warning: {', '.join(still)}: at a constant lr the transport has strength 0, which is "
             'plain Scion; hp = { transport_schedule = "constant" } turns it on',
+            soft_wrap=True,
+        )
+
+
+def warn_of_precision(suite: "Suite", device: "torch.device") -> None:
+    """Say where a suite asks for products that are slow on this device."""
+    from hptransfer.geometry.processor import bfloat16_rows
+
+    if suite.precision == "bfloat16" and bfloat16_rows(device) is None:
+        err.print(
+            'warning: precision = "bfloat16": this processor has no fast bfloat16 products; '
+            'precision = "float32" takes less time here',
             soft_wrap=True,
         )
 

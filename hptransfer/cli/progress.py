@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from hptransfer.cli.text import duration, power, shown
+from hptransfer.spec import Unit
 from hptransfer.suite.claim import Suite
 
 if TYPE_CHECKING:
@@ -92,12 +93,12 @@ class Live:
         if self.bars:
             self.progress.stop()
 
-    def name(self, unit: "list[RunSpec]") -> str:
+    def name(self, unit: Unit) -> str:
         """`adamw width 128  2^-7..2^-5 (3 lanes)`."""
-        label, n = self.session.suite.names(unit[:1])[unit[0].key]
-        lrs = sorted({spec.log2_lr for spec in unit})
+        label, n = self.session.suite.names([unit.spec])[unit.spec.key]
+        lrs = sorted({spec.log2_lr for spec in unit.runs})
         lr = power(lrs[0]) if len(lrs) == 1 else f"{power(lrs[0])}..{power(lrs[-1])}"
-        lanes = f" ({len(unit)} lanes)" if len(unit) > 1 else ""
+        lanes = f" ({unit.lanes} lanes)" if unit.lanes > 1 else ""
         return f"{label} {self.session.suite.axis} {n}  {lr}{lanes}"
 
     def show(self, event: "Event") -> None:
@@ -109,8 +110,8 @@ class Live:
         match event:
             case session.Started(unit) if self.bars:
                 name = shown(self.name(unit)).plain
-                task = self.progress.add_task(name, total=unit[0].steps, note="")
-                self.tasks[unit[0].key] = task
+                task = self.progress.add_task(name, total=unit.spec.steps, note="")
+                self.tasks[unit.spec.key] = task
             case engine.Progress(keys, step, _, loss, alive) if self.bars:
                 note = f"loss {loss:.3f}" if alive else "diverged"
                 self.progress.update(self.tasks[keys[0]], completed=step, note=note)
@@ -145,18 +146,18 @@ class Live:
         """`waits for adamw width 128  2^-5 of pid 1234 and 2 other runs`."""
         (spec, process), *more = awaited
         runs = f" and {len(more)} other run{'s' if len(more) > 1 else ''}" if more else ""
-        return f"waits for {self.name([spec])} of {process}{runs}"
+        return f"waits for {self.name(Unit((spec,)))} of {process}{runs}"
 
-    def _ended(self, unit: "list[RunSpec]", error: str) -> None:
-        if unit[0].key in self.tasks:
-            self.progress.remove_task(self.tasks.pop(unit[0].key))
+    def _ended(self, unit: Unit, error: str) -> None:
+        if unit.spec.key in self.tasks:
+            self.progress.remove_task(self.tasks.pop(unit.spec.key))
         if self.quiet:
             return
         if error:
             self.console.print(shown(f"failed: {self.name(unit)}: {error}", "red"))
         elif not self.bars:
-            best = min(self.losses.pop(spec.key, float("inf")) for spec in unit)
+            best = min(self.losses.pop(spec.key, float("inf")) for spec in unit.runs)
             loss = "diverged" if best == float("inf") else f"{best:.3f}"
-            done = self.done + len(unit)
+            done = self.done + unit.lanes
             line = f"[{done}/{max(done, self.done + self.left)}] {self.name(unit)}  {loss}"
             self.console.print(shown(line), soft_wrap=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hptransfer.records.store import Store
-    from hptransfer.run.session import Expected, Session
+    from hptransfer.run.session import Forecast, Session
     from hptransfer.testing import Check
 
 _SPARKS = "▁▂▃▄▅▆▇█"
@@ -39,7 +39,7 @@ def names(kind: str) -> list[str]:
     return suite_names() if kind == "suite" else registry.names(kind)
 
 
-def plan_table(session: "Session", expected: "list[Expected]", known: int, costs: bool) -> Table:
+def plan_table(session: "Session", expected: "list[Forecast]", known: int, costs: bool) -> Table:
     """One row per optimizer and axis value: runs, lanes of a process, processes, time.
 
     `costs`: also FLOPs, and the memory of a process.
@@ -87,7 +87,8 @@ def parts_table(kind: str) -> Table:
 
 def proxy_lines(suite: Suite, store: "Store") -> list[str]:
     """A line per optimizer: its lr at the proxy of a resolved suite, or that it has none yet."""
-    from hptransfer.analysis.metrics import optimum, select
+    from hptransfer.analysis.frame import select
+    from hptransfer.analysis.optimum import optimum
 
     manifest = store.read_manifest()
     rows = select(suite, store.frame())
@@ -126,25 +127,23 @@ def check_line(check: "Check") -> Text:
 
 def curve_table(suite: Suite, n: int, rows: "pd.DataFrame") -> tuple[Table, list[str]]:
     """The lr curve of every optimizer at one axis value: a table, and a line of points each."""
-    from hptransfer.analysis.metrics import clipped, optimum
+    from hptransfer.analysis.curve import best_by_lr
+    from hptransfer.analysis.frame import finished
+    from hptransfer.analysis.optimum import optimum
 
     lines, points = [], []
     for label in suite.optimizers:
-        own = rows[(rows.optimizer == label) & (rows.n == n) & (rows.stage == "search")]
-        own = own[own.status != "failed"]
+        own = finished(rows[(rows.optimizer == label) & (rows.n == n) & (rows.stage == "search")])
         if own.empty:
             continue
         best = optimum(own)
-        mean = own.assign(loss=clipped(own)).groupby("log2_lr").loss.mean()
+        losses = best_by_lr(own)  # over the seeds as the optimum has it
         diverged = (own.status == "diverged").groupby(own.log2_lr).all()
         flags = [] if best is None else [f"censored ({best.censored})"] if best.censored else []
         flags += ["cliff"] if best is not None and best.cliff else []
         cells = ("-", "-") if best is None else (power(round(best.log2_lr, 2)), f"{best.loss:.4f}")
-        lines.append((label, *cells, str(len(own)), spark(list(mean)), " ".join(flags)))
-        each = [
-            f"{lr:g}: {'div' if gone else f'{loss:.3f}'}"
-            for (lr, loss), gone in zip(mean.items(), diverged, strict=True)
-        ]
+        lines.append((label, *cells, str(len(own)), spark(list(losses.values())), " ".join(flags)))
+        each = [f"{lr:g}: {'div' if diverged[lr] else f'{v:.3f}'}" for lr, v in losses.items()]
         points.append(f"{label} (log2 lr: loss)  {',  '.join(each)}")
     columns = ("optimizer", "best lr", "loss", "runs", "curve", "")
     title = f"{suite.name}: best learning rate at {suite.axis} {n}"

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hptransfer.cli.common import DEFAULT_SUITE, FailedError, confirm, err, load, only, out, warn
+from hptransfer.cli.common import (
+    DEFAULT_SUITE,
+    FailedError,
+    confirm,
+    err,
+    load,
+    only,
+    out,
+    warn,
+    warn_of_precision,
+)
 from hptransfer.cli.options import RunOptions, Source, SuiteName, takes
 from hptransfer.errors import InputError
 
@@ -27,7 +37,9 @@ def _session(suite: "Suite", options: RunOptions) -> "Session":
         lanes=options.lanes,
         storage=options.storage,
     )
-    return Session(suite, where, labels)
+    session = Session(suite, where, labels)
+    warn_of_precision(suite, session.device)
+    return session
 
 
 def _do(session: "Session", options: RunOptions) -> bool:
@@ -169,20 +181,21 @@ def _print_metrics(session: "Session") -> None:
 
 
 def _print_verdicts(session: "Session", as_json: bool) -> None:
-    from hptransfer.analysis import verdicts
+    from hptransfer.analysis.sentences import negative_control, sentence
+    from hptransfer.analysis.transfer import transfers
     from hptransfer.cli.text import shown
 
     if as_json:
         _print_metrics(session)
         return
-    rows = session.rows()
-    table = verdicts.pairs(session.suite, rows)
-    for sentence in table[table.n.isin(session.suite.targets)]["sentence"]:
-        out.print(shown(sentence), soft_wrap=True)
+    judged = transfers(session.suite, session.rows())
+    for each in judged:
+        if each.n in session.suite.targets:
+            out.print(shown(sentence(session.suite, each)), soft_wrap=True)
     if session.suite.verify:  # without a verification nothing is judged
         # the control of the whole suite, also where --optimizer leaves it out
-        _, control = verdicts.negative_control(session.full, table)
-        out.print(shown(control), soft_wrap=True)
+        control = negative_control(session.full, judged)
+        out.print(shown(control.sentence), soft_wrap=True)
     else:
         out.print("--verify measures the optimum at each target", soft_wrap=True)
 

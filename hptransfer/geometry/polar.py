@@ -8,18 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hptransfer.errors import InputError
+from hptransfer.geometry.processor import bfloat16_rows
 
 Matrix = Float[Tensor, "*batch d_out d_in"]
 PolarMethod = Literal["polar_express", "jordan", "svd"]
 PolarDtype = Literal["float32", "mixed", "bfloat16"]
 PolarForm = Literal["auto", "plain", "gram"]
 Row = tuple[float, float, float]
-
-WITH_BFLOAT16 = ("AVX512", "SVE256")  # as torch names CPUs; only the first was measured
-# Smaller side from which bfloat16 is faster. Where its products are those of AMX tiles, whose every
-# call has a price, they are no faster at 64; where they are AVX-512's own, polar factors of 16 to
-# 128 matrices of 64 x 64 take 0.3 to 0.7 times as long as in float32, of 8 as long, of 4 1.5 times.
-BFLOAT16_ROWS, BFLOAT16_ROWS_OF_VECTORS = 128, 64
 
 # Jordan 2024 (Muon), one quintic for every step; singular values end in [0.47, 1.20].
 JORDAN: Row = (3.4445, -4.7750, 2.0315)
@@ -191,21 +186,6 @@ def _iterated(
     elif least is not None and short >= least and len(rows) > 2:
         return _mixed(x, rows, gram_pays)
     return (_in_gram_form if gram else _quintic)(x, rows)
-
-
-def bfloat16_rows(device: torch.device) -> int | None:
-    """Smaller side from which polar factors are faster in bfloat16; None where they never are.
-
-    A CPU whose vectors are narrower has no kernels for it and takes 20 times as long (kernels of
-    AVX2, 4 x 256 x 256 and 2 x 768 x 768).
-    """
-    if device.type != "cpu":
-        return BFLOAT16_ROWS
-    if torch.backends.cpu.get_cpu_capability() not in WITH_BFLOAT16:
-        return None
-    has = torch.cpu.get_capabilities()
-    vectors = has.get("avx512_bf16", False) and not has.get("amx_bf16", False)
-    return BFLOAT16_ROWS_OF_VECTORS if vectors else BFLOAT16_ROWS
 
 
 def _mixed(x: Tensor, rows: tuple[Row, ...], gram: bool) -> Tensor:

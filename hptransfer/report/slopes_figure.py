@@ -1,4 +1,4 @@
-"""The figure of the coordinate check: a panel an optimizer, a line a layer."""
+"""The figure of the coordinate check: one panel per optimizer, one line per layer."""
 
 import math
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hptransfer.analysis.slopes import LIMIT, NAN, Verdict, kind, slope_text, steepest_by_kind
-from hptransfer.report.figures import INK, LABELS, MARKS, THEME, to_svg
+from hptransfer.report.svg import INK, LABELS, MARKS, THEME, to_svg
 
 PANEL = (4.1, 2.5)  # inches, the slopes beside it included
 
@@ -23,10 +23,10 @@ def drawn(frame: pd.DataFrame, table: pd.DataFrame, verdicts: list[Verdict], sal
 def figure(
     frame: pd.DataFrame, table: pd.DataFrame, verdicts: list[Verdict], *, columns: int = 3
 ) -> Figure:
-    """Size of every layer's change at the gate against width, a panel an optimizer.
+    """Size of every layer's change at the gate against width, one panel per optimizer.
 
-    A line a layer, the mean over seeds of log2 RMS, in octaves from the narrowest width; the slope
-    stands beside it. The wedge holds the slopes within the limit.
+    One line per layer: the mean over seeds of log2 RMS, in octaves from the narrowest width. The
+    slope stands beside it. The wedge holds the slopes within the limit.
     """
     labels = [v.optimizer for v in verdicts]
     columns = min(columns, len(labels))
@@ -78,4 +78,4 @@ def _alt(verdicts: list[Verdict]) -> str:
         f"{v.optimizer} {v.verdict}, steepest {v.layer} {slope_text(v.slope, v.spread)}"
         for v in verdicts
     )
-    return f"Size of every layer's change against width, one panel an optimizer. {told}."
+    return f"Size of every layer's change against width, one panel per optimizer. {told}."

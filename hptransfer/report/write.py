@@ -1,41 +1,63 @@
 """Manifest and records of suites -> report.html, metrics.json and runs.csv, through the store."""
 
 import json
-import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
-from hptransfer.analysis.metrics import select
+from hptransfer.analysis.frame import finished, select
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
-from hptransfer.report.figures import INK, alignment, to_svg
-from hptransfer.report.render import Section, metrics_json, render, runs_table
+from hptransfer.report.alignment_figure import alignment
+from hptransfer.report.metrics import metrics_json, runs_csv
+from hptransfer.report.render import render
+from hptransfer.report.section import Section
+from hptransfer.report.svg import INK, to_svg
 from hptransfer.search.plan import forecast
+from hptransfer.spec import RunSpec
 from hptransfer.suite.claim import Suite
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def section(suite: Suite, frame: pd.DataFrame, results: Path) -> Section:
     """What the report needs of a suite: its records, what is missing, how to reproduce it."""
-    missing = forecast(suite, frame)
-    named = suite.names(missing)
-    rows = select(suite, frame)
-    known = rows.loc[rows["status"] != "failed", "key"].nunique()
+    commands = _commands(suite, results)
+    try:
+        missing = _missing(suite, frame)
+    except InputError as error:  # the suite ran elsewhere, with a sampler that is not here
+        return Section(suite, frame, commands=commands, uncounted=str(error))
+    names = suite.names(missing)
     return Section(
         suite,
         frame,
-        n_expected=known + len(missing),
+        n_expected=finished(select(suite, frame))["key"].nunique() + len(missing),
         missing=[
-            f"{named[s.key][0]} {suite.axis} {named[s.key][1]} 2^{s.log2_lr:g} seed {s.seed}"
+            f"{names[s.key][0]} {suite.axis} {names[s.key][1]} 2^{s.log2_lr:g} seed {s.seed}"
             for s in missing
         ],
-        commands=_commands(suite, results),
+        commands=commands,
     )
+
+
+def _missing(suite: Suite, frame: pd.DataFrame) -> list[RunSpec]:
+    """Runs that the suite still lacks, by the sampler of each optimizer.
+
+    Raises InputError where a sampler is code outside Optuna, which a report does not import, or
+    is not installed.
+    """
+    samplers = {str(suite.setting(label, "sampler")) for label in suite.optimizers}
+    for name in sorted(samplers):
+        if ":" in name:
+            raise InputError(
+                f"sampler {name} is code that a report does not import",
+                f"hptransfer plan {suite.address} imports it and counts",
+            )
+    if samplers <= {"bracket"}:
+        return forecast(suite, frame)
+    from hptransfer.search import studies  # Optuna takes long to import
+
+    return forecast(suite, frame, studies.propose)
 
 
 def _commands(suite: Suite, results: Path) -> list[str]:
@@ -55,17 +77,6 @@ def _commands(suite: Suite, results: Path) -> list[str]:
     return [shlex.join(["hptransfer", *line, *place]) for line in lines]
 
 
-def _as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with an apostrophe before each text that a spreadsheet would run as a formula."""
-
-    def cell(value: object) -> object:
-        formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        return f"'{value}" if formula and not _NUMBER.fullmatch(str(value)) else value
-
-    texts = [name for name in table.columns if not is_numeric_dtype(table[name])]
-    return table.assign(**{name: table[name].map(cell) for name in texts})
-
-
 def _option(suite: Suite, key: str, option: str) -> list[str]:
     return [option, str(suite.changed[key])] if key in suite.changed else []
 
@@ -82,16 +93,20 @@ def write_report(
             raise InputError(
                 f"no records of suite {name!r} under {results}", f"hptransfer run {name} makes them"
             )
+        if not suite.templates:
+            raise InputError(
+                f"{store.folder / 'suite.json'}: holds no resolved suite",
+                "delete that file; the next run writes it again",
+            )
         sections.append(section(suite, store.frame(), results))
     page = render(sections)
     metrics = metrics_json(sections)
     first = Store(results, names[0]) if len(names) == 1 else Store(results, "")
     first.write_text("metrics.json", json.dumps(metrics, indent=1) + "\n")
     for each in sections:
-        table = runs_table(each.suite, each.frame)
         own = Store(results, each.suite.name)
-        own.write_text("runs.csv", _as_text(table).to_csv(index=False))
-        figure = alignment(each.suite, select(each.suite, each.frame))
+        own.write_text("runs.csv", runs_csv(each.rows))
+        figure = alignment(each.suite, each.rows)
         own.write_text("alignment.svg", to_svg(figure, each.suite.name, ink=INK))
     if target is None:
         first.write_text("report.html", page)

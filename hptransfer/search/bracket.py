@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hptransfer.analysis import paired
+from hptransfer.analysis.curve import capped, learned, means
 from hptransfer.spec import canonical
 from hptransfer.suite.claim import Suite
 
@@ -22,6 +22,7 @@ AROUND = 1  # octaves at each side of a carried lr, from where the bracket grows
 Point = tuple[float, dict[str, float]]  # log2_lr, searched hyperparameters
 Key = tuple[float, str]  # a Point whose hyperparameters are JSON
 Trial = tuple[Key, int]  # and its seed
+Propose = Callable[..., list[tuple[Point, int]]]  # of the arguments of `propose`
 
 
 def bracket(
@@ -148,11 +149,7 @@ def on_first_seed(losses: Mapping[Trial, float]) -> dict[Key, float]:
 
 def clipped(rows: "pd.DataFrame") -> list[float]:
     """Losses clipped at the loss at init: samplers fit a surface, and infinity has none."""
-    columns = zip(rows["status"], rows["loss"], rows["loss_init"], strict=True)
-    losses = [
-        min(math.inf if how == "diverged" else loss, math.inf if math.isnan(init) else init)
-        for how, loss, init in columns
-    ]
+    losses = capped(rows["loss"].to_numpy(float), rows["loss_init"].to_numpy(float)).tolist()
     worst = max((loss for loss in losses if math.isfinite(loss)), default=0.0)
     return [worst if loss == math.inf else loss for loss in losses]
 
@@ -177,10 +174,12 @@ def _replay(
     """What is missing of the first stage that is not known whole; [] after the last.
 
     A stage is decided by those before it, so the order of the answers within one cannot matter, nor
-    what was tried for another reason.
+    what was tried for another reason. Raises AssertionError for a stage that was told all it wants.
     """
     told = dict(told)
     while wanted := stage(told):
+        if told.keys() >= set(wanted):
+            raise AssertionError(f"bracket: told, but asked for again: {wanted}")
         if missing := [trial for trial in wanted if trial not in known]:
             return missing
         told |= {trial: known[trial] for trial in wanted}
@@ -202,7 +201,7 @@ def _near_the_best(
 
 
 def _means(told: Mapping[Trial, float], roof: Mapping[Trial, float]) -> dict[Key, float]:
-    """Over the seeds of each, as metrics.curve has it: losses above those at init count as these.
+    """Mean loss of each over its seeds, as analysis.curve has it.
 
     A point where no seed did better is infinite, as a diverged one.
     """
@@ -212,7 +211,7 @@ def _means(told: Mapping[Trial, float], roof: Mapping[Trial, float]) -> dict[Key
         np.array([[table.get((name, seed), math.nan) for seed in seeds] for name in names])
         for table in (told, roof)
     )
-    better = np.less(loss, most)
-    found = paired.means(np.fmin(loss, most), np.all(better, axis=1))
-    found[~np.any(better, axis=1)] = math.inf
-    return dict(zip(names, found.tolist(), strict=True))
+    better = learned(loss, most)
+    losses = means(capped(loss, most), np.all(better, axis=1))
+    losses[~np.any(better, axis=1)] = math.inf
+    return dict(zip(names, losses.tolist(), strict=True))

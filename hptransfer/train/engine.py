@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from hptransfer import __version__, registry
 from hptransfer.errors import InputError
-from hptransfer.geometry.polar import bfloat16_rows
-from hptransfer.spec import RunRecord, RunSpec, digest
+from hptransfer.geometry.processor import bfloat16_rows
+from hptransfer.spec import RunRecord, Unit
 from hptransfer.train.build import Data, Described
 from hptransfer.train.lanes import Lanes, release
 
@@ -50,11 +50,6 @@ class Snapshot:
     key: str
     step: int
     write: Callable[[Path], None]
-
-
-def unit_key(unit: list[RunSpec]) -> str:
-    """Identity of a unit: of its runs, in order."""
-    return digest("".join(spec.key for spec in unit))
 
 
 def load_data(data: dict[str, Any]) -> Data:
@@ -134,7 +129,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def train(
-    unit: list[RunSpec],
+    unit: Unit,
     data: Data,
     device: torch.device,
     *,
@@ -156,15 +151,14 @@ def train(
         yield from _train(unit, data, device, resume, *how, snapshot_seconds)
         return
     except torch.OutOfMemoryError:
-        if len(unit) == 1:
+        if unit.lanes == 1:
             raise InputError(
-                f"width {unit[0].width}: one run does not fit in the memory of {device}",
+                f"width {unit.spec.width}: one run does not fit in the memory of {device}",
                 "a smaller width fits, or micro_batch = 1, recompute = true in the suite",
             ) from None
     # Outside the except clause, for the exception holds the frames and so the unit's tensors.
     release()
-    half = len(unit) // 2
-    for part in (unit[:half], unit[half:]):
+    for part in unit.halves():
         yield from train(
             part,
             data,
@@ -177,7 +171,7 @@ def train(
 
 
 def _train(
-    unit: list[RunSpec],
+    unit: Unit,
     data: Data,
     device: torch.device,
     resume: Path | None,
@@ -186,16 +180,18 @@ def _train(
     described: Described | None,
     snapshot_seconds: float,
 ) -> Iterator[Progress | Snapshot | RunRecord]:
-    spec = unit[0]
+    spec = unit.spec
     if device.type == "cuda":
         release()
         torch.cuda.init()  # or the next line refuses a device with a number
         torch.cuda.reset_peak_memory_stats(device)
     began = time.perf_counter()
     params, flops = (described.params, described.flops) if described else (None, None)
-    lanes = Lanes(unit, data, device, micro_batch=micro_batch, recompute=recompute, params=params)
+    lanes = Lanes(
+        unit.runs, data, device, micro_batch=micro_batch, recompute=recompute, params=params
+    )
     first, spent = (_resume(lanes, resume) if resume else (0, 0.0)) or (0, 0.0)
-    keys = tuple(s.key for s in unit)
+    keys = unit.keys
     saved = time.perf_counter()
     every = max(1, spec.steps // CURVE_POINTS)
     for t in range(first, spec.steps):
@@ -214,7 +210,7 @@ def _train(
                 break
             if time.perf_counter() - saved > snapshot_seconds and t + 1 < spec.steps:
                 elapsed = spent + time.perf_counter() - began
-                yield Snapshot(unit_key(unit), t + 1, _writer(lanes, t + 1, elapsed, keys))
+                yield Snapshot(unit.key, t + 1, _writer(lanes, t + 1, elapsed, keys))
                 saved = time.perf_counter()
     lanes.read_out()
     final = lanes.evaluate().tolist()

@@ -2,7 +2,7 @@
 
 import gc
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -77,7 +77,7 @@ class Lanes:
 
     def __init__(
         self,
-        specs: list[RunSpec],
+        specs: Sequence[RunSpec],
         data: Data,
         device: torch.device,
         *,

@@ -1,0 +1,211 @@
+"""The shape of the curves: exponent of lr*, sensitivity to the lr, basin, other losses' optima."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from hptransfer.analysis.curve import Curve, capped_losses, curve
+from hptransfer.analysis.frame import count, finished, groups, searches
+from hptransfer.analysis.optimum import Optimum, optima, optimum
+from hptransfer.suite.claim import Suite
+
+RELATIVE_RANGE = 2.0  # octaves to each side of lr*, for the sensitivity that compares across units
+MESH = 1 / 16  # octaves, of the integrals over lr
+NEAR = 1 / 16  # octaves from lr* at which a fresh seed counts as one at lr*
+BASIN = 0.01  # nats, the least height at which a basin's width is read
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """alpha of lr*(n) ~ n^-alpha with its 95% interval; `left_out`: axis values not used."""
+
+    optimizer: str
+    value: float
+    low: float
+    high: float
+    n_values: int
+    left_out: tuple[int, ...]
+
+
+def exponents(suite: Suite, rows: pd.DataFrame) -> list[Exponent]:
+    """alpha: slope of -log2 lr*(n) against log2 n, one per optimizer; 0 is ideal.
+
+    Least squares over the optima that are not censored, of optimizers with at least 3 of them. The
+    95% interval comes from their standard errors, times sqrt(chi2 / dof) where they scatter more,
+    with Student's t of dof = values - 2. Where the standard errors come from seeds and explain the
+    scatter it is the normal one.
+    """
+    fits = []
+    for label, by_n in optima(suite, rows).items():
+        known = {n: best for n, best in by_n.items() if best is not None}
+        used = {n: o for n, o in known.items() if o.censored is None and np.isfinite(o.se)}
+        if len(used) >= 3:
+            left_out = tuple(n for n in known if n not in used)
+            fits.append(Exponent(label, *_slope(used), len(used), left_out))
+    return fits
+
+
+def _slope(used: dict[int, Optimum]) -> tuple[float, float, float]:
+    """Slope of -log2 lr* against log2 n and its 95% interval."""
+    x = np.log2(list(used))
+    y = -np.array([best.log2_lr for best in used.values()])
+    se = np.array([best.se for best in used.values()])
+    z = x - x.mean()
+    slope = float(z @ y / (z @ z))
+    spread = np.sqrt(z**2 @ se**2) / (z @ z)
+    dof = len(used) - 2
+    chi2 = float((((y - y.mean() - slope * z) / se) ** 2).sum()) / dof
+    explained = chi2 <= 1 and all(best.seeds > 1 for best in used.values())
+    factor = 1.96 if explained else stdtrit(dof, 0.975)
+    half = float(factor * spread * np.sqrt(max(1.0, chi2)))
+    return slope, slope - half, slope + half
+
+
+def lr_sensitivity(points: Curve, low: float, high: float) -> float:
+    """Mean of min(L(lr), L at init) - L* for lr log-uniform on 2^low..2^high, nats.
+
+    NaN where that range was not tried whole. Source: Wortsman et al. 2023, arXiv:2309.14322.
+    """
+    if len(points.x) < 2 or low < points.x[0] or high > points.x[-1]:
+        return NAN
+    mesh = np.linspace(low, high, round((high - low) / MESH) + 1)
+    values = np.interp(mesh, points.x, points.mean)
+    area = np.trapezoid(values - points.mean.min(), mesh)
+    return float(area / (high - low))
+
+
+def basin_width(points: Curve, eps: float) -> tuple[float, bool]:
+    """Length of {lr : L(lr) <= min + eps} in octaves, and whether it runs out of the tried range.
+
+    `eps`: nats.
+    """
+    x = points.x
+    if len(x) < 2:
+        return NAN, True
+    mesh = np.linspace(x[0], x[-1], round((x[-1] - x[0]) / MESH) + 1)
+    inside = np.interp(mesh, x, points.mean) <= points.mean.min() + eps
+    length = np.trapezoid(inside.astype(float)) * (mesh[1] - mesh[0])
+    return float(length), bool(inside[0] or inside[-1])
+
+
+@dataclass(frozen=True)
+class Basin:
+    """The curve near its minimum; sensitivities and `eps` in nats, `width` in octaves.
+
+    `sensitivity`: over the suite's start range. `relative`: within 2 octaves of lr*. `width`: of
+    the lrs with a loss of at most min + `eps`; `is_open`: they reach an edge of the tried range.
+    """
+
+    sensitivity: float
+    relative: float
+    width: float
+    is_open: bool
+    eps: float
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """One search: its optimum, its shape (None with searched hyperparameters), its runs."""
+
+    optimizer: str
+    n: int
+    optimum: Optimum | None
+    basin: Basin | None
+    n_points: int
+    n_search: int
+    n_diverged: int
+    n_failed: int
+
+
+def landscapes(suite: Suite, rows: pd.DataFrame) -> list[Landscape]:
+    """One per (optimizer, n) with search runs, labels as the suite orders them, n rising."""
+    fresh = {(label, n): part for (label, n, s), part in groups(rows).items() if s == "fresh"}
+    return [
+        _landscape(suite, label, n, part, fresh.get((label, n)))
+        for label, by_n in searches(suite, rows).items()
+        for n, part in by_n.items()
+    ]
+
+
+def _landscape(
+    suite: Suite, label: str, n: int, search: pd.DataFrame, fresh: pd.DataFrame | None
+) -> Landscape:
+    best = optimum(search)
+    return Landscape(
+        optimizer=label,
+        n=n,
+        optimum=best,
+        basin=None if best is None or best.hp else _basin(suite, label, best, search, fresh),
+        n_points=finished(search)["log2_lr"].nunique(),
+        n_search=len(search),
+        n_diverged=count(search, "diverged"),
+        n_failed=count(search, "failed"),
+    )
+
+
+def _basin(
+    suite: Suite, label: str, best: Optimum, search: pd.DataFrame, fresh: pd.DataFrame | None
+) -> Basin:
+    """eps = max(0.01, 2 sigma), sigma the standard deviation of the fresh seeds at lr*, nats."""
+    sigma = 0.0
+    if fresh is not None:
+        near = finished(fresh[(fresh["log2_lr"] - best.log2_lr).abs() <= NEAR])
+        sigma = float(np.std(capped_losses(near), ddof=1)) if len(near) > 1 else 0.0
+    points, eps = curve(search), max(BASIN, 2 * sigma)
+    width, is_open = basin_width(points, eps)
+    low, high = best.log2_lr - RELATIVE_RANGE, best.log2_lr + RELATIVE_RANGE
+    return Basin(
+        sensitivity=lr_sensitivity(points, *suite.start_grid(label)),
+        relative=lr_sensitivity(points, low, high),
+        width=width,
+        is_open=is_open,
+        eps=eps,
+    )
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The optimum by evaluation loss, late training loss and mean training loss, log2 lr.
+
+    `differs`: the three lie further apart than the drift threshold. `changes`: the loss decides
+    whether the drift from the proxy exceeds that threshold.
+    """
+
+    optimizer: str
+    n: int
+    loss: float
+    train_loss: float
+    train_mean: float
+    differs: bool
+    changes: bool
+
+
+AUDITED = ("loss", "train_loss", "train_mean")
+
+
+def audits(suite: Suite, rows: pd.DataFrame) -> list[Audit]:
+    """One per (optimizer, n) with search runs, labels as the suite orders them, n rising."""
+    table = []
+    limit = suite.thresholds.drift
+    for label, by_n in searches(suite, rows).items():
+        lrs = {n: _by_each_loss(part) for n, part in by_n.items()}
+        proxy = lrs.get(suite.proxy, dict.fromkeys(AUDITED, NAN))
+        for n, own in lrs.items():
+            values = list(own.values())
+            exceeds = {abs(own[name] - proxy[name]) > limit for name in AUDITED}
+            differs = max(values) - min(values) > limit
+            table.append(Audit(label, n, **own, differs=differs, changes=len(exceeds) > 1))
+    return table
+
+
+def _by_each_loss(search: pd.DataFrame) -> dict[str, float]:
+    """Column of a loss -> log2 lr of the optimum by that loss; NaN without one."""
+    done = search["status"].to_numpy() == "done"
+    lrs = {}
+    for name in AUDITED:
+        best = optimum(search.assign(loss=np.where(done, search[name].to_numpy(float), np.inf)))
+        lrs[name] = best.log2_lr if best else NAN
+    return lrs

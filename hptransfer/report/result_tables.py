@@ -1,0 +1,188 @@
+"""The tables of what was measured: transfer, optima, exponents, cost, audit."""
+
+from hptransfer.analysis.landscape import Audit, Exponent, Landscape
+from hptransfer.analysis.sentences import axis_name, describe_hp, signed
+from hptransfer.analysis.transfer import Interval, Transfer
+from hptransfer.report.cells import (
+    DASH,
+    Cell,
+    Table,
+    between,
+    count,
+    duration,
+    lr_star,
+    nat,
+    number,
+    octave,
+    scaled,
+    word,
+)
+from hptransfer.suite.claim import Suite
+
+NAN = float("nan")
+
+
+def _verdict(row: Transfer) -> Cell:
+    under = "indicative" if row.indicative else ""
+    return Cell(row.verdict, row.verdict, f"v {row.verdict}", under)
+
+
+def transfer(suite: Suite, transfers: list[Transfer]) -> Table:
+    """One row per optimizer and target."""
+    rows = [
+        [
+            word(row.optimizer, "head"),
+            count(row.n),
+            _verdict(row),
+            lr_star(row.at_proxy),
+            lr_star(row.at_target),
+            between(row.drift, 2),
+            between(row.regret),
+            number(row.relative_regret, f"{signed(100 * row.relative_regret, 2)} %"),
+            nat(row.noise_floor, 4),
+            count(row.n_seeds),
+            nat(row.best_loss),
+            nat(row.carried.mean),
+            duration(row.cost.seconds_per_step),
+            scaled(row.cost.peak_memory, "B"),
+        ]
+        for row in transfers
+    ]
+    columns = (
+        "optimizer", axis_name(suite), "verdict", f"lr* at {suite.proxy}", "lr* at target",
+        "drift, octaves", "regret, nat", "regret, %", "noise floor, nat", "seeds", "best loss",
+        "loss at carried lr", "time per step", "peak memory",
+    )  # fmt: skip
+    return Table(
+        "Transfer",
+        columns,
+        rows,
+        "The second line of a cell is its standard error (±) or its 95% interval. "
+        "The best loss is the mean over fresh seeds at lr*, or the "
+        "minimum over the search where no fresh seed ran there. Time is the run's share of device "
+        "time; memory that of the whole unit, all its lanes together.",
+    )
+
+
+def landscape(suite: Suite, landscapes: list[Landscape]) -> Table:
+    """One row per optimizer and axis value with search runs."""
+    columns = (
+        "optimizer", axis_name(suite), "lr*", "flags", "searched", "lowest loss",
+        "lr sensitivity, start range", "lr sensitivity, ±2 octaves", "basin, octaves",
+        "learning rates", "runs", "diverged", "failed",
+    )  # fmt: skip
+    return Table(
+        "Optimum and shape of each curve",
+        columns,
+        [_landscape(row) for row in landscapes],
+        "lr sensitivity is the mean of min(L, loss at init) − L* over a log-uniform range, given "
+        "only where the whole range was tried (Wortsman et al. 2023, arXiv:2309.14322). The basin "
+        "is where L ≤ min + max(0.01, 2 sigma). cliff: a neighbour diverged or learned nothing, so "
+        "the grid point stands, ± 0.25. With one search seed the ± is the grid's own, step / √12, "
+        "which knows no seed noise: a drift then has no interval.",
+    )
+
+
+def _landscape(row: Landscape) -> list[Cell]:
+    best, basin = row.optimum, row.basin
+    flags = [f"censored {best.censored}"] if best and best.censored else []
+    flags += ["cliff"] if best and best.cliff else []
+    width = number(NAN, DASH)
+    if basin:
+        width = number(basin.width, f"{'≥ ' if basin.is_open else ''}{basin.width:.1f}")
+    return [
+        word(row.optimizer, "head"),
+        count(row.n),
+        lr_star(best),
+        word(", ".join(flags)),
+        word(describe_hp(best.hp) if best else ""),
+        nat(best.loss if best else NAN),
+        nat(basin.sensitivity if basin else NAN),
+        nat(basin.relative if basin else NAN),
+        width,
+        count(row.n_points),
+        count(row.n_search),
+        count(row.n_diverged),
+        count(row.n_failed),
+    ]
+
+
+def exponents(table: list[Exponent]) -> Table:
+    """One row per optimizer with at least three optima."""
+    rows = [
+        [
+            word(row.optimizer, "head"),
+            between(Interval(row.value, row.low, row.high), 2),
+            count(row.n_values),
+            word(", ".join(map(str, row.left_out)) or "none"),
+        ]
+        for row in table
+    ]
+    return Table(
+        "Exponent of lr*",
+        ("optimizer", "exponent", "values used", "left out (censored)"),
+        rows,
+        "Slope of −log2 lr* against log2 n with its 95% interval; 0 is ideal.",
+    )
+
+
+def cost(suite: Suite, transfers: list[Transfer]) -> Table:
+    """One row per optimizer and target."""
+    rows = [
+        [
+            word(row.optimizer, "head"),
+            count(row.n),
+            scaled(row.cost.tuning_flops, "FLOP"),
+            scaled(row.cost.direct_flops, "FLOP"),
+            number(row.cost.saving_flops, f"{row.cost.saving_flops:.1f} ×"),
+            duration(row.cost.tuning_seconds),
+            duration(row.cost.direct_seconds),
+            number(row.cost.saving_seconds, f"{row.cost.saving_seconds:.1f} ×"),
+            scaled(row.cost.tokens_per_second, "/s"),
+            scaled(row.cost.flops_per_second, "FLOP/s"),
+        ]
+        for row in transfers
+    ]
+    columns = (
+        "optimizer", axis_name(suite), f"tuning at {suite.proxy}", "tuning directly", "saving",
+        f"time at {suite.proxy}", "time directly", "saving in time", "tokens or examples",
+        "model FLOPs",
+    )  # fmt: skip
+    return Table(
+        "Cost",
+        columns,
+        rows,
+        "Tuning directly is priced at as many trials as the proxy took, at the mean cost of the "
+        "runs that were made there. Utilisation is not given, since the peak of the device is not "
+        "recorded; FLOP/s are.",
+    )
+
+
+def audit(suite: Suite, audits: list[Audit]) -> Table:
+    """One row per optimizer and axis value with search runs."""
+
+    def flag(row: Audit) -> Cell:
+        flags = [t for t, on in (("optima differ", row.differs), ("verdict", row.changes)) if on]
+        return word(", ".join(flags) or "agree", "flag" if flags else "")
+
+    rows = [
+        [
+            word(row.optimizer, "head"),
+            count(row.n),
+            octave(row.loss),
+            octave(row.train_loss),
+            octave(row.train_mean),
+            flag(row),
+        ]
+        for row in audits
+    ]
+    return Table(
+        "Metric audit",
+        (
+            "optimizer", axis_name(suite), "by evaluation loss", "by late training loss",
+            "by mean training loss", "flag",
+        ),
+        rows,
+        f"Flagged where the optima lie more than {suite.thresholds.drift:g} octaves apart, or "
+        "where the loss used decides whether the drift exceeds that.",
+    )  # fmt: skip

@@ -1,0 +1,78 @@
+"""The tables of the runs themselves: how they ended, where they ran, one by one."""
+
+from typing import Any
+
+import pandas as pd
+
+from hptransfer.analysis.sentences import axis_name, power_of_two
+from hptransfer.report.cells import DASH, Table, count, duration, nat, number, word
+from hptransfer.suite.claim import Suite
+
+
+def outcomes(suite: Suite, rows: pd.DataFrame) -> Table:
+    """One row per optimizer, axis value and stage."""
+    counts = rows.groupby(["optimizer", "n", "stage", "status"]).size().unstack(fill_value=0)
+    body = []
+    for key, row in counts.iterrows():
+        label, n, stage = key  # type: ignore[misc]
+        ended = [count(int(row.get(status, 0))) for status in ("done", "diverged", "failed")]
+        body.append([word(label, "head"), count(n), word(stage), *ended])
+    return Table(
+        "How the runs ended",
+        ("optimizer", axis_name(suite), "stage", "done", "diverged", "failed"),
+        body,
+        "A diverged run counts as the loss at init and is drawn at the roof; a failed one (an "
+        "error, not a loss) is left out and named.",
+    )
+
+
+def environment(rows: pd.DataFrame) -> Table:
+    """One row per combination of device, versions and threads that made records."""
+    seen: dict[tuple[str, ...], list[tuple[int, float]]] = {}
+    made = zip(
+        rows["device"], rows["threads"], rows["env"], rows["lanes"], rows["finished"], strict=True
+    )
+    for device, threads, env, lanes, finished in made:
+        versions = env.get("versions", {})
+        key = (
+            str(device),
+            *(str(versions.get(name, DASH)) for name in ("hptransfer", "torch", "python")),
+            str(env.get("git") or DASH),
+            str(threads),
+        )
+        seen.setdefault(key, []).append((lanes, finished))
+    body = []
+    for key, runs in sorted(seen.items()):
+        lanes = sorted({lane for lane, _ in runs})
+        spread = str(lanes[0]) if len(lanes) == 1 else f"{lanes[0]} to {lanes[-1]}"
+        last = pd.Timestamp(max(f for _, f in runs), unit="s").strftime("%Y-%m-%d %H:%M")
+        body.append([*(word(part) for part in key), word(spread), count(len(runs)), word(last)])
+    columns = (
+        "device", "hptransfer", "torch", "python", "git", "threads", "lanes", "runs",
+        "last finished (UTC)",
+    )  # fmt: skip
+    return Table("Environment", columns, body)
+
+
+def runs(table: pd.DataFrame, limit: int) -> Table:
+    """One row per run, the first `limit` of them."""
+    names = ("optimizer", "n", "stage", "log2_lr", "seed", "status", "loss", "seconds", "key")
+    records: list[Any] = list(table.head(limit).itertuples())
+    rows = [
+        [
+            word(row.optimizer, "head"),
+            count(row.n),
+            word(row.stage),
+            number(row.log2_lr, power_of_two(row.log2_lr)),
+            count(row.seed),
+            word(row.status, f"v {row.status}" if row.status != "done" else ""),
+            nat(row.loss, 4),
+            duration(row.seconds),
+            word(row.key, "code"),
+        ]
+        for row in records
+    ]
+    note = ""
+    if len(table) > limit:
+        note = f"The first {limit} of {len(table)} runs; runs.csv holds all of them."
+    return Table("Runs", names, rows, note)

@@ -1,0 +1,67 @@
+"""A suite and its records as the report reads them: what is there, missing, and concluded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from hptransfer.analysis import landscape, sentences, transfer
+from hptransfer.analysis.frame import finished, select
+from hptransfer.suite.claim import Suite
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """A resolved suite, its records (`store.frame()`), and what the caller knows besides.
+
+    `n_expected`: runs of the finished suite, None where that is not known. `missing`: a name for
+    each run that is not there. `uncounted`: why the missing runs could not be counted, if so.
+    `commands`: lines that reproduce the section.
+    """
+
+    suite: Suite
+    frame: pd.DataFrame
+    n_expected: int | None = None
+    missing: Sequence[str] = ()
+    commands: Sequence[str] = ()
+    uncounted: str = ""
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The records that belong to the suite, as `frame.select` gives them."""
+        return select(self.suite, self.frame)
+
+    @cached_property
+    def n_finished(self) -> int:
+        """Finished runs of the suite; a run that belongs to two labels counts once."""
+        return int(finished(self.rows)["key"].nunique())
+
+    @cached_property
+    def transfers(self) -> list[transfer.Transfer]:
+        return transfer.transfers(self.suite, self.rows)
+
+    @cached_property
+    def landscapes(self) -> list[landscape.Landscape]:
+        return landscape.landscapes(self.suite, self.rows)
+
+    @cached_property
+    def exponents(self) -> list[landscape.Exponent]:
+        return landscape.exponents(self.suite, self.rows)
+
+    @cached_property
+    def audits(self) -> list[landscape.Audit]:
+        return landscape.audits(self.suite, self.rows)
+
+    @cached_property
+    def control(self) -> sentences.Control:
+        return sentences.negative_control(self.suite, self.transfers)
+
+
+def newest_first(sections: Sequence[Section]) -> list[Section]:
+    """Sections by the time at which their last run finished."""
+
+    def last(section: Section) -> float:
+        return float(section.frame["finished"].max()) if len(section.frame) else 0.0
+
+    return sorted(sections, key=last, reverse=True)

@@ -1,0 +1,93 @@
+"""The tables of the settings: what differs among the optimizers, what all runs share."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from hptransfer.analysis.frame import Groups
+from hptransfer.analysis.sentences import axis_name
+from hptransfer.report.cells import DASH, Table, word
+from hptransfer.spec import RunSpec
+from hptransfer.suite.claim import Suite
+
+
+def _evaluated(spec: RunSpec) -> str:
+    context = spec.model.get("context")
+    if context:
+        return f"{spec.eval_batches * spec.batch * context:,} tokens"
+    return f"{spec.eval_batches * spec.batch:,} examples"
+
+
+def fairness(suite: Suite, parts: Groups) -> Table:
+    """Settings by optimizer; a setting that is not the same for all carries a mark."""
+    labels = list(suite.templates)
+    specs = {label: suite.template(label) for label in labels}
+
+    def counted(label: str, stage: str, column: str) -> str:
+        counts = [
+            f"{part[column].nunique()} at {n}"
+            for (o, n, s), part in sorted(parts.items())
+            if o == label and s == stage
+        ]
+        return ", ".join(counts) or "none yet"
+
+    settings: dict[str, list[str]] = {
+        "function": [str(specs[x].optimizer["name"]) for x in labels],
+        "revision": [str(specs[x].optimizer["revision"]) for x in labels],
+        "weights at init": [f"by {specs[x].optimizer['name']}" for x in labels],
+        "lr start range": [suite.optimizers[x].lr for x in labels],
+        "schedule": [specs[x].schedule for x in labels],
+        "warm-up, % of steps": [f"{100 * specs[x].warmup:g}" for x in labels],
+        "gradient clipping": [f"{specs[x].clip:g}" if specs[x].clip else "none" for x in labels],
+        "precision": [specs[x].precision for x in labels],
+        "steps": [str(specs[x].steps) for x in labels],
+        "batch": [str(specs[x].batch) for x in labels],
+        "evaluation": [_evaluated(specs[x]) for x in labels],
+        "sampler": [str(suite.setting(x, "sampler")) for x in labels],
+        "trials at most": [str(suite.setting(x, "trials")) for x in labels],
+        "learning rates tried": [counted(x, "search", "log2_lr") for x in labels],
+        "search seeds": [counted(x, "search", "seed") for x in labels],
+        "fresh seeds": [counted(x, "fresh", "seed") for x in labels],
+        "searched besides lr": [_searched(suite, x) for x in labels],
+    }
+    for key in sorted({key for spec in specs.values() for key in spec.hp}):
+        settings[f"hp: {key}"] = [_plain(specs[x].hp.get(key, DASH)) for x in labels]
+    rows = [
+        [
+            word(name, "head"),
+            word("differs" if len(set(values)) > 1 else "", "flag"),
+            *(word(value) for value in values),
+        ]
+        for name, values in settings.items()
+    ]
+    return Table("Fairness", ("setting", "", *labels), rows)
+
+
+def _searched(suite: Suite, label: str) -> str:
+    ranges = suite.optimizers[label].search
+    return ", ".join(f"{key} in {text}" for key, text in ranges.items()) or "nothing"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def shared(suite: Suite) -> list[tuple[str, str]]:
+    """What every run of the suite has in common, for the head of the fairness section."""
+
+    def fields(values: dict[str, Any], leave: Iterable[str] = ()) -> str:
+        kept = {k: v for k, v in values.items() if k not in ("name", *leave)}
+        listed = ", ".join(
+            f"{k} {json.dumps(v) if isinstance(v, list | dict) else _plain(v)}"
+            for k, v in kept.items()
+        )
+        return f"{values['name']} ({listed})" if listed else str(values["name"])
+
+    first = suite.template(next(iter(suite.templates)))
+    depth = ("n_layer",) if suite.axis == "depth" else ()
+    return [
+        ("model", fields(first.model, depth)),
+        ("data", fields(first.data)),
+        ("base", ", ".join(f"{k} {v}" for k, v in suite.base.items()) or "none"),
+        ("axis", f"{axis_name(suite)}: proxy {suite.proxy}, targets {suite.targets or 'none'}"),
+    ]

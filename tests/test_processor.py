@@ -1,0 +1,106 @@
+"""Where bfloat16 products pay: decided by the listed instructions, checked by a measurement."""
+
+import time
+
+import pytest
+import torch
+
+from hptransfer.cli.common import warn_of_precision
+from hptransfer.geometry.processor import bfloat16_rows
+from hptransfer.suite.file import load_suite
+from units import CPU
+
+OFF = dict.fromkeys(
+    ("amx_bf16", "amx_tile", "avx512_bf16", "avx512_f", "avx512_vnni", "bf16", "sve_bf16"), False
+)
+WITHOUT = {  # AVX-512 that knows no bfloat16
+    "avx512_f": True,
+    "avx512_bw": True,
+    "avx512_vl": True,
+    "avx512_dq": True,
+    "avx512_vnni": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "listed", "rows"),
+    [
+        pytest.param("AVX512", {"amx_bf16": True, "avx512_bf16": True}, 128, id="AMX"),
+        pytest.param("AVX512", {"amx_bf16": True}, 128, id="AMX alone"),
+        pytest.param("AVX512", {"avx512_bf16": True}, 64, id="vectors"),
+        pytest.param("AVX512", WITHOUT, None, id="AVX-512 without bfloat16"),
+        pytest.param("AVX512", {"amx_tile": True, "amx_int8": True}, None, id="AMX of integers"),
+        pytest.param("AVX512", {}, None, id="nothing listed"),
+        pytest.param("AVX2", {"avx512_bf16": True}, None, id="narrow kernels"),
+        pytest.param("AVX2", {}, None, id="AVX2"),
+        pytest.param("SVE256", {"bf16": True, "sve_bf16": True, "neon": True}, 128, id="ARM"),
+        pytest.param("SVE256", {"neon": True, "sve": True}, None, id="ARM without bfloat16"),
+        pytest.param("DEFAULT", {"bf16": True, "neon": True}, None, id="ARM, narrow kernels"),
+        pytest.param("DEFAULT", {}, None, id="another processor"),
+    ],
+)
+@pytest.mark.parametrize("off", [{}, OFF], ids=["left out", "listed as absent"])
+def test_the_listed_instructions_decide_from_where_bfloat16_products_pay(
+    name: str,
+    listed: dict[str, bool],
+    rows: int | None,
+    off: dict[str, bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: name)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {**off, **listed})
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert bfloat16_rows(CPU) == rows
+
+
+def test_a_torch_without_onednn_has_no_fast_bfloat16_products(
+    fast_bfloat16: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert bfloat16_rows(CPU) is None
+
+
+def test_a_gpu_is_not_asked_for_the_instructions_of_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert bfloat16_rows(torch.device("cuda")) == 128
+
+
+def shortest(dtype: torch.dtype, n: int = 256, times: int = 20) -> float:
+    """Seconds of the fastest of a few products, which a busy machine does not change."""
+    a = torch.ones(4, n, n, dtype=dtype)
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        torch.bmm(a, a)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def test_where_bfloat16_products_are_chosen_here_they_are_not_slower_than_float32() -> None:
+    """Products that a processor converts take several times as long; the rest at most as long."""
+    if bfloat16_rows(CPU) is None:
+        pytest.skip("this processor takes float32")
+    for dtype in (torch.bfloat16, torch.float32):
+        shortest(dtype, times=2)  # kernels are made at the first call
+    assert shortest(torch.bfloat16) < 2 * shortest(torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("precision", "listed", "warned"),
+    [("bfloat16", False, True), ("bfloat16", True, False), ("float32", False, False)],
+)
+def test_a_suite_in_bfloat16_is_told_that_it_is_slow_on_this_processor(
+    precision: str,
+    listed: bool,
+    warned: bool,
+    fast_bfloat16: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": listed})
+    suite = load_suite("mlp_width", {"precision": precision})
+    warn_of_precision(suite, CPU)
+    told = 'warning: precision = "bfloat16": this processor has no fast bfloat16 products'
+    assert capsys.readouterr().err.startswith(told) == warned

@@ -1,0 +1,215 @@
+"""Drift, regret, cost and verdicts on made-up records."""
+
+import numpy as np
+import pytest
+
+from frames import CENTERS, LOSS_INIT, half_octaves, make_suite, search, study, to_frame
+from hptransfer.analysis.frame import select
+from hptransfer.analysis.optimum import vertices
+from hptransfer.analysis.sentences import negative_control, sentence
+from hptransfer.analysis.transfer import decide, mean_interval, targets, transfers
+from hptransfer.suite.claim import FRESH_SEED, Thresholds, fresh_seeds
+
+MUON = {"muon": lambda n: -5.2}
+
+
+def transfer_of(suite, frame, label=None):
+    label = label or next(iter(suite.optimizers))
+    return next(t for t in transfers(suite, select(suite, frame)) if t.optimizer == label)
+
+
+def test_an_empty_store_gives_incomplete_verdicts():
+    assert transfer_of(make_suite("muon"), to_frame([])).verdict == "incomplete"
+
+
+def test_a_drifting_optimum_drifts_and_a_fixed_one_transfers():
+    suite = make_suite("adamw", "muon", negative_control="adamw")
+    centers = {label: CENTERS[label] for label in suite.optimizers}
+    both = adamw, muon = transfers(suite, select(suite, study(suite, centers)))
+    assert [each.verdict for each in both] == ["drifts", "transfers"]
+    assert [each.drift.value for each in both] == pytest.approx([-2, 0], abs=0.1)
+    assert (adamw.regret.value, muon.regret.value) == pytest.approx((0.08 * 4, 0), abs=0.02)
+    assert negative_control(suite, [*both]).shown
+    assert "costs" in sentence(suite, adamw)
+    assert "n = 3 fresh seeds" in sentence(suite, adamw)
+
+
+def test_the_regret_is_paired_by_seed():
+    suite = make_suite("adamw")
+    row = transfer_of(suite, study(suite, {"adamw": CENTERS["adamw"]}, noise=0.05, fresh=4))
+    assert row.n_seeds == 4
+    assert row.regret.high - row.regret.low < 4 * row.noise_floor * 2
+
+
+def test_equal_rounded_learning_rates_cost_exactly_nothing():
+    suite = make_suite("muon")
+    row = transfer_of(suite, study(suite, MUON, noise=0.0001))
+    assert (row.regret.value, row.regret.low, row.regret.high) == (0, 0, 0)
+    assert row.verdict == "transfers"
+    assert "exactly 0" in sentence(suite, row)
+
+
+def test_without_runs_at_the_target_optimum_the_verdict_is_unverified():
+    suite = make_suite("muon")
+    row = transfer_of(suite, study(suite, MUON, verify=False))
+    assert row.verdict == "unverified"
+    assert "--verify" in sentence(suite, row)
+    assert row.carried.mean == pytest.approx(2.4, abs=0.02)
+
+
+@pytest.mark.parametrize("at", [32, 128])
+def test_an_optimum_at_an_edge_is_censored_before_anything_else(at):
+    suite = make_suite("muon")
+    frame = study(suite, MUON)
+    cut = (frame["width"] == at) & (frame["seed"] == 0) & (frame["log2_lr"] > -5.2)
+    row = transfer_of(suite, frame[~cut])
+    assert row.verdict == "censored"
+    assert "largest one tried" in sentence(suite, row)
+
+
+@pytest.mark.parametrize("at", [32, 128])
+def test_all_runs_diverged_is_a_result_with_advice(at):
+    suite = make_suite("muon")
+    frame = study(suite, MUON)
+    lost = frame["width"] == at
+    frame.loc[lost, ["status", "loss"]] = ["diverged", np.inf]
+    row = transfer_of(suite, frame)
+    assert row.verdict == "diverged"
+    assert f"width {at} diverged" in sentence(suite, row)
+    assert 'lr = "2^-18..2^-11"' in sentence(suite, row)
+
+
+def test_missing_fresh_seeds_are_incomplete():
+    suite = make_suite("adamw")
+    frame = study(suite, {"adamw": CENTERS["adamw"]})
+    row = transfer_of(suite, frame[frame["seed"] < FRESH_SEED])
+    assert row.verdict == "incomplete"
+    assert sentence(suite, row) == (
+        "adamw: incomplete. No fresh seed ran at width 128, neither with the carried lr (2^-6) "
+        "nor with the best lr there (2^-8)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        (
+            -8,
+            "No fresh seed ran at width 128 with the best lr there (2^-8); "
+            "3 fresh seeds ran with the carried lr (2^-6).",
+        ),
+        (
+            -6,
+            "No fresh seed ran at width 128 with the carried lr (2^-6); "
+            "3 fresh seeds ran with the best lr there (2^-8).",
+        ),
+    ],
+)
+def test_an_incomplete_verdict_says_which_fresh_seeds_are_missing(lost, said):
+    suite = make_suite("adamw")
+    frame = study(suite, {"adamw": CENTERS["adamw"]})
+    row = transfer_of(suite, frame[(frame["seed"] < FRESH_SEED) | (frame["log2_lr"] != lost)])
+    assert row.verdict == "incomplete"
+    assert sentence(suite, row) == f"adamw: incomplete. {said}"
+
+
+def test_fresh_seeds_that_never_ran_at_both_learning_rates_give_no_regret():
+    suite = make_suite("adamw")
+    frame = study(suite, {"adamw": CENTERS["adamw"]})
+    fresh = frame["seed"] >= FRESH_SEED
+    first = frame["seed"] == FRESH_SEED
+    kept = ~fresh | (first & (frame["log2_lr"] == -6)) | (~first & (frame["log2_lr"] == -8))
+    row = transfer_of(suite, frame[kept])
+    assert row.verdict == "incomplete"
+    assert "with both the carried lr (2^-6) and the best lr there (2^-8)." in sentence(suite, row)
+
+
+@pytest.mark.parametrize(("fresh", "verdict"), [(1, "inconclusive"), (2, "drifts")])
+def test_with_few_fresh_seeds_the_verdict_is_indicative(fresh, verdict):
+    suite = make_suite("adamw")
+    row = transfer_of(suite, study(suite, {"adamw": CENTERS["adamw"]}, fresh=fresh))
+    assert row.verdict == verdict
+    assert row.indicative
+    assert f"indicative: {fresh} fresh seed" in sentence(suite, row)
+    assert ("(one seed gives no interval" in sentence(suite, row)) == (fresh == 1)
+
+
+def test_a_diverged_run_at_the_carried_lr_counts_as_the_loss_at_init():
+    suite = make_suite("adamw")
+    frame = study(suite, {"adamw": CENTERS["adamw"]})
+    lost = (frame["log2_lr"] == -6) & (frame["seed"] >= FRESH_SEED)
+    frame.loc[lost, ["status", "loss"]] = ["diverged", np.inf]
+    row = transfer_of(suite, frame)
+    assert row.regret.value == pytest.approx(LOSS_INIT - 2.4, abs=0.05)
+    assert row.verdict == "drifts"
+    assert "3 of its fresh runs diverged" in sentence(suite, row)
+
+
+def test_the_negative_control_must_drift():
+    suite = make_suite("muon", negative_control="muon")
+    table = transfers(suite, select(suite, study(suite, MUON)))
+    control = negative_control(suite, table)
+    assert not control.shown
+    assert control.sentence.startswith("Negative control failed: muon came out as transfers")
+    assert not negative_control(make_suite("muon"), table).shown
+
+
+def test_the_saving_is_as_many_trials_at_the_target_over_the_tuning_at_the_proxy():
+    suite = make_suite("muon")
+    row = transfer_of(suite, study(suite, MUON))
+    assert row.cost.saving_flops == pytest.approx(16)
+    assert row.cost.saving_seconds == pytest.approx(8)
+    assert row.cost.seconds_per_step == pytest.approx(0.9 * 8 / 100)
+
+
+def test_a_target_given_on_the_command_line_is_judged_too():
+    suite = make_suite("muon")
+    frame = study(make_suite("muon", targets=[128, 256]), MUON)
+    assert targets(suite, select(suite, frame)) == [128, 256]
+
+
+def false_alarms(count, sigma, curvature):
+    """Share of `drifts` when the true curve is the same at both widths: the rule alone."""
+    rng = np.random.default_rng(0)
+    x, limits = np.array(half_octaves(-5)), Thresholds()
+    alarms = 0
+    for _ in range(count):
+        best = []
+        for _ in range(2):
+            y = curvature * (x + 5) ** 2 + sigma * rng.normal(size=len(x))
+            k = int(y.argmin())
+            inner = 0 < k < len(x) - 1
+            best.append(float(vertices(x, y[:, None], k)[0]) if inner else x[k])
+        loss = [curvature * (b + 5) ** 2 + sigma * rng.normal(size=3) for b in best]
+        interval = mean_interval((loss[0] - loss[1]).tolist())
+        alarms += decide(interval, best[1] - best[0], limits) == "drifts"
+    return alarms / count
+
+
+@pytest.mark.parametrize(
+    ("sigma", "curvature"), [(0.004, 0.08), (0.02, 0.08), (0.02, 0.02), (0.1, 0.08), (0.1, 0.02)]
+)
+def test_perfect_transfer_is_called_a_drift_in_less_than_one_case_in_twenty(sigma, curvature):
+    assert false_alarms(1500, sigma, curvature) < 0.05
+
+
+def test_noise_alone_can_raise_a_false_alarm_in_a_flat_basin():
+    assert false_alarms(1500, 0.1, 0.02) > 0.005
+
+
+def test_perfect_transfer_is_not_called_a_drift_by_the_full_path():
+    suite = make_suite("muon")
+    verdicts = []
+    for seed in range(40):
+        frame = to_frame(
+            [
+                *search(suite, "muon", 32, -5, half_octaves(-5), [seed], noise=0.02),
+                *search(suite, "muon", 128, -5, half_octaves(-5), [seed + 500], noise=0.02),
+                *search(
+                    suite, "muon", 128, -5, np.arange(-7, -3, 1 / 8), fresh_seeds(3), noise=0.02
+                ),
+            ]
+        )
+        verdicts.append(transfer_of(suite, frame).verdict)
+    assert verdicts.count("drifts") <= 4
+    assert verdicts.count("transfers") >= 20
