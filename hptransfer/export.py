@@ -12,7 +12,7 @@ from hptransfer.errors import InputError
 from hptransfer.optimizers.rules import made
 from hptransfer.records.store import Store
 from hptransfer.spec import RunSpec
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.claim import Suite, SuiteTable
 from hptransfer.train import engine
 from hptransfer.train.build import describe_params
 from hptransfer.train.lanes import vectorises
@@ -31,13 +31,13 @@ class Setting:
     source: str
 
 
-def settings(suite: Suite, frame: pd.DataFrame, n: int, labels: list[str]) -> list[Setting]:
+def settings(table: SuiteTable, frame: pd.DataFrame, n: int, labels: list[str]) -> list[Setting]:
     """The carried learning rate and the per-parameter table of optimizers at axis value n.
 
     Raises InputError for an optimizer that has not been tuned at the proxy.
     """
-    data = engine.load_data(suite.data)
-    suite = suite.resolve(data.sha256)
+    data = engine.load_data(table.data)
+    suite = table.resolve(data.sha256)
     rows = select(suite, frame)
     found = []
     for label in labels:
@@ -61,10 +61,7 @@ def settings(suite: Suite, frame: pd.DataFrame, n: int, labels: list[str]) -> li
 
 
 def proxy_lines(suite: Suite, store: Store) -> list[str]:
-    """What `transfer` starts from: the lr of every optimizer at the proxy, if there is one.
-
-    `suite`: a resolved one.
-    """
+    """What `transfer` starts from: the lr of every optimizer at the proxy, if there is one."""
     manifest = store.read_manifest()
     rows = select(suite, store.frame())
     rows = rows[(rows["stage"] == "search") & (rows["status"] != "failed")]

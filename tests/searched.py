@@ -9,10 +9,11 @@ import pytest
 
 from hptransfer.errors import InputError
 from hptransfer.search import bracket
-from hptransfer.search.studies import propose
+from hptransfer.search.samplers import propose
 from hptransfer.spec import RunSpec, canonical
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import parse_suite
+from hptransfer.suite.ranges import LR_OCTAVES
 
 PLUGIN = "def mine(param, *, beta=0.9, weight_decay=0.1):\n    '''An optimizer.'''\n"
 Pair = tuple[bracket.Point, int]
@@ -51,9 +52,8 @@ def make(folder: Path, name: str = "x", **changes: Any) -> Suite:
         "optimizers": {
             "adamw": {"use": f"{plugin}:mine", "lr": "2^-11..2^-4", **changes.pop("table", {})}
         },
-        "templates": {"adamw": spec.to_json()},
     }
-    return parse_suite({**table, **changes}, {})
+    return Suite.of(parse_suite({**table, **changes}, {}), {"adamw": spec}, {"adamw": LR_OCTAVES})
 
 
 def loss_at(point: bracket.Point) -> float:

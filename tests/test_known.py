@@ -9,7 +9,7 @@ from hptransfer.cost.remembered import Known
 from hptransfer.run import costs
 from hptransfer.run.session import Options, Session
 from hptransfer.spec import RunSpec
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.file import load_suite
 
 
@@ -19,8 +19,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "hptransfer" / "known.json"
 
 
-def suite(**changes: object) -> Suite:
-    return load_suite("quickstart", {"proxy": 32, "targets": [], **changes}).only(["adamw"])
+def suite(**changes: object) -> SuiteTable:
+    return load_suite("quickstart", {"proxy": 32, "targets": [], **changes})
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -35,7 +35,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return widths
 
 
-def cost(chosen: Suite, folder: Path) -> estimate.Estimate:
+def cost(chosen: SuiteTable, folder: Path) -> estimate.Estimate:
     session = Session(chosen, Options(folder, device="cpu"), ["adamw"])
     return session.costs.cost(session.plan()[0])
 

@@ -10,6 +10,7 @@ from scipy.special import stdtrit
 from frames import CENTERS, LOSS_INIT, half_octaves, make_suite, record, search, study, to_frame
 from hptransfer.analysis import metrics, verdicts
 from hptransfer.suite.claim import FRESH_SEED, Thresholds, fresh_seeds
+from hptransfer.suite.ranges import value_range
 
 MUON = {"muon": lambda n: -5.2}
 
@@ -151,7 +152,9 @@ def test_fresh_seeds_never_enter_the_optimum():
 
 def searching_suite():
     suite = make_suite("muon")
-    table = suite.optimizers["muon"].model_copy(update={"search": {"beta": "0.8..0.95"}})
+    table = suite.optimizers["muon"].model_copy(
+        update={"search": {"beta": value_range("0.8..0.95")}}
+    )
     return suite.model_copy(update={"optimizers": {"muon": table}})
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from hptransfer.errors import InputError
-from hptransfer.search.plan import forecast, pack, plan, unit_kind
+from hptransfer.search.plan import forecast, pack, plan
 from hptransfer.spec import RunSpec
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import parse_suite
@@ -130,6 +130,13 @@ def test_the_forecast_counts_what_a_whole_study_takes() -> None:
     assert abs(len(forecast(suite, frame([]))) - exact) <= 4
 
 
+def test_a_forecast_keeps_two_labels_of_one_optimizer_apart() -> None:
+    near, far = ({"use": "adamw", "lr": lr} for lr in ("2^-8..2^-3", "2^-20..2^-15"))
+    suite = a_suite(targets=[], optimizers={"near": near, "far": {**far, "hp": {"beta1": 0.8}}})
+    alone = [len(forecast(suite.only([label]), frame([]))) for label in suite.optimizers]
+    assert len(forecast(suite, frame([]))) == sum(alone)
+
+
 def test_the_carried_lr_is_an_eighth_octave_within_what_the_method_admits() -> None:
     suite = a_suite(optimizers={"scion": {"lr": "2^-6..2^-1"}})
     assert suite.clip_lr("scion", -2.06) == -2.0
@@ -141,11 +148,12 @@ def test_units_share_everything_but_scalars_and_hold_at_most_the_lanes() -> None
     specs = plan(suite, frame([]))
     units = pack(specs, lambda _: 4)
     assert sorted(len(unit) for unit in units) == [3, 3, 3, 3]
-    assert all(len({unit_kind(s) for s in unit}) == 1 for unit in units)
+    assert all(len({s.identity(*s.lane_fields) for s in unit}) == 1 for unit in units)
     assert [s.key for unit in units for s in unit] == [s.key for s in specs]
     one = specs[0]
-    assert unit_kind(one) == unit_kind(one.point(-3, 7, beta1=0.8))
-    assert unit_kind(one) != unit_kind(one.at("width", 64))
+    lanes = [one, one.point(-3, 7, beta1=0.8)]
+    assert pack(lanes, lambda _: 4) == [lanes]
+    assert pack([one, one.at("width", 64)], lambda _: 4) == [[one], [one.at("width", 64)]]
 
 
 @pytest.mark.parametrize(

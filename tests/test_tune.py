@@ -10,8 +10,9 @@ import optuna
 import pytest
 
 from hptransfer.records.store import Store
-from hptransfer.search import bracket, studies
-from hptransfer.search.studies import BracketSampler, make_sampler, propose, sync
+from hptransfer.search import bracket, samplers
+from hptransfer.search.samplers import BracketSampler, make_sampler, propose
+from hptransfer.search.studies import sync
 from searched import failure, loss_at, make, rows, run
 
 pytestmark = pytest.mark.usefixtures("no_replays")
@@ -69,11 +70,11 @@ def test_a_resumed_search_proposes_the_same_points(
     assert len(pairs) == 14
     assert all(0.5 <= hp["beta"] <= 0.95 and -11 <= lr <= -4 for (lr, hp), _ in pairs)
     assert all(lr * 8 == round(lr * 8) for (lr, _), _ in pairs)
-    monkeypatch.setattr(studies, "_replays", {})
+    monkeypatch.setattr(samplers, "_replays", {})
     half = pairs[:7]
     next_ = pairs[7:] if sampler == "random" else pairs[7:8]  # of batches of four
     assert propose(suite, "adamw", 32, rows(suite, half)) == next_
-    monkeypatch.setattr(studies, "_replays", {})
+    monkeypatch.setattr(samplers, "_replays", {})
     assert run(suite, half) == pairs
     assert run(suite, n=64) != pairs
 

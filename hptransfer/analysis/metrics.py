@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from hptransfer.analysis import paired
-from hptransfer.spec import LR_STEP, Axis, canonical
+from hptransfer.spec import LR_STEP, RunSpec, canonical
 from hptransfer.suite.claim import FRESH_SEED, Suite
 
 BOOTSTRAP = 200
@@ -39,41 +39,18 @@ class Optimum:
     hp: dict[str, Any] = field(default_factory=dict)
 
 
-def axis_value(spec: dict[str, Any], axis: Axis) -> int:
-    """The axis value of a run in JSON form."""
-    if axis == "depth":
-        return int(spec["model"]["n_layer"])
-    return int(spec["batch" if axis == "batch_size" else axis])
-
-
-def _signature(spec: dict[str, Any], axis: Axis, searched: tuple[str, ...]) -> dict[str, Any]:
-    """What must be equal for a run to belong to an optimizer of a suite."""
-    free = {"log2_lr", "seed", "batch" if axis == "batch_size" else axis}
-    rest = {key: value for key, value in spec.items() if key not in free}
-    rest["hp"] = {key: value for key, value in spec["hp"].items() if key not in searched}
-    if axis == "depth":
-        rest["model"] = {k: v for k, v in spec["model"].items() if k != "n_layer"}
-    return rest
-
-
 def select(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
     """Rows that belong to the resolved suite, with columns optimizer, n, stage and hp_point.
 
-    A row belongs to a label if its spec equals the label's template in all but lr, seed, the axis
-    field and the searched hyperparameters. Work is per distinct cell, not per row.
+    Suite.labels says which rows belong to a label. Work is per distinct cell, not per row.
     """
-    searched = {label: tuple(sorted(table.search)) for label, table in suite.optimizers.items()}
-    wanted = {
-        label: _signature(template, suite.axis, searched[label])
-        for label, template in suite.templates.items()
-    }
-    found: list[tuple[str, str, int, str]] = []
     cells = frame.drop_duplicates("cell")
-    for cell, spec in zip(cells["cell"], cells["spec"], strict=True):
-        for label, signature in wanted.items():
-            if _signature(spec, suite.axis, searched[label]) == signature:
-                point = canonical({key: spec["hp"][key] for key in searched[label]})
-                found.append((cell, label, axis_value(spec, suite.axis), point))
+    specs = [RunSpec.from_json(spec) for spec in cells["spec"]]
+    found = [
+        (cell, label, spec.axis_value(suite.axis), suite.searched_point(label, spec))
+        for cell, spec, labels in zip(cells["cell"], specs, suite.labels(specs), strict=True)
+        for label in labels
+    ]
     known = pd.DataFrame(found, columns=["cell", "optimizer", "n", "hp_point"])
     known = known.astype({"cell": frame["cell"].dtype, "n": "int64"})
     rows = frame.merge(known, on="cell", how="inner")

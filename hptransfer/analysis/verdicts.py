@@ -10,8 +10,9 @@ from scipy.special import stdtrit
 
 from hptransfer.analysis.metrics import Groups, Optimum, clipped, groups, optimum
 from hptransfer.spec import canonical
-from hptransfer.suite.claim import Suite, Thresholds
-from hptransfer.suite.ranges import LR_OCTAVES, octave_range
+from hptransfer.suite.claim import Suite
+from hptransfer.suite.ranges import LR_OCTAVES
+from hptransfer.suite.tables import Thresholds
 
 NAN = float("nan")
 ENOUGH_SEEDS = 3  # with fewer fresh seeds a verdict is called indicative
@@ -238,7 +239,7 @@ def _sentence(
     match made["verdict"]:
         case "diverged":
             at = proxy if here is None else n
-            low, high = octave_range(suite.optimizers[made["optimizer"]].lr)
+            low, high = suite.start_grid(made["optimizer"])
             lower = max(low - (high - low), int(LR_OCTAVES[0]))
             return (
                 f"{start}. Every run at {axis} {at} diverged. Lower the range of learning rates, "

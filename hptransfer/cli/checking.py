@@ -26,7 +26,7 @@ from hptransfer.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from hptransfer.suite.claim import Suite
+    from hptransfer.suite.claim import SuiteTable
 
 
 def validate(
@@ -133,7 +133,7 @@ def coords(
         )
 
 
-def _octaves(suite: "Suite", least: float) -> list[int]:
+def _octaves(suite: "SuiteTable", least: float) -> list[int]:
     """The suite's widths where they span enough octaves, else doublings of the base width."""
     own = [suite.proxy, *suite.targets] if suite.axis == "width" else []
     if own and math.log2(max(own) / min(own)) >= least:

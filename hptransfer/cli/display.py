@@ -13,7 +13,7 @@ from rich.text import Text
 
 from hptransfer import registry
 from hptransfer.errors import printable
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.claim import Suite, SuiteTable
 from hptransfer.suite.file import load_suite, suite_names
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def check_line(check: "Check") -> Text:
     return line.append("  ").append(shown(check.detail, "dim")) if check.detail else line
 
 
-def bibtex(suite: Suite) -> str:
+def bibtex(suite: SuiteTable) -> str:
     """Entries of references.bib that the suite's parts name as their source, and Optuna's.
 
     A part cites an entry by its arXiv id, or by the author and year of its key.

@@ -11,7 +11,7 @@ from rich.console import Console
 from hptransfer.errors import InputError, suggest
 
 if TYPE_CHECKING:
-    from hptransfer.suite.claim import Suite
+    from hptransfer.suite.claim import SuiteTable
 
 DEFAULT_SUITE = "gpt_width"
 ASK_ABOVE = 1800.0  # seconds
@@ -49,7 +49,7 @@ err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 def load(
     name: str, *, steps: int | None, trials: int | None, data: str | None, **changes: Any
-) -> "Suite":
+) -> "SuiteTable":
     """The suite with what the command line overrides."""
     # pydantic: a fifth of a second that --help need not take
     from hptransfer.suite.file import load_suite
@@ -67,7 +67,7 @@ def load(
     return suite
 
 
-def only(suite: "Suite", labels: list[str] | None) -> list[str]:
+def only(suite: "SuiteTable", labels: list[str] | None) -> list[str]:
     """The labels that --optimizer names, each once, or all. Raises InputError."""
     for label in labels or ():
         if label not in suite.optimizers:
@@ -79,7 +79,7 @@ def only(suite: "Suite", labels: list[str] | None) -> list[str]:
     return list(dict.fromkeys(labels or suite.optimizers))
 
 
-def warn(suite: "Suite", labels: list[str]) -> None:
+def warn(suite: "SuiteTable", labels: list[str]) -> None:
     """Say what a suite's optimizers do that nobody may have meant."""
     if still := suite.untransported(labels):
         err.print(

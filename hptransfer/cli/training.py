@@ -34,11 +34,11 @@ from hptransfer.errors import InputError
 
 if TYPE_CHECKING:
     from hptransfer.run.session import Session
-    from hptransfer.suite.claim import Suite
+    from hptransfer.suite.claim import SuiteTable
 
 
 def _session(
-    suite: "Suite",
+    suite: "SuiteTable",
     optimizer: list[str] | None,
     where: tuple[Path, str, int | None, int | None, str | None],
 ) -> "Session":
@@ -175,7 +175,7 @@ def transfer(
         _verdicts(session, as_json)
 
 
-def _above(suite: "Suite", source: int | None) -> list[int]:
+def _above(suite: "SuiteTable", source: int | None) -> list[int]:
     """The suite's targets, with another proxy those above it. Raises InputError if none is."""
     if source is None:
         return suite.targets

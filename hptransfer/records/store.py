@@ -24,7 +24,7 @@ from hptransfer.errors import InputError
 from hptransfer.records import lines
 from hptransfer.spec import SCHEMA, RunRecord
 from hptransfer.suite.claim import Suite
-from hptransfer.suite.file import parse_suite
+from hptransfer.suite.manifest import as_manifest, stored_suite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,7 +147,7 @@ class Store:
     def write_manifest(self, suite: Suite) -> None:
         """Keep the resolved suite beside its records. Raises InputError in another suite's."""
         self.read_manifest()
-        manifest = {"schema": SCHEMA, **suite.model_dump(mode="json")}
+        manifest = {"schema": SCHEMA, **as_manifest(suite)}
         self.write_text("suite.json", json.dumps(manifest, indent=1) + "\n")
 
     def read_manifest(self) -> Suite | None:
@@ -161,7 +161,7 @@ class Store:
         try:
             manifest = json.loads(data)
             schema = manifest.pop("schema")
-            suite = parse_suite(manifest, {}) if schema == SCHEMA else None
+            suite = stored_suite(manifest) if schema == SCHEMA else None
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: damaged suite manifest ({error})",

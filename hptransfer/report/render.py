@@ -200,7 +200,7 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         ),
         "drift": _figure(lambda: figures.drift(suite, rows), f"{slug}-drift"),
         "curves": _figure(lambda: figures.curves(suite, rows), f"{slug}-curves"),
-        "transported": any("transport" in spec["hp"] for spec in suite.templates.values()),
+        "transported": any("transport" in run.hp for run in suite.templates.values()),
         "transfer": tables.transfer(suite, study.pairs),
         "rule": verdicts.rule(suite),
         "landscape": tables.landscape(suite, study.landscape),

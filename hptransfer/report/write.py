@@ -67,7 +67,8 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _option(suite: Suite, key: str, option: str) -> list[str]:
-    return [option, str(suite.changed[key])] if key in suite.changed else []
+    changed = suite.origin.changed
+    return [option, str(changed[key])] if key in changed else []
 
 
 def write_report(

@@ -1,7 +1,6 @@
 """What the runs of a suite cost on a device, and how they share it: found once, then known."""
 
 import contextlib
-import json
 import os
 from dataclasses import astuple
 from functools import partial
@@ -23,12 +22,13 @@ from hptransfer.cost.remembered import Known, sources
 from hptransfer.errors import InputError
 from hptransfer.registry import BUILTINS
 from hptransfer.run.workers import Pool, Probe
-from hptransfer.search.plan import unit_kind
 from hptransfer.spec import Param, RunSpec
 from hptransfer.suite.claim import Suite
 from hptransfer.train import engine
 from hptransfer.train.build import Data, Described, describe_params, foreign_parts
 from hptransfer.train.lanes import vectorises
+
+_SCHEDULE = ("steps", "schedule", "warmup")  # no cost of a step depends on these fields
 
 
 class Costs:
@@ -115,7 +115,7 @@ class Costs:
 
     def cost(self, spec: RunSpec) -> Estimate:
         if spec.cell not in self._costs:
-            key = Known.key("cost", sources(), _kind(spec, "steps", "schedule", "warmup"))
+            key = Known.key("cost", sources(), spec.identity(*spec.lane_fields, *_SCHEDULE))
             found = self._known.get(key)
             with foreign_parts(spec):
                 cost = Estimate(*map(int, found)) if found else estimate(spec, self._data)
@@ -125,7 +125,7 @@ class Costs:
 
     def described(self, spec: RunSpec) -> Described:
         if spec.cell not in self._described:
-            key = Known.key("parameters", sources(), _kind(spec, "steps", "schedule", "warmup"))
+            key = Known.key("parameters", sources(), spec.identity(*spec.lane_fields, *_SCHEDULE))
             # a model of somebody's own may be made of files that no key knows
             builtin = spec.model["name"] in BUILTINS["model"]
             found = self._known.get(key) if builtin else None
@@ -142,7 +142,7 @@ class Costs:
             shares = self.shares(spec)
             # machine, versions, processes and threads, and what decides the time of a step
             where = (engine.device_name(self._device), [astuple(share) for share in shares])
-            kind = _kind(spec, "steps", "schedule", "warmup", "eval_batches", "data")
+            kind = spec.identity(*spec.lane_fields, *_SCHEDULE, "eval_batches", "data")
             key = Known.key("speed and processes", sources(), *where, kind)
             found = self._known.get(key) or self._beside.get(key)
             if found is None:
@@ -185,13 +185,8 @@ class Costs:
         name = spec.optimizer["name"]
         fewer = "fewer --workers or " if (self._told or 1) > 1 else ""
         raise InputError(
-            f"{name} at {axis} {self._suite.axis_value(spec)} needs about {least / 2**30:.1f} GiB, "
+            f"{name} at {axis} {spec.axis_value(axis)} needs about {least / 2**30:.1f} GiB, "
             f"one example at a time; {engine.device_name(self._device)} has room for "
             f"{room / 2**30:.1f} GiB a process",
             f"width {width} would fit" if fits else f"{fewer}a smaller model may fit",
         )
-
-
-def _kind(spec: RunSpec, *without: str) -> dict[str, Any]:
-    """What the lanes of a unit share, without these fields."""
-    return {k: v for k, v in json.loads(unit_kind(spec)).items() if k not in without}

@@ -21,10 +21,10 @@ from hptransfer.records.store import Store
 from hptransfer.run.costs import Costs
 from hptransfer.run.sharing import Sharing
 from hptransfer.run.workers import Ended, Job, Message, Pool
-from hptransfer.search import studies
+from hptransfer.search import samplers, studies
 from hptransfer.search.plan import forecast, pack, plan
 from hptransfer.spec import RunRecord, RunSpec
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.claim import Suite, SuiteTable
 from hptransfer.train import engine
 from hptransfer.train.engine import Progress
 
@@ -97,7 +97,7 @@ Event = Started | Progress | RunRecord | Status | Ended | Finished
 class Session:
     """A resolved suite on a device: its data, its store, and how fast units run here."""
 
-    def __init__(self, suite: Suite, options: Options, only: list[str]) -> None:
+    def __init__(self, suite: SuiteTable, options: Options, only: list[str]) -> None:
         self.device = engine.pick_device(options.device)
         self.options = options
         self.data = engine.load_data(suite.data)
@@ -111,7 +111,7 @@ class Session:
         self.sharing = Sharing(self.store)
 
     def plan(self) -> list[RunSpec]:
-        return plan(self.suite, self.store.frame(), studies.propose)
+        return plan(self.suite, self.store.frame(), samplers.propose)
 
     def rows(self) -> pd.DataFrame:
         """The records of this suite: metrics.select of the frame."""
@@ -126,7 +126,7 @@ class Session:
 
         What is measured is measured in the workers, which it starts. `start`: start them anyway.
         """
-        specs = forecast(self.suite, self.store.frame(), studies.propose)
+        specs = forecast(self.suite, self.store.frame(), samplers.propose)
         names = self.suite.names(specs)
         cells: dict[tuple[str, int], list[RunSpec]] = {}
         for spec in specs:
@@ -182,7 +182,7 @@ class Session:
                 yield from self._submit(pool, todo, left)
                 if forecast_at.due():
                     with forecast_at.timed():
-                        left = forecast(self.suite, self.store.frame(), studies.propose)
+                        left = forecast(self.suite, self.store.frame(), samplers.propose)
                 left = [s for s in left if s.key not in recorded and s.key not in failed]
                 counts = (len(recorded), max(len(left), 1), self._seconds(left))
                 waits = [] if pool.in_flight else awaited

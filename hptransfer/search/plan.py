@@ -81,14 +81,11 @@ def forecast(
 
 def _guess(suite: Suite, first: list[RunSpec]) -> float:
     """Where the optimum of a curve may lie, from the first runs that are planned of it."""
-    if suite.axis_value(first[0]) != suite.proxy:
+    label, n = suite.names(first[:1])[first[0].key]
+    if n != suite.proxy:
         lrs = [spec.log2_lr for spec in first]
         return (min(lrs) + max(lrs)) / 2 - BESIDE
-    return next(
-        sum(suite.start_grid(label)) / 2
-        for label, template in suite.templates.items()
-        if template["optimizer"] == first[0].optimizer
-    )
+    return sum(suite.start_grid(label)) / 2
 
 
 def _made_up(spec: RunSpec, best: float) -> dict[str, object]:
@@ -107,13 +104,6 @@ def _made_up(spec: RunSpec, best: float) -> dict[str, object]:
     }
 
 
-def unit_kind(spec: RunSpec) -> str:
-    """What the lanes of a unit share: everything but lr, seed and real-valued hyperparameters."""
-    data = {k: v for k, v in spec.to_json().items() if k not in ("log2_lr", "seed")}
-    data["hp"] = {k: v for k, v in spec.hp.items() if not isinstance(v, float)}
-    return canonical(data)
-
-
 def pack(
     specs: Iterable[RunSpec], lanes: Callable[[RunSpec], int], workers: int = 1
 ) -> list[list[RunSpec]]:
@@ -124,7 +114,7 @@ def pack(
     """
     kinds: dict[str, list[RunSpec]] = {}
     for spec in specs:
-        kinds.setdefault(unit_kind(spec), []).append(spec)
+        kinds.setdefault(spec.identity(*spec.lane_fields), []).append(spec)
     units = []
     for alike in kinds.values():
         count = -(-len(alike) // max(1, lanes(alike[0])))

@@ -1,4 +1,4 @@
-"""A built-in suite's name or a TOML file -> Suite; wrong input as one InputError."""
+"""A built-in suite's name or a TOML file -> SuiteTable; wrong input as one InputError."""
 
 import os
 import re
@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hptransfer.errors import InputError, located, quoted, suggest
-from hptransfer.suite.claim import MOST, OptimizerTable, Suite, Thresholds
+from hptransfer.suite.claim import MOST, NAME, SuiteTable
+from hptransfer.suite.tables import OptimizerTable, Origin, Thresholds
 
-_OURS = ("name", "templates", "bounds", "source", "changed")  # not for a suite file to say
+NOT_IN_A_FILE = ("name", "origin")  # fields of a suite that its file cannot set
 _SUITES = "see README, section Suites"
-_NAME = re.compile(r"[A-Za-z0-9._-]+")  # of a suite, of a label
 _ALLOWED = "letters a to z, digits and . _ -"
 _COUNTS = ("trials", "seeds", "fresh_seeds")
 
@@ -29,12 +29,12 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in suites_folder().glob("*.toml"))
 
 
-def load_suite(name: str, overrides: dict[str, Any] | None = None) -> Suite:
-    """A built-in name or a path to a TOML file -> Suite. Raises InputError with the place."""
+def load_suite(name: str, overrides: dict[str, Any] | None = None) -> SuiteTable:
+    """A built-in name or a path to a TOML file -> SuiteTable. Raises InputError with the place."""
     path = Path(name)
     if path.suffix != ".toml":
         path = suites_folder() / f"{name}.toml"
-        if not os.path.isfile(path):  # of a name that is too long Path.is_file raises
+        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
             known = suite_names()
             raise InputError(
                 f"unknown suite {name!r}",
@@ -43,18 +43,25 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None) -> Suite:
     table = _read(name, path)
     shown = name if Path(name).suffix == ".toml" else f"suites/{path.name}"
     with located(shown):
-        for key in _OURS:
+        for key in NOT_IN_A_FILE:
             if key in table:
                 raise InputError(f"{key}: not a field of a suite file", "take the line out")
         changes = overrides or {}
         _check_values({**table, **changes})
         _check_names(path.stem, table)
-        told = {"changed": {key: changes[key] for key in _COUNTS if key in changes}}
-        if changes.get("data", {}).get("name", "file") != "file":  # a file is known by its path
-            told["changed"]["data"] = changes["data"]["name"]
-        suite = parse_suite({"name": path.stem, "source": name, **table}, {**changes, **told})
-        suite.resolve("")  # every part and field exists; the data are not read for that
+        suite = parse_suite(
+            {"name": path.stem, **table}, {**changes, "origin": _origin(name, changes)}
+        )
+        suite.resolve("")  # checks every part and field, without the data
         return suite
+
+
+def _origin(source: str, changes: dict[str, Any]) -> Origin:
+    """Where a suite comes from, and what of the changes a command has to repeat."""
+    changed = {key: changes[key] for key in _COUNTS if key in changes}
+    if changes.get("data", {}).get("name", "file") != "file":  # a file is known by its path
+        changed["data"] = changes["data"]["name"]
+    return Origin(source, changed)
 
 
 def _read(name: str, path: Path) -> dict[str, Any]:
@@ -68,16 +75,16 @@ def _read(name: str, path: Path) -> dict[str, Any]:
         raise InputError(f"{name}: {error}", "a suite is a TOML file") from None
     except RecursionError:
         raise InputError(f"{name}: brackets inside brackets without end", _SUITES) from None
-    except ValueError as error:  # of Python's own: a NUL in a path, thousands of digits
+    except ValueError as error:  # Python's own: a NUL in a path, thousands of digits
         why = str(error).partition(":")[0]
         raise InputError(f"{name}: {why}", _SUITES) from None
     return table
 
 
 def _beside(folder: Path, table: dict[str, Any]) -> None:
-    """A plug-in file that lies beside the suite is found from anywhere."""
+    """Make the path of a plug-in file beside the suite absolute, so any folder can run it."""
 
-    def found(text: Any) -> Any:
+    def absolute(text: Any) -> Any:
         file, colon, attribute = str(text).rpartition(":")
         if file.endswith(".py") and not Path(file).exists() and (folder / file).is_file():
             return f"{(folder / file).resolve()}{colon}{attribute}"
@@ -85,17 +92,17 @@ def _beside(folder: Path, table: dict[str, Any]) -> None:
 
     for key in ("model", "data"):
         if isinstance(table.get(key), str):
-            table[key] = found(table[key])
+            table[key] = absolute(table[key])
         elif isinstance(table.get(key), dict) and "name" in table[key]:
-            table[key]["name"] = found(table[key]["name"])
+            table[key]["name"] = absolute(table[key]["name"])
     optimizers = table.get("optimizers")
     for own in optimizers.values() if isinstance(optimizers, dict) else ():
         if isinstance(own, dict) and "use" in own:
-            own["use"] = found(own["use"])
+            own["use"] = absolute(own["use"])
 
 
 def _check_values(value: Any, place: str = "") -> None:
-    """Raises InputError for what TOML can say and no run can be: a large integer, a NUL."""
+    """Raises InputError for values that TOML admits and no run can have: a large integer, a NUL."""
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             _check_values(item, f"{place}.{key}" if place else str(key))
@@ -106,27 +113,27 @@ def _check_values(value: Any, place: str = "") -> None:
 
 
 def _check_names(name: str, table: dict[str, Any]) -> None:
-    """Raises InputError for a name that would need care where it is a path, an id or code."""
-    if not _NAME.fullmatch(name) or name.startswith("."):
+    """Raises InputError for a name that is not safe as a path, an id or code."""
+    if not re.fullmatch(NAME, name) or name.startswith("."):
         raise InputError(
             f"the suite's name is {name!r}, allowed: {_ALLOWED}, no dot first",
             "rename the file: it is named as the suite",
         )
     labels = table.get("optimizers")
     for label in labels if isinstance(labels, dict) else ():
-        if not _NAME.fullmatch(label):
+        if not re.fullmatch(NAME, label):
             raise InputError(
                 f"optimizers: got the label {label!r}, allowed: {_ALLOWED}",
                 f"for instance [optimizers.mine], with use = {label!r} where that is an optimizer",
             )
 
 
-def parse_suite(table: dict[str, Any], overrides: dict[str, Any]) -> Suite:
-    """A table -> Suite, wrong input as one InputError."""
+def parse_suite(table: dict[str, Any], overrides: dict[str, Any]) -> SuiteTable:
+    """A table -> SuiteTable. Raises InputError for the first thing that is wrong."""
     try:
-        return Suite.model_validate({**table, **overrides})
+        return SuiteTable.model_validate({**table, **overrides})
     except ValidationError as error:
-        # an unknown key first: where one is missing too, it is mostly the same one, misspelt
+        # An unknown key comes first: a key that is missing is mostly that one, misspelt.
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
         raise _readable(first, place) from None
@@ -137,10 +144,10 @@ def _readable(first: Any, place: str) -> InputError:
     if isinstance(cause, InputError):
         return InputError(f"{place}: {cause}" if place else str(cause), cause.hint)
     if first["type"] == "extra_forbidden":
-        model: type[BaseModel] = Suite
+        model: type[BaseModel] = SuiteTable
         if len(first["loc"]) > 1:
             model = Thresholds if first["loc"][0] == "thresholds" else OptimizerTable
-        known = [key for key in model.model_fields if key not in _OURS]
+        known = [key for key in model.model_fields if key not in NOT_IN_A_FILE]
         hint = suggest(first["loc"][-1], known) or f"keys: {', '.join(known)}"
         return InputError(f"{place}: unknown key {first['loc'][-1]!r}", hint)
     if first["type"] == "missing":
