@@ -69,7 +69,7 @@ class BracketSampler(BaseSampler):
             for other in trials
             if not other.state.is_finished() and other.number != trial.number
         }
-        # With more workers than the stage has points, the surplus repeats one.
+        # If more workers ask than the stage has points, the rest repeat one.
         return next((lr for lr in missing if lr not in running), missing[0])
 
     def after_trial(
@@ -83,10 +83,10 @@ class BracketSampler(BaseSampler):
         if not isinstance(space := trial.distributions.get("log2_lr"), FloatDistribution):
             return
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        own = copy.copy(trial)  # what is stored when this returns
+        own = copy.copy(trial)  # the trial as Optuna stores it after this call
         own.state, own.values = state, list(values) if values else None
         if not self._missing([*others, own], space):
-            # Outside of study.optimize there is no loop to stop; Optuna tells only by raising.
+            # Outside study.optimize there is no loop to stop, and Optuna raises.
             with contextlib.suppress(RuntimeError):
                 study.stop()
 
@@ -125,11 +125,11 @@ def _sampler_class(name: str) -> type[BaseSampler]:
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
-            found = getattr(importlib.import_module(module), attribute, None)
+            sampler = getattr(importlib.import_module(module), attribute, None)
         except ImportError as error:
             raise lacks_package(f"sampler: {name!r}", error) from None
-        if isinstance(found, type) and issubclass(found, BaseSampler):
-            return found
+        if isinstance(sampler, type) and issubclass(sampler, BaseSampler):
+            return sampler
         raise InputError(
             f"sampler: {name!r} is not a subclass of optuna.samplers.BaseSampler",
             "give it as pkg.mod:Class",
@@ -161,8 +161,9 @@ def propose(
 ) -> list[tuple[Point, int]]:
     """(point, seed) pairs that the search at axis value `n` still lacks; [] when finished.
 
-    Like bracket.propose, with the sampler that the suite names: one batch of `suite.ask` trials at
-    a time (of a random search all), `trials` proposals in all. Raises InputError without a sampler.
+    Like bracket.propose, with the sampler that the suite names. It proposes batches of `suite.ask`
+    points, a random search all at once, up to `trials` points. Raises InputError for a sampler that
+    cannot be made or cannot search this space.
     """
     if suite.setting(label, "sampler") == "bracket":
         return bracket.propose(suite, label, n, rows, around)
@@ -171,10 +172,11 @@ def propose(
     search = (suite.setting(label, "sampler"), suite.setting(label, "trials"), suite.ask)
     name = canonical([suite.name, label, n])
     identity = canonical([name, search, ranges])
-    losses = bracket.on_first_seed(bracket.finished(rows, bracket.clipped(rows)))
+    losses = bracket.on_first_seed(bracket.finished(rows, bracket.finite_losses(rows)))
     with quiet():
         replay = _replays.get(identity)
-        # Another store, or a record taken out: then this replay was told what is not so.
+        # A replay is void if the records no longer say what it was told: another store, or a
+        # record that was taken out.
         if replay is None or any(losses.get(key) != loss for key, loss in replay.told.items()):
             seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
             replay = _replays[identity] = _Replay(*search, seed, space)
@@ -184,23 +186,23 @@ def propose(
 
 
 class _Replay:
-    """One search as far as its results are known.
+    """One search, up to the first batch whose results are not all known.
 
-    One seed for the whole replay: it starts from the first batch each time, and samplers that
-    follow a sequence (qmc, cmaes) would begin it anew with every new seed.
+    The whole replay has one seed: a sampler that follows a sequence (qmc, cmaes) would begin it
+    anew with each new seed.
     """
 
     def __init__(self, sampler: str, trials: int, ask: int, seed: int, space: Space) -> None:
         self.sampler, self.trials, self.space = sampler, trials, space
         self.study = optuna.create_study(sampler=make_sampler(sampler, seed))
-        # a random search learns nothing from its trials, so none need wait for others
+        # A random search learns nothing from its trials, so no trial waits for another.
         self.ask = trials if type(self.study.sampler) is optuna.samplers.RandomSampler else ask
         self.told: dict[tuple[float, str], float] = {}
         self.points: list[Point] = []
         self.batch: list[tuple[optuna.Trial, Point]] = []
 
     def advance(self, losses: Mapping[tuple[float, str], float]) -> list[Point]:
-        """Tell what is known; the points of the first batch that is not, without repetition."""
+        """Tell the known losses; points of the first batch that lacks some, without repetition."""
         while True:
             if missing := {k: p for _, p in self.batch if (k := bracket.key(p)) not in losses}:
                 return list(missing.values())
@@ -223,7 +225,7 @@ class _Replay:
                 f"sampler: {self.sampler!r} cannot search this space ({error})",
                 "tpe, gp and random search every space",
             ) from None
-        values = {  # six digits, so that machines which differ in the last bit share their runs
+        values = {  # six digits: machines whose last bits differ share their runs
             key: min(max(float(f"{trial.params[key]:.6g}"), space.low), space.high)
             for key, space in self.space.items()
             if key != "log2_lr"
@@ -246,7 +248,7 @@ def search_space(
 
 @contextlib.contextmanager
 def quiet() -> Generator[None]:
-    """Optuna's log lines and its warnings about experimental samplers are not for our users."""
+    """Without Optuna's log lines and its warnings about experimental samplers."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

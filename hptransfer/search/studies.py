@@ -23,7 +23,7 @@ from hptransfer.suite.ranges import LR_OCTAVES
 if TYPE_CHECKING:
     import pandas as pd
 
-# Whatever Optuna trips over in a damaged journal: the records say it all again.
+# Optuna raises these at a damaged journal, which the records make anew.
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, OptunaError)
 _Studies = dict[str, tuple[dict[str, Any], dict[str, FrozenTrial]]]  # name -> attributes, trials
 _NAME = re.compile(r"(.+)/[^/]+/[a-z_]+=\d+/[0-9a-f]{8}")
@@ -31,19 +31,19 @@ SUITE_ATTR = "hptransfer.suite"
 
 
 def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) -> None:
-    """Add the finished search runs that the persistent study lacks; one study a lr curve.
+    """Add the finished search runs that the persistent studies lack; one study per lr curve.
 
-    `rows`: rows of metrics.select. `storage`: an Optuna URL, None for the journal beside the
-    records, which is rebuilt from `rows` where it is lost or damaged.
-    Raises InputError: a storage that cannot be opened, or that belongs to something else.
+    `rows`: rows of metrics.select. `storage`: an Optuna URL, or None for the journal beside the
+    records. A journal that is lost or damaged is made anew from `rows`.
+    Raises InputError for a storage that cannot be opened or belongs to something else.
     """
     studies = _studies(suite, rows)
     if not studies and storage is None:
-        return  # with a storage, go on: it may belong to another suite
+        return  # a storage is opened all the same: it may belong to another suite
     with store.exclusive(store.study_url().name) if studies else quiet(), quiet():
         if storage is not None:
-            with database.opened(storage) as (found, place):
-                _add(suite, studies, found, place)
+            with database.opened(storage) as (opened, place):
+                _add(suite, studies, opened, place)
             return
         path = store.study_url()
         try:
@@ -58,11 +58,11 @@ def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) 
 
 
 def _studies(suite: Suite, rows: "pd.DataFrame") -> _Studies:
-    """What the persistent studies must hold, by name."""
+    """Name -> what that persistent study must hold."""
     curves: dict[tuple[str, int], tuple[Space, dict[str, FrozenTrial]]] = {}
     studies: _Studies = {}
     names = ("optimizer", "n", "stage", "status", "log2_lr", "hp_point", "seed", "key", "finished")
-    columns = zip(*(rows[x] for x in (*names, "seconds")), bracket.clipped(rows), strict=True)
+    columns = zip(*(rows[x] for x in (*names, "seconds")), bracket.finite_losses(rows), strict=True)
     for label, n, stage, status, log2_lr, hp, seed, key, finished, seconds, loss in columns:
         if stage != "search" or status == "failed":
             continue
@@ -73,7 +73,7 @@ def _studies(suite: Suite, rows: "pd.DataFrame") -> _Studies:
         space, trials = curves[label, n]
         values = {"log2_lr": log2_lr, **json.loads(hp)}
         if any(not d.low <= values[name] <= d.high for name, d in space.items()):
-            continue  # searched in a wider range in the past: no trial of this search
+            continue  # from a search over a wider range, so no trial of this one
         trials[key] = FrozenTrial(
             number=-1,
             trial_id=-1,
@@ -99,15 +99,16 @@ def study_name(suite: Suite, label: str, n: int) -> str:
 
 
 def _journal(path: Path) -> BaseStorage:
-    place = str(path.resolve())  # the lock is a link to it: a dangling one is never taken over
-    lock = JournalFileSymlinkLock(place, grace_period=5)  # seconds, then it is a dead one's
+    # The lock is a link to this path; Optuna never takes over a link that leads nowhere.
+    place = str(path.resolve())
+    lock = JournalFileSymlinkLock(place, grace_period=5)  # seconds until a lock counts as left over
     return JournalStorage(JournalFileBackend(place, lock_obj=lock))
 
 
 def _add(suite: Suite, studies: _Studies, storage: BaseStorage, place: str) -> None:
     present = storage.get_all_studies()
     owners = {
-        # A run killed in between left a study with its name alone.
+        # A kill can leave a study that has a name and no attributes yet.
         study.user_attrs.get(SUITE_ATTR) or (_NAME.fullmatch(study.study_name) or ("", ""))[1]
         for study in present
     }
