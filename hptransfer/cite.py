@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 from hptransfer import registry
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.claim import SuiteTable
 
 _REFERENCES = Path(__file__).parent / "references.bib"
 
 
-def bibtex(suite: Suite) -> str:
+def bibtex(suite: SuiteTable) -> str:
     """Entries of references.bib that the parts of the suite name as their source, and Optuna's.
 
     A part cites an entry by its arXiv id, or by the author and year of its key. Raises InputError

@@ -14,7 +14,7 @@ from hptransfer.analysis.optimum import optimum
 from hptransfer.errors import InputError
 from hptransfer.optimizers import rules
 from hptransfer.spec import RunSpec
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.claim import SuiteTable
 from hptransfer.train import engine
 from hptransfer.train.build import describe_params
 from hptransfer.train.lanes import vectorises
@@ -41,15 +41,15 @@ class Setting:
 
 
 def settings(
-    suite: Suite, frame: pd.DataFrame, n: int, labels: list[str]
+    table: SuiteTable, frame: pd.DataFrame, n: int, labels: list[str]
 ) -> dict[str, Setting | None]:
     """By label: the carried learning rate and the per-parameter table at axis value n.
 
     None stands for an optimizer that has not been tuned at the proxy. Raises InputError for an
     unknown part.
     """
-    data = engine.load_data(suite.data)
-    suite = suite.resolve(data.sha256)
+    data = engine.load_data(table.data)
+    suite = table.resolve(data.sha256)
     rows = select(suite, frame)
     made: dict[str, Setting | None] = {}
     for label in labels:

@@ -36,6 +36,12 @@ Role = Literal["input", "hidden", "output", "vector"]
 
 Axis = Literal["width", "depth", "batch_size", "steps"]
 """What grows from the proxy to the targets."""
+AXIS_FIELD: dict[Axis, str] = {  # the field of a RunSpec that holds the axis value
+    "width": "width",
+    "depth": "model.n_layer",
+    "batch_size": "batch",
+    "steps": "steps",
+}
 
 
 @dataclass(frozen=True)
@@ -148,14 +154,24 @@ class RunSpec:
         return cls(**data)
 
     def identity(self, *without: str) -> str:
-        """Identity of this run in everything but these fields: 20 hex digits.
+        """20 hex digits that two runs share if they are equal in all but these fields.
 
-        `real_hp` leaves out the hyperparameters that are real numbers.
+        A dot names a field of a table, as in `hp.beta1` and `model.n_layer`. Raises KeyError for a
+        field that no run has.
         """
-        kept = {k: v for k, v in self.to_json().items() if k not in without}
-        if "real_hp" in without:
-            kept["hp"] = {k: v for k, v in self.hp.items() if not isinstance(v, float)}
+        kept = self.to_json()
+        for name in without:
+            table, dot, key = name.partition(".")
+            if dot:
+                kept[table] = {k: v for k, v in kept[table].items() if k != key}
+            else:
+                del kept[name]
         return digest(canonical(kept))
+
+    def value(self, name: str) -> Any:
+        """A field, named as `identity` names it; None for a key that its table lacks."""
+        table, dot, key = name.partition(".")
+        return getattr(self, table).get(key) if dot else getattr(self, name)
 
     @functools.cached_property
     def key(self) -> str:
@@ -164,19 +180,28 @@ class RunSpec:
 
     @functools.cached_property
     def cell(self) -> str:
-        """Identity of the loss curve over lr that this run is a point of."""
+        """Identity of the curve of loss over lr that this run is a point of."""
         return self.identity("log2_lr", "seed")
+
+    @property
+    def lane_fields(self) -> tuple[str, ...]:
+        """Fields that may differ among the lanes of one unit: lr, seed and real-valued hp."""
+        real = (f"hp.{key}" for key, value in self.hp.items() if isinstance(value, float))
+        return ("log2_lr", "seed", *real)
 
     @property
     def lr(self) -> float:
         return 2.0**self.log2_lr
 
+    def axis_value(self, axis: Axis) -> int:
+        """Where this run lies on an axis."""
+        return int(self.value(AXIS_FIELD[axis]))
+
     def at(self, axis: Axis, value: int) -> Self:
         """This spec at another axis value."""
-        if axis == "depth":
-            return replace(self, model={**self.model, "n_layer": value})
-        field_name = {"width": "width", "batch_size": "batch", "steps": "steps"}[axis]
-        return replace(self, **{field_name: value})
+        table, dot, key = AXIS_FIELD[axis].partition(".")
+        changed = {**getattr(self, table), key: value} if dot else value
+        return replace(self, **{table: changed})
 
     def point(self, log2_lr: float, seed: int, **hp: float) -> Self:
         """This spec at a learning rate (rounded to 1/8 octave), a seed and searched values."""
@@ -220,11 +245,6 @@ def fault(spec: Any) -> str:
 def tokens(spec: dict[str, Any]) -> int:
     """Tokens or examples that a run trains on, from its JSON form."""
     return spec["batch"] * spec["steps"] * spec["model"].get("context", 1)
-
-
-def cell_of(spec: dict[str, Any]) -> str:
-    """`RunSpec.cell` from the JSON form."""
-    return digest(canonical({k: v for k, v in spec.items() if k not in ("log2_lr", "seed")}))
 
 
 def round_lr(log2_lr: float) -> float:

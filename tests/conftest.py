@@ -75,9 +75,9 @@ def suite(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search does not go on from that of another test."""
-    from hptransfer.search import studies
+    from hptransfer.search import samplers
 
-    monkeypatch.setattr(studies, "_replays", {})
+    monkeypatch.setattr(samplers, "_replays", {})
 
 
 @pytest.fixture

@@ -59,11 +59,10 @@ def make_suite(*labels: str, **overrides: Any) -> Suite:
             precision=suite.precision,
             eval_batches=suite.eval_batches,
             seed=0,
-        ).to_json()
+        )
         for label in suite.optimizers
     }
-    bounds = {label: list(LR_OCTAVES) for label in suite.optimizers}
-    return suite.model_copy(update={"templates": templates, "bounds": bounds})
+    return Suite.of(suite, templates, dict.fromkeys(suite.optimizers, LR_OCTAVES))
 
 
 def made_up_loss(spec: RunSpec, n: int, center: float, noise: float) -> float:

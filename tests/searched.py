@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 
 from hptransfer.errors import InputError
-from hptransfer.search import bracket, studies
-from hptransfer.search.studies import propose
+from hptransfer.search import bracket, samplers
+from hptransfer.search.samplers import propose
 from hptransfer.spec import RunSpec, canonical
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import parse_suite
+from hptransfer.suite.ranges import LR_OCTAVES
 
 PLUGIN = "def mine(param, *, beta=0.9, weight_decay=0.1):\n    '''An optimizer.'''\n"
 Pair = tuple[bracket.Point, int]
@@ -51,9 +52,8 @@ def make(folder: Path, name: str = "x", **changes: Any) -> Suite:
         "optimizers": {
             "adamw": {"use": f"{plugin}:mine", "lr": "2^-11..2^-4", **changes.pop("table", {})}
         },
-        "templates": {"adamw": spec.to_json()},
     }
-    return parse_suite({**table, **changes}, {})
+    return Suite.of(parse_suite({**table, **changes}, {}), {"adamw": spec}, {"adamw": LR_OCTAVES})
 
 
 def loss_at(point: bracket.Point) -> float:
@@ -109,12 +109,12 @@ def failure(call: Any, *arguments: Any) -> InputError:
 
 def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The samplers of the replays that begin anew from now on."""
-    samplers: list[str] = []
-    real = studies._Replay.__init__
+    names: list[str] = []
+    real = samplers._Replay.__init__
 
-    def begin(self: studies._Replay, sampler: str, *arguments: object) -> None:
-        samplers.append(sampler)
+    def begin(self: samplers._Replay, sampler: str, *arguments: object) -> None:
+        names.append(sampler)
         real(self, sampler, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(studies._Replay, "__init__", begin)
-    return samplers
+    monkeypatch.setattr(samplers._Replay, "__init__", begin)
+    return names

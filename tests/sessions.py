@@ -6,17 +6,17 @@ import pytest
 
 from hptransfer.cost import machine
 from hptransfer.run.session import Options, Session
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.file import parse_suite
 
 
-def session(suite: Suite, folder: Path, **options: object) -> Session:
+def session(suite: SuiteTable, folder: Path, **options: object) -> Session:
     """On the CPU, in two workers of one lane unless told otherwise."""
     chosen = {"device": "cpu", "workers": 2, "lanes": 1, **options}
     return Session(suite, Options(folder, **chosen), list(suite.optimizers))
 
 
-def tiny(folder: Path, **changes: object) -> Suite:
+def tiny(folder: Path, **changes: object) -> SuiteTable:
     """One optimizer and two runs of a GPT of width 8."""
     text = folder / "text.txt"
     text.write_bytes(bytes(i * i % 251 for i in range(60_000)))

@@ -135,7 +135,7 @@ def suite(monkeypatch: pytest.MonkeyPatch) -> Suite:
         "seeds": 2,
         "optimizers": {"adamw": {"lr": "2^-9..2^-4"}},
     }
-    return parse_suite(table, {})
+    return parse_suite(table, {}).resolve("")
 
 
 def rows(known: dict[float, float], seed: int = 0, status: str = "done") -> pd.DataFrame:

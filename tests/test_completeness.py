@@ -11,7 +11,7 @@ import pytest
 from frames import make_suite, record, to_frame
 from hptransfer.report import render
 from hptransfer.report.write import section
-from hptransfer.search import studies
+from hptransfer.search import samplers
 from hptransfer.search.plan import plan
 from hptransfer.suite.claim import Suite
 
@@ -30,10 +30,10 @@ def run_whole(suite: Suite) -> pd.DataFrame:
     """Records of every run that the suite asks for."""
     records: list[dict[str, Any]] = []
     for _ in range(50):
-        todo = plan(suite, to_frame(records), studies.propose)
+        todo = plan(suite, to_frame(records), samplers.propose)
         if not todo:
             return to_frame(records)
-        records += [record(spec, suite.axis_value(spec), -6.3) for spec in todo]
+        records += [record(spec, spec.axis_value(suite.axis), -6.3) for spec in todo]
     raise AssertionError("the suite does not end")
 
 

@@ -15,6 +15,7 @@ from hptransfer.report.write import write_report
 from hptransfer.spec import MOST, canonical, digest
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import parse_suite
+from hptransfer.suite.manifest import as_manifest
 from stored import failure, files, left_out
 from stored import record as written
 
@@ -213,7 +214,7 @@ def resolved() -> dict[str, Any]:
         },
         {},
     ).resolve("0" * 64)
-    return {"schema": 1, **suite.model_dump(mode="json")}
+    return {"schema": 1, **as_manifest(suite)}
 
 
 NO_MANIFEST: dict[str, tuple[Any, ...]] = {

@@ -8,7 +8,7 @@ from hptransfer.cost.placement import Placement
 from hptransfer.run.session import Finished, Started, Status, _Rarely
 from hptransfer.run.workers import Ended, Job
 from hptransfer.spec import RunRecord, Unit
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.file import load_suite, suite_names
 from hptransfer.train import engine
 from searched import built
@@ -84,7 +84,7 @@ def test_a_search_alone_leaves_the_report_to_what_was_carried(tmp_path: Path) ->
     """The same suite at another proxy, without targets; but other runs are another suite."""
     suite = tiny(tmp_path, targets=[16])
 
-    def kept(changed: Suite) -> tuple[int, list[int]]:
+    def kept(changed: SuiteTable) -> tuple[int, list[int]]:
         made = session(changed, tmp_path)
         made.store.write_manifest(made._reported())
         manifest = made.store.read_manifest()

@@ -95,7 +95,7 @@ def test_a_report_is_of_a_folder_under_results(name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("label", [*LABELS, '"""\nimport os\n"""', "\\", "幅"])
 def test_a_label_is_no_code_of_the_exported_script(label: str) -> None:
-    spec = RunSpec.from_json(make_suite("adamw").templates["adamw"])
+    spec = make_suite("adamw").templates["adamw"]
     parts = ("adamw", "hptransfer.models.gpt:gpt")
     text = to_python(Setting(label, spec, *parts, {}, {"vocab": 256}, "tuned"))
     tree = ast.parse(text)

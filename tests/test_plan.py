@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from hptransfer.errors import InputError
-from hptransfer.search.plan import forecast, pack, plan, unit_kind
+from hptransfer.search.plan import forecast, pack, plan
 from hptransfer.spec import RunSpec, Unit, digest
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import parse_suite
@@ -152,11 +152,12 @@ def test_units_share_everything_but_scalars_and_hold_at_most_the_lanes() -> None
     specs = plan(suite, frame([]))
     units = pack(specs, lambda _: 4)
     assert sorted(unit.lanes for unit in units) == [3, 3, 3, 3]
-    assert all(len({unit_kind(s) for s in unit.runs}) == 1 for unit in units)
+    assert all(len({s.identity(*s.lane_fields) for s in unit.runs}) == 1 for unit in units)
     assert [s.key for unit in units for s in unit.runs] == [s.key for s in specs]
     one = specs[0]
-    assert unit_kind(one) == unit_kind(one.point(-3, 7, beta1=0.8))
-    assert unit_kind(one) != unit_kind(one.at("width", 64))
+    lanes = [one, one.point(-3, 7, beta1=0.8)]
+    assert pack(lanes, lambda _: 4) == [lanes]
+    assert pack([one, one.at("width", 64)], lambda _: 4) == [[one], [one.at("width", 64)]]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hptransfer.records.lines import LeftOut
 from hptransfer.records.store import Store
 from hptransfer.run.session import Session
 from hptransfer.run.workers import Pool
-from hptransfer.search import bracket, studies
+from hptransfer.search import bracket, samplers
 from hptransfer.search.plan import forecast
 from hptransfer.spec import RunRecord
 from searched import make, rows, run
@@ -83,7 +83,7 @@ def test_a_sampler_that_is_asked_for_nothing_is_an_error(tmp_path: Path) -> None
     suite = make(tmp_path, sampler="tpe").model_copy(update={"ask": 0})
     with ends(), pytest.raises(AssertionError, match="tpe: no batch of the 12 trials that are"):
         run(suite)
-    assert studies._replays
+    assert samplers._replays
 
 
 def test_a_run_whose_record_goes_away_is_not_trained_again(

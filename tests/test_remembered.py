@@ -12,7 +12,7 @@ from hptransfer.cost.count import Cost, count
 from hptransfer.cost.remembered import Cache
 from hptransfer.run.session import Options, Session
 from hptransfer.spec import RunSpec
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.file import load_suite
 from hptransfer.train.build import Data
 from sessions import session, tiny
@@ -24,8 +24,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "hptransfer" / "known.json"
 
 
-def suite(**changes: object) -> Suite:
-    return load_suite("quickstart", {"proxy": 32, "targets": [], **changes}).only(["adamw"])
+def suite(**changes: object) -> SuiteTable:
+    return load_suite("quickstart", {"proxy": 32, "targets": [], **changes})
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -40,7 +40,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return widths
 
 
-def cost(chosen: Suite, folder: Path) -> Cost:
+def cost(chosen: SuiteTable, folder: Path) -> Cost:
     session = Session(chosen, Options(folder, device="cpu"), ["adamw"])
     return session.costs.cost(session.plan()[0])
 

@@ -24,7 +24,7 @@ from hptransfer.run.session import Event, Finished, Started, Status
 from hptransfer.run.sharing import Sharing
 from hptransfer.run.workers import Ended
 from hptransfer.spec import RunRecord, Unit
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.claim import SuiteTable
 from sessions import session, tiny
 from stored import record
 
@@ -104,7 +104,7 @@ def traces(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(("claim-", "running-"))]
 
 
-def four_runs(folder: Path) -> Suite:
+def four_runs(folder: Path) -> SuiteTable:
     table = {"transported_scion": {"lr": "2^-6..2^-3", "trials": 4}}
     return tiny(folder, steps=3, optimizers=table)
 

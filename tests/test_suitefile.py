@@ -7,7 +7,7 @@ import pytest
 
 from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.file import load_suite
 
 SUITE = """
@@ -57,7 +57,9 @@ WRONG = {
     "steps beyond all memory": ("steps = 3", f"steps = {2**52}", "steps: got 4503599627370496"),
     "a NUL in a model's file": ('"gpt"', '"a\\u0000b.py:f"', "model.name: got 'a\\x00b.py:f',"),
     "a large exponent": ('"2^-8', '"2^-' + "9" * 5000, "needs powers of two such as"),
-    "a field of ours": ("steps = 3", 'source = "x"\nsteps = 3', "source: not a field of a suite"),
+    "a name in the file": ("steps = 3", 'name = "x"\nsteps = 3', "name: not a field of a suite"),
+    "an origin": ("steps = 3", "origin = {}\nsteps = 3", "origin: not a field of a suite"),
+    "a manifest's field": ("steps = 3", "templates = {}\nsteps = 3", "templates: unknown key"),
 }
 
 
@@ -137,7 +139,7 @@ def test_what_is_wrong_is_named_on_one_line(case: str, tmp_path: Path) -> None:
     assert caught.value.hint
 
 
-def run_at(suite: Suite, width: int) -> RunSpec:
+def run_at(suite: SuiteTable, width: int) -> RunSpec:
     return suite.resolve("").template("adamw_mup", width)
 
 
@@ -153,4 +155,4 @@ def test_a_suite_knows_what_names_it_on_the_command_line(tmp_path: Path) -> None
     place = written(tmp_path)
     assert load_suite(place).address == place
     assert load_suite("quickstart").address == "quickstart"
-    assert load_suite(place, {"trials": 3, "steps": 2}).changed == {"trials": 3}
+    assert load_suite(place, {"trials": 3, "steps": 2}).origin.changed == {"trials": 3}

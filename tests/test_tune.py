@@ -11,8 +11,9 @@ import optuna
 import pytest
 
 from hptransfer.records.store import Store
-from hptransfer.search import bracket, studies
-from hptransfer.search.studies import BracketSampler, make_sampler, propose, sync
+from hptransfer.search import bracket, samplers
+from hptransfer.search.samplers import BracketSampler, make_sampler, propose
+from hptransfer.search.studies import sync
 from searched import built, failure, loss_at, make, rows, run
 
 pytestmark = pytest.mark.usefixtures("no_replays")
@@ -70,11 +71,11 @@ def test_a_resumed_search_proposes_the_same_points(
     assert len(pairs) == 14
     assert all(0.5 <= hp["beta"] <= 0.95 and -11 <= lr <= -4 for (lr, hp), _ in pairs)
     assert all(lr * 8 == round(lr * 8) for (lr, _), _ in pairs)
-    monkeypatch.setattr(studies, "_replays", {})
+    monkeypatch.setattr(samplers, "_replays", {})
     half = pairs[:7]
     next_ = pairs[7:] if sampler == "random" else pairs[7:8]  # of batches of four
     assert propose(suite, "adamw", 32, rows(suite, half)) == next_
-    monkeypatch.setattr(studies, "_replays", {})
+    monkeypatch.setattr(samplers, "_replays", {})
     assert run(suite, half) == pairs
     assert run(suite, n=64) != pairs
 
@@ -92,13 +93,13 @@ def test_a_forecast_between_leaves_the_replay_of_the_records_as_it_is(
 ) -> None:
     suite = make(tmp_path, sampler=sampler, table={"search": {"beta": "0.5..0.95"}}, trials=14)
     alone = run(suite)
-    monkeypatch.setattr(studies, "_replays", {})
+    monkeypatch.setattr(samplers, "_replays", {})
     begun = built(monkeypatch)
     pairs: list[tuple[bracket.Point, int]] = []
     while missing := propose(suite, "adamw", 32, rows(suite, pairs)):
         guess = rows(suite, pairs + missing)
         guess.loc[len(pairs) :, ["loss", "status"]] = 3.0, "done"
-        assert studies.aside()(suite, "adamw", 32, guess) != missing
+        assert samplers.aside()(suite, "adamw", 32, guess) != missing
         pairs += missing
     assert pairs == alone
     assert begun == [sampler]
@@ -119,7 +120,7 @@ def test_a_forecast_with_a_sampler_that_cannot_be_copied_begins_anew(
     suite = make(tmp_path, sampler="locked:Locked", trials=8)
     begun = built(monkeypatch)
     first = propose(suite, "adamw", 32, rows(suite, []))
-    assert studies.aside()(suite, "adamw", 32, rows(suite, [])) == first
+    assert samplers.aside()(suite, "adamw", 32, rows(suite, [])) == first
     assert propose(suite, "adamw", 32, rows(suite, first)) != first
     assert len(begun) == 2
 

@@ -11,7 +11,9 @@ from frames import half_octaves, make_suite, record, search, study, to_frame
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.sentences import rule, sentence
 from hptransfer.analysis.transfer import Interval, Transfer, decide, transfers
-from hptransfer.suite.claim import Suite, Thresholds, fresh_seeds
+from hptransfer.suite.claim import Suite, fresh_seeds
+from hptransfer.suite.ranges import octave_range, value_range
+from hptransfer.suite.tables import Thresholds
 
 CENTER: dict[str, Callable[[int], float]] = {"muon": lambda n: -5.1 - 0.1 * math.log2(n / 32)}
 
@@ -41,7 +43,9 @@ def test_a_peak_that_no_record_knows_is_no_number() -> None:
 def test_a_searched_value_is_carried_and_only_the_lr_may_move():
     """The target was also searched at another beta, which did better there."""
     suite = make_suite("muon")
-    table = suite.optimizers["muon"].model_copy(update={"search": {"beta": "0.8..0.95"}})
+    table = suite.optimizers["muon"].model_copy(
+        update={"search": {"beta": value_range("0.8..0.95")}}
+    )
     suite = suite.model_copy(update={"optimizers": {"muon": table}})
 
     def runs(n: int, beta: float, better: float, seeds: range) -> list[dict[str, object]]:
@@ -93,7 +97,7 @@ def test_the_printed_rule_is_in_the_order_in_which_it_is_applied():
 def test_a_vertex_beyond_what_may_be_tried_is_judged_where_it_was_carried():
     """The range of the suite was moved after its runs; plan and verdict clip alike."""
     suite = make_suite("muon")
-    table = suite.optimizers["muon"].model_copy(update={"lr": "2^-16..2^-10"})
+    table = suite.optimizers["muon"].model_copy(update={"lr": octave_range("2^-16..2^-10")})
     moved = suite.model_copy(update={"optimizers": {"muon": table}})
     assert moved.clip_lr("muon", -5.1) == -6
     rows = [

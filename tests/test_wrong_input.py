@@ -8,7 +8,7 @@ import pytest
 
 from commanded import hptransfer
 from hptransfer import cli
-from hptransfer.suite.claim import FRESH_SEED, SEEDS_AT_MOST
+from hptransfer.suite.claim import FRESH_SEED
 
 BAD = [
     (("run", "quikstart"), "unknown suite 'quikstart'", "did you mean 'quickstart'?"),
@@ -36,7 +36,7 @@ BAD = [
         )
         for command, field, most in (
             (("tune", "quickstart"), "seeds", FRESH_SEED),
-            (("transfer", "quickstart"), "fresh_seeds", SEEDS_AT_MOST),
+            (("transfer", "quickstart"), "fresh_seeds", FRESH_SEED),
             (("coords", "coords"), "seeds", FRESH_SEED),
         )
     ),

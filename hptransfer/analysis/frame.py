@@ -8,56 +8,28 @@ the run diverged, NaN where it failed), `loss_init`, `train_loss`, `train_mean` 
 and `hp_point` (the searched hyperparameters as JSON).
 """
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from hptransfer.spec import COUNT, Axis, canonical, fits
+from hptransfer.spec import RunSpec
 from hptransfer.suite.claim import FRESH_SEED, Suite
 
 Groups = dict[tuple[str, int, str], pd.DataFrame]
 
 
-def axis_value(spec: dict[str, Any], axis: Axis) -> int:
-    """The axis value of a run in JSON form."""
-    if axis == "depth":
-        return int(spec["model"]["n_layer"])
-    return int(spec["batch" if axis == "batch_size" else axis])
-
-
-def _signature(spec: dict[str, Any], axis: Axis, searched: tuple[str, ...]) -> dict[str, Any]:
-    """The part of a run that is equal for all runs of one optimizer of a suite.
-
-    Of a depth and of a searched hyperparameter: that it is one.
-    """
-    free = {"log2_lr", "seed", "batch" if axis == "batch_size" else axis}
-    rest = {key: value for key, value in spec.items() if key not in free}
-    rest["hp"] = {k: type(v) is float if k in searched else v for k, v in spec["hp"].items()}
-    if axis == "depth":
-        layers = spec["model"].get("n_layer")
-        rest["model"] = {**spec["model"], "n_layer": fits(layers, COUNT)}
-    return rest
-
-
 def select(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
     """Rows that belong to the resolved suite, with columns optimizer, n, stage and hp_point.
 
-    A row belongs to a label if its spec equals the label's template in all but lr, seed, the axis
-    field and the searched hyperparameters. Specs are compared once per cell, not once per row.
+    Suite.labels says which rows belong to a label. Specs are compared once per cell, not once per
+    row.
     """
-    searched = {label: tuple(sorted(table.search)) for label, table in suite.optimizers.items()}
-    signatures = {
-        label: _signature(template, suite.axis, searched[label])
-        for label, template in suite.templates.items()
-    }
-    members: list[tuple[str, str, int, str]] = []
     cells = frame.drop_duplicates("cell")
-    for cell, spec in zip(cells["cell"], cells["spec"], strict=True):
-        for label, signature in signatures.items():
-            if _signature(spec, suite.axis, searched[label]) == signature:
-                point = canonical({key: spec["hp"][key] for key in searched[label]})
-                members.append((cell, label, axis_value(spec, suite.axis), point))
+    specs = [RunSpec.from_json(spec) for spec in cells["spec"]]
+    members = [
+        (cell, label, spec.axis_value(suite.axis), suite.searched_point(label, spec))
+        for cell, spec, labels in zip(cells["cell"], specs, suite.labels(specs), strict=True)
+        for label in labels
+    ]
     table = pd.DataFrame(members, columns=["cell", "optimizer", "n", "hp_point"])
     table = table.astype({"cell": frame["cell"].dtype, "n": "int64"})
     rows = frame.merge(table, on="cell", how="inner")

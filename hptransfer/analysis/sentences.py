@@ -7,7 +7,7 @@ import numpy as np
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.transfer import Transfer
 from hptransfer.suite.claim import Suite
-from hptransfer.suite.ranges import LR_OCTAVES, octave_range
+from hptransfer.suite.ranges import LR_OCTAVES
 
 
 def power_of_two(log2_lr: float) -> str:
@@ -84,7 +84,7 @@ def _tuned(suite: Suite, transfer: Transfer) -> str:
 
 def _diverged(suite: Suite, transfer: Transfer) -> str:
     n = suite.proxy if transfer.at_proxy is None else transfer.n
-    low, high = octave_range(suite.optimizers[transfer.optimizer].lr)
+    low, high = suite.start_grid(transfer.optimizer)
     lower = max(low - (high - low), int(LR_OCTAVES[0]))
     return (
         f"Every run at {axis_name(suite)} {n} diverged. Lower the range of learning rates, "

@@ -12,7 +12,8 @@ from hptransfer.analysis.curve import capped_losses
 from hptransfer.analysis.frame import Groups, count, finished, groups
 from hptransfer.analysis.optimum import Optimum, optima, optimum
 from hptransfer.spec import canonical
-from hptransfer.suite.claim import Suite, Thresholds
+from hptransfer.suite.claim import Suite
+from hptransfer.suite.tables import Thresholds
 
 NAN = float("nan")
 ENOUGH_SEEDS = 3  # with fewer fresh seeds a verdict is called indicative

@@ -13,7 +13,7 @@ from hptransfer.cli.options import RunOptions, SuiteName, takes
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hptransfer.suite.claim import Suite
+    from hptransfer.suite.claim import SuiteTable
 
 
 @takes("as_json")
@@ -104,7 +104,7 @@ def coords(
 
 
 def _measured(
-    suite: "Suite",
+    suite: "SuiteTable",
     labels: list[str],
     widths: list[int],
     seeds: range,
@@ -132,7 +132,7 @@ def _measured(
     return pd.DataFrame(rows)
 
 
-def _octaves(suite: "Suite", least: float) -> list[int]:
+def _octaves(suite: "SuiteTable", least: float) -> list[int]:
     """The suite's widths where they span enough octaves, else doublings of the base width."""
     own = [suite.proxy, *suite.targets] if suite.axis == "width" else []
     if own and math.log2(max(own) / min(own)) >= least:

@@ -13,7 +13,7 @@ from hptransfer.errors import InputError, suggest
 if TYPE_CHECKING:
     import torch
 
-    from hptransfer.suite.claim import Suite
+    from hptransfer.suite.claim import SuiteTable
 
 DEFAULT_SUITE = "gpt_width"
 ASK_ABOVE = 1800.0  # seconds
@@ -44,7 +44,7 @@ def load(
     seeds: int | None = None,
     fresh_seeds: int | None = None,
     verify: bool | None = None,
-) -> "Suite":
+) -> "SuiteTable":
     """The suite with the fields that the command line sets. Raises InputError."""
     # pydantic: --help does not wait for it
     from hptransfer.suite.file import load_suite
@@ -67,7 +67,7 @@ def load(
     return suite
 
 
-def only(suite: "Suite", labels: list[str] | None) -> list[str]:
+def only(suite: "SuiteTable", labels: list[str] | None) -> list[str]:
     """The labels that --optimizer names, each once, or all. Raises InputError."""
     for label in labels or ():
         if label not in suite.optimizers:
@@ -80,7 +80,7 @@ def only(suite: "Suite", labels: list[str] | None) -> list[str]:
     return list(dict.fromkeys(labels or suite.optimizers))
 
 
-def warn(suite: "Suite", labels: list[str]) -> None:
+def warn(suite: "SuiteTable", labels: list[str]) -> None:
     """Name the optimizers whose transport has strength 0."""
     if still := suite.untransported(labels):
         err.print(
@@ -90,7 +90,7 @@ def warn(suite: "Suite", labels: list[str]) -> None:
         )
 
 
-def warn_of_precision(suite: "Suite", device: "torch.device") -> None:
+def warn_of_precision(suite: "SuiteTable", device: "torch.device") -> None:
     """Say where a suite asks for products that are slow on this device."""
     from hptransfer.geometry.processor import bfloat16_rows
 

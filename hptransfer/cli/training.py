@@ -22,10 +22,10 @@ from hptransfer.errors import InputError
 
 if TYPE_CHECKING:
     from hptransfer.run.session import Session
-    from hptransfer.suite.claim import Suite
+    from hptransfer.suite.claim import SuiteTable
 
 
-def _session(suite: "Suite", options: RunOptions) -> "Session":
+def _session(suite: "SuiteTable", options: RunOptions) -> "Session":
     from hptransfer.run.session import Options, Session
 
     labels = only(suite, options.optimizer)
@@ -146,7 +146,7 @@ def transfer(
         _print_verdicts(session, options.as_json)
 
 
-def _above(suite: "Suite", source: int | None) -> list[int]:
+def _above(suite: "SuiteTable", source: int | None) -> list[int]:
     """The suite's targets, with another proxy those above it. Raises InputError if none is."""
     if source is None:
         return suite.targets

@@ -21,6 +21,8 @@ from hptransfer.train import engine, memory
 from hptransfer.train.build import Data, Described, describe_params, foreign_parts
 from hptransfer.train.lanes import vectorises
 
+_SCHEDULE = ("steps", "schedule", "warmup")  # no cost of a step depends on these fields
+
 TimeTogether = Callable[[RunSpec, Placement, int], Speed]
 """Speed of so many lanes of a run in every process of a placement at once."""
 
@@ -62,7 +64,7 @@ class CostModel:
         """Counted anew in every session where a part is the user's own: what it imports may change
         and leave no trace in the key."""
         if spec.cell not in self._costs:
-            key = Cache.key("cost", sources(), _alike(spec, "steps", "schedule", "warmup"))
+            key = Cache.key("cost", sources(), spec.identity(*spec.lane_fields, *_SCHEDULE))
             own = spec.model["name"] not in BUILTINS["model"]
             own = own or spec.optimizer["name"] not in BUILTINS["optimizer"]
             values = None if own else self._cache.get(key)
@@ -76,7 +78,7 @@ class CostModel:
     def described(self, spec: RunSpec) -> Described:
         """Parameters and FLOPs, which a worker then need not find. Cached for built-in models."""
         if spec.cell not in self._described:
-            key = Cache.key("parameters", sources(), _alike(spec, "steps", "schedule", "warmup"))
+            key = Cache.key("parameters", sources(), spec.identity(*spec.lane_fields, *_SCHEDULE))
             builtin = spec.model["name"] in BUILTINS["model"]
             values = self._cache.get(key) if builtin else None
             params = [Param.from_json(p) for p in values or ()] or describe_params(spec, self._data)
@@ -121,7 +123,7 @@ class CostModel:
         if spec.cell not in self._speeds:
             found = self.placements(spec)
             where = (engine.device_name(self._device), [astuple(each) for each in found])
-            alike = _alike(spec, "steps", "schedule", "warmup", "eval_batches", "data")
+            alike = spec.identity(*spec.lane_fields, *_SCHEDULE, "eval_batches", "data")
             cost = astuple(self.cost(spec))  # a model whose imports have grown is timed anew
             key = Cache.key("speed and processes", sources(), *where, cost, alike)
             values = self._cache.get(key) or self._beside.get(key)
@@ -171,13 +173,8 @@ class CostModel:
         name = spec.optimizer["name"]
         fewer = "fewer workers or " if (self._chosen_workers or 1) > 1 else ""
         raise InputError(
-            f"{name} at {axis} {self._suite.axis_value(spec)} needs about {least / 2**30:.1f} GiB, "
+            f"{name} at {axis} {spec.axis_value(axis)} needs about {least / 2**30:.1f} GiB, "
             f"one example at a time; {engine.device_name(self._device)} has room for "
             f"{room / 2**30:.1f} GiB a process",
             f"width {width} would fit" if fits else f"{fewer}a smaller model may fit",
         )
-
-
-def _alike(spec: RunSpec, *without: str) -> str:
-    """Identity of what the lanes of a unit share, without these fields."""
-    return spec.identity("log2_lr", "seed", "real_hp", *without)

@@ -27,7 +27,7 @@ from hptransfer.records import lines
 from hptransfer.records.lines import Damage, LeftOut, Row
 from hptransfer.spec import SCHEMA, RunRecord
 from hptransfer.suite.claim import Suite
-from hptransfer.suite.file import stored_suite
+from hptransfer.suite.manifest import as_manifest, stored_suite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +159,7 @@ class Store:
     def write_manifest(self, suite: Suite) -> None:
         """Keep the resolved suite beside its records. Raises InputError in another suite's."""
         self.read_manifest()
-        manifest = {"schema": SCHEMA, **suite.model_dump(mode="json")}
+        manifest = {"schema": SCHEMA, **as_manifest(suite)}
         self.write_text("suite.json", json.dumps(manifest, indent=1) + "\n")
 
     def read_manifest(self) -> Suite | None:

@@ -67,7 +67,7 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         "control": {"ok": section.control.shown, "text": section.control.sentence},
         "axis": axis_name(suite),
         "verdicts": _verdicts(section),
-        "transported": any("transport" in spec["hp"] for spec in suite.templates.values()),
+        "transported": any("transport" in run.hp for run in suite.templates.values()),
         "rule": rule(suite),
         "shared": settings_tables.shared(suite),
         "commands": list(section.commands),

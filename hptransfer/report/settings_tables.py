@@ -35,7 +35,7 @@ def fairness(suite: Suite, parts: Groups) -> Table:
         "function": [str(specs[x].optimizer["name"]) for x in labels],
         "revision": [str(specs[x].optimizer["revision"]) for x in labels],
         "weights at init": [f"by {specs[x].optimizer['name']}" for x in labels],
-        "lr start range": [suite.optimizers[x].lr for x in labels],
+        "lr start range": [suite.optimizers[x].lr.text for x in labels],
         "schedule": [specs[x].schedule for x in labels],
         "warm-up, % of steps": [f"{100 * specs[x].warmup:g}" for x in labels],
         "gradient clipping": [f"{specs[x].clip:g}" if specs[x].clip else "none" for x in labels],
@@ -65,7 +65,7 @@ def fairness(suite: Suite, parts: Groups) -> Table:
 
 def _searched(suite: Suite, label: str) -> str:
     ranges = suite.optimizers[label].search
-    return ", ".join(f"{key} in {text}" for key, text in ranges.items()) or "nothing"
+    return ", ".join(f"{key} in {values}" for key, values in ranges.items()) or "nothing"
 
 
 def _plain(value: Any) -> str:

@@ -55,9 +55,9 @@ def _missing(suite: Suite, frame: pd.DataFrame) -> list[RunSpec]:
             )
     if samplers <= {"bracket"}:
         return forecast(suite, frame)
-    from hptransfer.search import studies  # Optuna takes long to import
+    from hptransfer.search import samplers  # Optuna takes long to import
 
-    return forecast(suite, frame, studies.propose)
+    return forecast(suite, frame, samplers.propose)
 
 
 def _commands(suite: Suite, results: Path) -> list[str]:
@@ -78,7 +78,8 @@ def _commands(suite: Suite, results: Path) -> list[str]:
 
 
 def _option(suite: Suite, key: str, option: str) -> list[str]:
-    return [option, str(suite.changed[key])] if key in suite.changed else []
+    changed = suite.origin.changed
+    return [option, str(changed[key])] if key in changed else []
 
 
 def write_report(

@@ -24,10 +24,10 @@ from hptransfer.run import scheduler
 from hptransfer.run.events import Event, Finished, Started, Status
 from hptransfer.run.sharing import Sharing
 from hptransfer.run.workers import Ended, Job, Message, Pool, Timing
-from hptransfer.search import studies
+from hptransfer.search import samplers, studies
 from hptransfer.search.plan import forecast, pack, plan
 from hptransfer.spec import RunRecord, RunSpec, Unit
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.claim import Suite, SuiteTable
 from hptransfer.train import engine
 
 SYNC_SECONDS = 30.0  # between additions to the persistent Optuna study
@@ -69,7 +69,7 @@ class Forecast:
 class Session:
     """A resolved suite on a device: its data, its store, its workers and its cost model."""
 
-    def __init__(self, suite: Suite, options: Options, only: list[str]) -> None:
+    def __init__(self, suite: SuiteTable, options: Options, only: list[str]) -> None:
         self.device = engine.pick_device(options.device)
         self.options = options
         self.data = engine.load_data(suite.data)
@@ -95,7 +95,7 @@ class Session:
 
     def plan(self) -> list[RunSpec]:
         """The missing runs that can be named now."""
-        return plan(self.suite, self.store.frame(), studies.propose)
+        return plan(self.suite, self.store.frame(), samplers.propose)
 
     def rows(self) -> pd.DataFrame:
         """The records of this suite: `frame.select` of the frame."""
@@ -110,7 +110,7 @@ class Session:
 
         Steps are timed in the workers, which starts them. `start`: start them in any case.
         """
-        specs = forecast(self.suite, self.store.frame(), studies.aside())
+        specs = forecast(self.suite, self.store.frame(), samplers.aside())
         names = self.suite.names(specs)
         cells: dict[tuple[str, int], list[RunSpec]] = {}
         for spec in specs:
@@ -168,7 +168,7 @@ class Session:
                 yield from self._submit(pool, todo)
                 if forecast_at.due():
                     with forecast_at.timed():
-                        left = forecast(self.suite, self.store.frame(), studies.aside())
+                        left = forecast(self.suite, self.store.frame(), samplers.aside())
                 left = [s for s in left if s.key not in recorded and s.key not in failed]
                 counts = (len(recorded), max(len(left), 1), self._seconds(left))
                 waits = [] if pool.in_flight else awaited

@@ -1,8 +1,8 @@
-"""The default search: a coarse octave grid, grown where the minimum lies at its edge, refined.
+"""The default search: an octave grid that grows while the minimum lies at its edge, then refines.
 
-A pure function of the points that are known, so a search that is stopped, resumed or answered in
-another order proposes the same points. (With several seeds, runs that it did not ask for are taken
-in at its end, and what they lead to may depend on the order.)
+It is a pure function of the known points: a search that stops, resumes or gets its answers in
+another order proposes the same points. With several seeds there is one exception: the search takes
+in runs that it did not ask for at its end, and the points that follow may depend on their order.
 """
 
 import math
@@ -18,7 +18,7 @@ from hptransfer.suite.claim import Suite
 if TYPE_CHECKING:
     import pandas as pd
 
-AROUND = 1  # octaves at each side of a carried lr, from where the bracket grows by itself
+AROUND = 1  # octaves at each side of a carried lr, in the start grid around it
 Point = tuple[float, dict[str, float]]  # log2_lr, searched hyperparameters
 Key = tuple[float, str]  # a Point whose hyperparameters are JSON
 Trial = tuple[Key, int]  # and its seed
@@ -31,13 +31,13 @@ def bracket(
     limits: tuple[float, float],
     trials: int | None = None,
 ) -> list[float]:
-    """Learning rates still missing in the current stage, octaves, rising; [] when finished.
+    """Log2 learning rates that the current stage still lacks, rising; [] when finished.
 
     Stages: the octaves of `start`; one octave more while the best octave lies at an edge; the half
-    octaves beside it; half octaves beside the best point until both sides of it are known.
-    `known`: log2_lr -> loss, `inf` for diverged; points off the grid count as points. All diverged:
-    the grid grows downwards. No point lies outside `limits`, nor is one proposed once `trials` are
-    known; a stage that is too long keeps its middle.
+    octaves beside it; half octaves beside the best point until both sides of it are known. If all
+    points diverged, the grid grows downwards. No point lies outside `limits`. At most `trials`
+    points become known: a stage that is too long keeps its middle.
+    `known`: log2_lr -> loss, `inf` if diverged; points off the grid count too.
     """
     missing = _stage(known, start, limits)
     if trials is None or len(known) + len(missing) <= trials:
@@ -54,8 +54,8 @@ def _stage(
     grid = [first + octave for octave in range(math.floor(last - first) + 1)]
     if missing := [lr for lr in grid if lr not in known]:
         return missing
-    # The octaves alone decide up to the first refinement. If half octaves took part, the first of
-    # two neighbours to be answered could move the minimum before the other was asked for.
+    # Until the first refinement the octaves alone decide. A half octave could move the minimum
+    # before its neighbour is proposed, and then the order of the answers would matter.
     octaves = {lr: loss for lr, loss in known.items() if (lr - first) % 1 == 0}
     best = _argmin(octaves)
     if min(known.values()) == math.inf:
@@ -89,9 +89,10 @@ def propose(
 ) -> list[tuple[Point, int]]:
     """(point, seed) pairs that the search at axis value `n` still lacks; [] when finished.
 
-    `rows`: the search rows of (label, n). `around`: search the octave at each side of this
-    log2 lr instead of the start grid. First the bracket on seed 0, then the further seeds within
-    one octave of the best, then both again as the means over the seeds ask for it.
+    First comes the bracket on seed 0, then the further seeds within one octave of the best point,
+    then both again on the means over the seeds.
+    `rows`: the search rows of (label, n). `around`: search the octave at each side of this log2 lr,
+    not the start grid.
     """
     del n  # the rows are of one axis value already
     start, limits = grid_and_limits(suite, label, around)
@@ -111,14 +112,14 @@ def propose(
     losses, roofs = finished(rows, rows["loss"]), finished(rows, rows["loss_init"])
     known = {((lr, ""), seed): loss for ((lr, _), seed), loss in losses.items()}
     roof = {((lr, ""), seed): loss for ((lr, _), seed), loss in roofs.items()}
-    missing = _replay(stage, {}, known) or stage(known)  # what else was tried counts too
+    missing = _replay(stage, {}, known) or stage(known)  # runs that no stage asked for count too
     return [((lr, {}), seed) for (lr, _), seed in missing]
 
 
 def grid_and_limits(
     suite: Suite, label: str, around: float | None
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Start grid and how far it may grow, octaves."""
+    """Start grid, and the limits of its growth, octaves."""
     low, high = suite.lr_limits(label)
     first, last = suite.start_grid(label)
     if around is None:
@@ -128,12 +129,12 @@ def grid_and_limits(
 
 
 def key(point: Point) -> Key:
-    """A point as it is found in `finished`."""
+    """A point as `finished` names it."""
     return point[0], canonical(point[1])
 
 
 def finished(rows: "pd.DataFrame", losses: Iterable[float]) -> dict[Trial, float]:
-    """Losses of what was tried; failed runs are unknown."""
+    """Trial -> its loss, from a column of `rows`; a failed run has none."""
     columns = (rows[name] for name in ("log2_lr", "hp_point", "status", "seed"))
     return {
         ((lr, hp), seed): loss
@@ -147,17 +148,18 @@ def on_first_seed(losses: Mapping[Trial, float]) -> dict[Key, float]:
     return {key: loss for (key, seed), loss in losses.items() if seed == 0}
 
 
-def clipped(rows: "pd.DataFrame") -> list[float]:
-    """Losses clipped at the loss at init: samplers fit a surface, and infinity has none."""
+def finite_losses(rows: "pd.DataFrame") -> list[float]:
+    """Losses, at most the loss at init: a sampler fits a surface, which cannot be infinite."""
     losses = capped(rows["loss"].to_numpy(float), rows["loss_init"].to_numpy(float)).tolist()
     worst = max((loss for loss in losses if math.isfinite(loss)), default=0.0)
     return [worst if loss == math.inf else loss for loss in losses]
 
 
 def further_seeds(points: list[Point], seeds: int, rows: "pd.DataFrame") -> list[tuple[Point, int]]:
-    """Seeds 1..S-1 that are missing within one octave of the best point, its other values fixed.
+    """Missing (point, seed) pairs with seeds from 1 on, within one octave of the best point.
 
-    Where another point is the best of the means over the seeds, those about that one too.
+    They have the best point's hyperparameters. If the means over the seeds have another best
+    point, the pairs around that one follow.
     """
     own = {key(point): point for point in points}
     known, roof = finished(rows, rows["loss"]), finished(rows, rows["loss_init"])
@@ -201,9 +203,10 @@ def _near_the_best(
 
 
 def _means(told: Mapping[Trial, float], roof: Mapping[Trial, float]) -> dict[Key, float]:
-    """Mean loss of each over its seeds, as analysis.curve has it.
+    """Point -> mean loss over its seeds, as analysis.curve takes it.
 
-    A point where no seed did better is infinite, as a diverged one.
+    A loss above the loss at init (`roof`) counts as that. A point counts as diverged if no seed
+    went below it.
     """
     names = sorted({name for name, _ in told})
     seeds = sorted({seed for _, seed in told})

@@ -1,4 +1,4 @@
-"""A database by its URL, opened for Optuna. Of the URL only what names the place is ever told."""
+"""A database by its URL, opened for Optuna. A message shows only the place that a URL names."""
 
 import contextlib
 import re
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 _OPTUNAS = {"studies", "trials", "version_info"}
-# Where a host or a database holds something else, the URL was cut at the wrong place, as at an
-# unquoted @ or / of a password: then all of it may be secret.
+# If a host or a database has other characters, the URL was split at the wrong place, such as an
+# unquoted @ or / in a password. Then every part of it may be secret.
 _HOST = re.compile(r"[\w.,:-]*")
 _DATABASE = re.compile(r"[^@:?;=&#]*")
 _HINT = (
@@ -30,8 +30,8 @@ _HINT = (
 def opened(url: str) -> Generator[tuple[BaseStorage, str]]:
     """The storage, and its place: scheme, host and database, without user info and query.
 
-    Raises InputError, which tells no more of the URL than the place: no URL, no such database,
-    a driver that is missing, tables of another program.
+    Raises InputError for a text that is no URL, a database that does not exist, a missing driver
+    and another program's tables. Its message shows the place and nothing else of the URL.
     """
     from sqlalchemy.exc import SQLAlchemyError
 

@@ -1,4 +1,4 @@
-"""What is missing: a pure function of the suite and the frame. No files, no clock, no torch."""
+"""The runs that a suite still lacks: a pure function of the suite and its records."""
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -12,17 +12,17 @@ from hptransfer.search.bracket import Point, Propose
 from hptransfer.spec import RunSpec, Unit, canonical
 from hptransfer.suite.claim import Suite, fresh_seeds
 
-# Octaves from the carried lr to a target's optimum, in a forecast. It gives 12 runs a target; six
-# suites run in full took 11 to 15, 1183 in all where this said 1204 (0.375: 1057).
+# Octaves from the carried lr to a target's optimum, in a forecast. Whole suites took about as many
+# runs as this value gives (docs/measurements.md).
 BESIDE = 0.75
 
 
 def plan(suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose) -> list[RunSpec]:
-    """The runs that can be named now and are not recorded as done or diverged, in order of use.
+    """The runs that can be named now and have no record as done or diverged, in order of use.
 
     Per optimizer: the search at the proxy; then, at every target, fresh seeds at the carried lr
-    and, if the suite verifies, a bracket around it and fresh seeds at the optimum found there.
-    `propose`: the search, bracket.propose or an Optuna sampler's replay.
+    and, if the suite verifies, a bracket around it and fresh seeds at its optimum.
+    `propose`: the search, bracket.propose or samplers.propose.
     """
     rows = select(suite, frame)
     rows = rows[rows["status"] != "failed"]
@@ -34,21 +34,21 @@ def plan(suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose) 
         searched = parts.get((label, suite.proxy, "search"), empty)
         missing = propose(suite, label, suite.proxy, searched)
         todo += _specs(suite, label, suite.proxy, missing)
-        found = None if missing else optimum(searched)
-        if found is None:
+        at_proxy = None if missing else optimum(searched)
+        if at_proxy is None:
             continue
-        carried = suite.clip_lr(label, found.log2_lr)
+        carried, hp = suite.clip_lr(label, at_proxy.log2_lr), at_proxy.hp
         for n in suite.targets:
             wanted = {carried}
             if suite.verify:
                 at_n = parts.get((label, n, "search"), empty)
-                at_n = at_n[at_n["hp_point"] == canonical(found.hp)]
+                at_n = at_n[at_n["hp_point"] == canonical(hp)]
                 pairs = bracket.propose(suite, label, n, at_n, around=carried)
-                todo += _specs(suite, label, n, [((lr, found.hp), s) for (lr, _), s in pairs])
+                todo += _specs(suite, label, n, [((lr, hp), s) for (lr, _), s in pairs])
                 best = None if pairs else optimum(at_n)
                 if best is not None:
                     wanted.add(suite.clip_lr(label, best.log2_lr))
-            fresh = [((lr, found.hp), s) for lr in wanted for s in fresh_seeds(suite.fresh_seeds)]
+            fresh = [((lr, hp), s) for lr in wanted for s in fresh_seeds(suite.fresh_seeds)]
             todo += _specs(suite, label, n, fresh)
     return [spec for key, spec in {spec.key: spec for spec in todo}.items() if key not in known]
 
@@ -61,10 +61,10 @@ def _specs(suite: Suite, label: str, n: int, pairs: Iterable[tuple[Point, int]])
 def forecast(
     suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose
 ) -> list[RunSpec]:
-    """Every run still to come, if each unknown curve were a parabola about its grid's middle.
+    """Every run still to come, if each unknown curve is a parabola about the middle of its grid.
 
-    The first plan is exact; what follows from results not known yet is a guess of its size. At a
-    target the parabola lies beside the carried lr, for then fresh seeds are needed at both.
+    The first plan is exact; the runs that depend on its results are a guess of their number. At a
+    target the parabola lies beside the carried lr, so that both need fresh seeds.
     Raises AssertionError where the plan asks for a run that was answered, which would never end.
     """
     expected: dict[str, RunSpec] = {}
@@ -82,11 +82,11 @@ def forecast(
 
 
 def _guess(suite: Suite, first: list[RunSpec]) -> float:
-    """Where the optimum of a curve may lie, from the first runs that are planned of it."""
-    if suite.axis_value(first[0]) != suite.proxy:
+    """Log2 lr of a curve's optimum, guessed from the first runs that are planned for the curve."""
+    label, n = suite.names(first[:1])[first[0].key]
+    if n != suite.proxy:
         lrs = [spec.log2_lr for spec in first]
         return (min(lrs) + max(lrs)) / 2 - BESIDE
-    label, _ = suite.names(first[:1])[first[0].key]  # two labels may share an optimizer
     return sum(suite.start_grid(label)) / 2
 
 
@@ -106,22 +106,15 @@ def _made_up(spec: RunSpec, best: float) -> dict[str, object]:
     }
 
 
-def unit_kind(spec: RunSpec) -> str:
-    """What the lanes of a unit share: everything but lr, seed and real-valued hyperparameters."""
-    data = {k: v for k, v in spec.to_json().items() if k not in ("log2_lr", "seed")}
-    data["hp"] = {k: v for k, v in spec.hp.items() if not isinstance(v, float)}
-    return canonical(data)
-
-
 def pack(specs: Iterable[RunSpec], lanes: Callable[[RunSpec], int], workers: int = 1) -> list[Unit]:
-    """Runs -> units of at most `lanes(spec)` lanes; the kinds stay in order of first use.
+    """Runs -> units of at most `lanes(spec)` lanes, in order of first use.
 
-    Each kind makes units of nearly one size: as many for every worker, where that does not cost a
-    third of its lanes.
+    Runs that may share a unit make units of nearly equal size. Every worker gets equally many, if
+    that costs a unit no more than a third of its lanes.
     """
     kinds: dict[str, list[RunSpec]] = {}
     for spec in specs:
-        kinds.setdefault(unit_kind(spec), []).append(spec)
+        kinds.setdefault(spec.identity(*spec.lane_fields), []).append(spec)
     units = []
     for alike in kinds.values():
         count = -(-len(alike) // max(1, lanes(alike[0])))

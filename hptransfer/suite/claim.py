@@ -1,103 +1,111 @@
-"""Suite: one falsifiable claim as data, read from TOML and checked at the edge."""
+"""Suite: one falsifiable claim as data. As written in a file, and as resolved against its parts."""
 
 import json
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
-from hptransfer import registry
-from hptransfer.errors import InputError, located, suggest
-from hptransfer.spec import LARGEST, MOST, Axis, RunSpec, canonical, cell_of, round_lr
-from hptransfer.suite.ranges import LR_OCTAVES, octave_range, search_range
+from hptransfer.errors import InputError, located
+from hptransfer.spec import (
+    AXIS_FIELD,
+    COUNT,
+    LARGEST,
+    MOST,
+    Axis,
+    RunSpec,
+    canonical,
+    fits,
+    round_lr,
+)
+from hptransfer.suite import parts
+from hptransfer.suite.tables import OptimizerTable, Origin, Schedule, Table, Thresholds
 
 FROM_DATA = ("vocab", "in_shape", "n_classes")  # fields of a model that its data set says
 FRESH_SEED = 1000  # verification seeds start here, so the seeds that chose the lr never judge it
 GROWTH = 4  # octaves by which a start grid may grow at each side
 
+NAME = r"[A-Za-z0-9._-]+"  # of a suite
+LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # a legend leaves out a label that begins with _
 
 _Bounded = Annotated[int, Field(le=MOST)]
 
-
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class OptimizerTable(_Table):
-    """`[optimizers.LABEL]`: lr range, hyperparameters, and overrides of suite fields."""
-
-    use: str = ""
-    lr: str
-    hp: dict[str, Any] = {}
-    search: dict[str, str] = {}
-    schedule: Literal["linear", "constant", "cosine"] | None = None
-    warmup: float | None = Field(default=None, ge=0.0, le=1.0)
-    clip: float | None = Field(default=None, ge=0.0, le=LARGEST, allow_inf_nan=False)
-    sampler: str | None = None
-    trials: int | None = Field(default=None, ge=1, le=MOST)
-
-    @field_validator("lr")
-    @classmethod
-    def _lr_is_a_range(cls, value: str) -> str:
-        octave_range(value)
-        return value
-
-    @field_validator("search")
-    @classmethod
-    def _search_is_ranges(cls, value: dict[str, str]) -> dict[str, str]:
-        for text in value.values():
-            search_range(text)
-        return value
+_HAS_NAME = {"properties": {"name": {"type": "string"}}, "required": ["name"]}
+Named = Annotated[
+    dict[str, Any],
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", **_HAS_NAME}]}),
+]
+_WIDTH = {"width": {"type": "integer", "minimum": 1, "maximum": MOST}}
+Base = Annotated[
+    dict[str, _Bounded],
+    WithJsonSchema({"type": "object", "properties": _WIDTH, "additionalProperties": False}),
+]
 
 
-class Thresholds(_Table):
-    """Limits of the verdict: `tol` in nats, `drift` in octaves."""
+class SuiteTable(Table):
+    """A suite as written: the TOML says what is claimed, the command line where and how much."""
 
-    tol: float = Field(default=0.01, gt=0, le=1e6, allow_inf_nan=False)
-    drift: float = Field(default=0.5, gt=0, le=1e6, allow_inf_nan=False)
-
-
-class Suite(_Table):
-    """One falsifiable claim as data. The TOML says what, the command line where and how much.
-
-    `base`: the width at which the learning rate of a width-aware method has its meaning (muP's base
-    width), the proxy's unless told. `source`: what names it on the command line, and `changed` what
-    that changed: numbers of runs, the name of the data set. `micro_batch` (examples a backward
-    pass) and `recompute` (activations) change no loss beyond rounding and are no part of a run;
-    left out, the memory estimate sets them.
-    """
-
-    name: str
+    name: SkipJsonSchema[str]
     claim: str
-    model: dict[str, Any]
-    data: dict[str, Any]
-    base: dict[str, _Bounded] = {}
+    """What the suite claims, in one sentence."""
+    model: Named
+    """The model: its name, or a table of its name and its fields."""
+    data: Named
+    """The data set: its name, or a table of its name and its fields."""
+    base: Base = Field(default_factory=dict)
+    """The width at which the lr of a width-aware method has its meaning (muP's base width). The
+    proxy, if left out."""
     axis: Axis = "width"
+    """What grows from the proxy to the targets."""
     proxy: int = Field(ge=1, le=MOST)
-    targets: list[_Bounded] = []
+    """Axis value at which the lr is tuned."""
+    targets: list[_Bounded] = Field(default_factory=list)
+    """Axis values to which the lr is carried."""
     steps: int = Field(ge=1, le=10**9)
+    """Training steps of a run."""
     batch: int = Field(ge=1, le=10**9)
-    optimizers: dict[str, OptimizerTable] = Field(min_length=1)
+    """Examples per step."""
+    optimizers: dict[str, OptimizerTable] = Field(
+        min_length=1, json_schema_extra={"propertyNames": {"pattern": f"^{LABEL}$"}}
+    )
+    """A table per label."""
     width: int | None = Field(default=None, ge=1, le=MOST)
-    schedule: Literal["linear", "constant", "cosine"] = "linear"
+    """Width of every run, on another axis than the width."""
+    schedule: Schedule = "linear"
+    """How the lr falls after the warmup."""
     warmup: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Fraction of the steps over which the lr rises."""
     clip: float = Field(default=0.0, ge=0.0, le=LARGEST, allow_inf_nan=False)
+    """Largest global norm of the gradient, 0 for none."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the products."""
     micro_batch: int | None = Field(default=None, ge=1, le=MOST)
+    """Examples per backward pass. It changes no loss beyond rounding and is no part of a run; the
+    memory estimate sets it, if left out."""
     recompute: bool | None = None
+    """Compute activations again in the backward pass. As micro_batch, no part of a run."""
     eval_batches: int = Field(default=64, ge=1, le=MOST)
+    """Batches of the held-out loss."""
     seeds: int = Field(default=1, ge=1, le=FRESH_SEED)
+    """Seeds of the search."""
     fresh_seeds: int = Field(default=3, ge=1, le=FRESH_SEED)
+    """Seeds that judge the carried lr at a target; the search never uses them."""
     sampler: str = "bracket"
+    """What proposes learning rates: bracket, a sampler of Optuna, or pkg.mod:Class."""
     trials: int = Field(default=24, ge=1, le=MOST)
+    """Most points that a search may try."""
     ask: int = Field(default=4, ge=1, le=MOST)
+    """Points that a sampler of Optuna proposes at a time."""
     verify: bool = True
+    """Search for the optimum at each target too."""
     thresholds: Thresholds = Thresholds()
+    """Limits of the verdict."""
     negative_control: str | None = None
-    controls: list[str] = []
-    templates: dict[str, dict[str, Any]] = {}
-    bounds: dict[str, list[float]] = {}
-    source: str = ""
-    changed: dict[str, int | str] = {}
+    """Label whose lr is expected to drift."""
+    controls: list[str] = Field(default_factory=list)
+    """Labels that must fail the coordinate check."""
+    origin: SkipJsonSchema[Origin] = Origin()
 
     @field_validator("model", "data", mode="before")
     @classmethod
@@ -146,18 +154,6 @@ class Suite(_Table):
             raise InputError(f"targets: {self.proxy} is the proxy itself", "name other axis values")
         return self
 
-    def only(self, labels: list[str]) -> Self:
-        """This suite with some of its optimizers."""
-        control = self.negative_control if self.negative_control in labels else None
-        return self.model_copy(
-            update={
-                "optimizers": {k: v for k, v in self.optimizers.items() if k in labels},
-                "templates": {k: v for k, v in self.templates.items() if k in labels},
-                "negative_control": control,
-                "controls": [label for label in self.controls if label in labels],
-            }
-        )
-
     def narrowed(self, *, proxy: int | None = None, targets: list[int] | None = None) -> Self:
         """This suite with another proxy, other targets; the proxy is never a target."""
         proxy = self.proxy if proxy is None else proxy
@@ -180,12 +176,111 @@ class Suite(_Table):
 
     def start_grid(self, label: str) -> tuple[int, int]:
         """First and last exponent of the start grid, octaves."""
-        return octave_range(self.optimizers[label].lr)
+        octaves = self.optimizers[label].lr
+        return octaves.low, octaves.high
+
+    def untransported(self, labels: list[str]) -> list[str]:
+        """Those of the labels whose transport grows as the lr decays, at an lr that is constant."""
+
+        def still(label: str) -> bool:
+            table = self.optimizers[label]
+            hp = {**parts.describe(label, table).defaults, **table.hp}
+            decays = hp.get("transport_schedule") == "decay" and hp.get("transport") != 0.0
+            return decays and self.setting(label, "schedule") == "constant"
+
+        return [label for label in labels if still(label)]
+
+    def resolve(self, data_sha256: str) -> "Suite":
+        """This suite with the run template of each optimizer, every part checked.
+
+        Raises InputError for an unknown part, an unknown field, or a value that is not allowed.
+        """
+        model = parts.identify("model", self.model)
+        if self.axis == "depth":
+            parts.check_depth(self.model, [self.proxy, *self.targets])
+        data = {**parts.identify("dataset", self.data), "sha256": data_sha256}
+        data.pop("path", None)  # the bytes count, not where they lie
+        templates, bounds = {}, {}
+        for label, table in self.optimizers.items():
+            with located(f"optimizers.{label}"):
+                part = parts.describe(label, table)
+            hp = part.resolve(table.hp, f"optimizers.{label}.hp")
+            part.check_clip(self.setting(label, "clip"), f"optimizers.{label}.clip")
+            sampler = self.setting(label, "sampler")
+            parts.check_search(label, table=table, part=part, hp=hp, sampler=sampler)
+            optimizer = {"name": part.name, "revision": part.revision}
+            templates[label] = self._template(label, model, data, optimizer, hp)
+            bounds[label] = parts.lr_limits(part, table.hp)
+        in_order = json.loads(canonical(templates))  # of labels and fields, as a manifest has them
+        return Suite.of(self, {x: RunSpec.from_json(run) for x, run in in_order.items()}, bounds)
+
+    def _template(
+        self,
+        label: str,
+        model: dict[str, Any],
+        data: dict[str, Any],
+        optimizer: dict[str, Any],
+        hp: dict[str, Any],
+    ) -> dict[str, Any]:
+        return RunSpec(
+            model=model,
+            data=data,
+            optimizer=optimizer,
+            hp=hp,
+            width=self.width or self.proxy,
+            base=self.base,
+            log2_lr=0.0,
+            steps=self.steps,
+            batch=self.batch,
+            schedule=self.setting(label, "schedule"),
+            warmup=self.setting(label, "warmup"),
+            clip=self.setting(label, "clip"),
+            precision=self.precision,
+            eval_batches=self.eval_batches,
+            seed=0,
+        ).to_json()
+
+    @property
+    def address(self) -> str:
+        """What names this suite on the command line."""
+        return self.origin.source or self.name
+
+
+class Suite(SuiteTable):
+    """A suite as resolved: a run template and limits of log2 lr per label.
+
+    A template has lr 2^0, seed 0 and the proxy's axis value; all runs of a label are made from it.
+    """
+
+    templates: dict[str, RunSpec]
+    bounds: dict[str, tuple[float, float]]
+
+    @classmethod
+    def of(
+        cls,
+        table: SuiteTable,
+        templates: dict[str, RunSpec],
+        bounds: dict[str, tuple[float, float]],
+    ) -> Self:
+        """A table, which was checked when it was made, with what it resolves to."""
+        return cls.model_construct(**{**dict(table), "templates": templates, "bounds": bounds})
+
+    def only(self, labels: list[str]) -> Self:
+        """This suite with some of its optimizers."""
+        control = self.negative_control if self.negative_control in labels else None
+        return self.model_copy(
+            update={
+                "optimizers": {k: v for k, v in self.optimizers.items() if k in labels},
+                "templates": {k: v for k, v in self.templates.items() if k in labels},
+                "negative_control": control,
+                "controls": [label for label in self.controls if label in labels],
+            }
+        )
 
     def lr_limits(self, label: str) -> tuple[float, float]:
         """How far the grid may grow: 4 octaves a side, within what the method admits."""
         low, high = self.start_grid(label)
-        floor, ceiling = self.bounds[label] if label in self.bounds else self._bounds(label)
+        floor, ceiling = self.bounds[label]
         return max(low - GROWTH, floor), min(high + GROWTH, ceiling)
 
     def clip_lr(self, label: str, log2_lr: float) -> float:
@@ -193,156 +288,44 @@ class Suite(_Table):
         low, high = self.lr_limits(label)
         return min(max(round_lr(log2_lr), low), high)
 
-    def _bounds(self, label: str) -> list[float]:
-        part = registry.describe("optimizer", self.optimizers[label].use or label)
-        return list(part.lr_limits(self._hp(label)) or LR_OCTAVES)
+    def template(self, label: str, value: int | None = None) -> RunSpec:
+        """The run template of a label at an axis value, the proxy's if None."""
+        return self.templates[label].at(self.axis, self.proxy if value is None else value)
 
-    def untransported(self, labels: list[str]) -> list[str]:
-        """Those whose transport grows as the lr decays, at an lr that does not."""
-        found = []
-        for label in labels:
-            hp = self._hp(label)
-            decays = hp.get("transport_schedule") == "decay" and hp.get("transport") != 0.0
-            if decays and self.setting(label, "schedule") == "constant":
-                found.append(label)
-        return found
+    def labels(self, specs: Iterable[RunSpec]) -> Iterator[list[str]]:
+        """For each run the labels that it belongs to.
 
-    def _hp(self, label: str) -> dict[str, Any]:
-        table = self.optimizers[label]
-        return {**registry.describe("optimizer", table.use or label).defaults, **table.hp}
-
-    def resolve(self, data_sha256: str) -> Self:
-        """Check every part against its source and fix the run template of each optimizer.
-
-        Raises InputError for an unknown part, an unknown field, or a value that is not allowed.
+        A run belongs to a label if it equals the label's template in all but lr, seed, axis value
+        and the hyperparameters that are searched: the axis value is a count, those are floats.
         """
-        model = self._part("model", self.model)
-        if self.axis == "depth" and "n_layer" not in model:
-            deep = registry.with_field("model", "n_layer")
-            raise InputError(
-                f"axis: 'depth' needs a model with a field n_layer, {model['name']!r} has none",
-                f"models with one: {', '.join(deep)}",
-            )
-        if self.axis == "depth":
-            part = registry.describe("model", self.model["name"])
-            for n in (self.proxy, *self.targets):
-                part.resolve({"n_layer": n}, "targets")
-        data = {**self._part("dataset", self.data), "sha256": data_sha256}
-        data.pop("path", None)  # the bytes count, not where they lie
-        templates = {}
-        for label, table in self.optimizers.items():
-            where = f"optimizers.{label}"
-            with located(where):
-                part = registry.describe("optimizer", table.use or label)
-            hp = part.resolve(table.hp, f"{where}.hp")
-            for key in table.search:
-                if not isinstance(hp.get(key), float):
-                    raise InputError(
-                        f"{where}.search.{key}: {part.name!r} has no real-valued field {key!r}",
-                        suggest(key, hp) or f"fields of {part.name}: {', '.join(hp)}",
-                    )
-            part.check_clip(self.setting(label, "clip"), f"{where}.clip")
-            self._check_search(label, part)
-            templates[label] = RunSpec(
-                model=model,
-                data=data,
-                optimizer={"name": part.name, "revision": part.revision},
-                hp=hp,
-                width=self.width or self.proxy,
-                base=self.base,
-                log2_lr=0.0,
-                steps=self.steps,
-                batch=self.batch,
-                schedule=self.setting(label, "schedule"),
-                warmup=self.setting(label, "warmup"),
-                clip=self.setting(label, "clip"),
-                precision=self.precision,
-                eval_batches=self.eval_batches,
-                seed=0,
-            ).to_json()
-        bounds = {label: self._bounds(label) for label in self.optimizers}
-        return self.model_copy(
-            update={"templates": json.loads(canonical(templates)), "bounds": bounds}
-        )
-
-    def _part(self, kind: str, table: dict[str, Any]) -> dict[str, Any]:
-        where = "data" if kind == "dataset" else kind
-        with located(where):
-            part = registry.describe(kind, table["name"])
-        given = {key: value for key, value in table.items() if key != "name"}
-        return {
-            "name": part.name,
-            "revision": part.revision,
-            **part.resolve(given, where),
+        axis = AXIS_FIELD[self.axis]
+        searched = {
+            label: tuple(f"hp.{key}" for key in sorted(self.optimizers[label].search))
+            for label in self.templates
         }
-
-    def _check_search(self, label: str, part: registry.Part) -> None:
-        table = self.optimizers[label]
-        if table.search and self.setting(label, "sampler") == "bracket":
-            raise InputError(
-                f"optimizers.{label}.search: the bracket sampler searches the learning rate alone",
-                'name another sampler, for instance sampler = "tpe"',
-            )
-        floor, ceiling = self._bounds(label)
-        low, high = self.start_grid(label)
-        if low < floor or high > ceiling:
-            raise InputError(
-                f"optimizers.{label}.lr: got {table.lr!r}, "
-                f"allowed: 2^{floor:.0f}..2^{ceiling:.0f} for {part.name}",
-                "the update of a constrained method is a convex combination, so lr <= 1"
-                if ceiling == 0
-                else "shrink the range",
-            )
-        for key, text in table.search.items():
-            limits = part.limits.get(key)
-            low_value, high_value, _ = search_range(text)
-            if limits and not (limits[0] <= low_value and high_value <= limits[1]):
-                raise InputError(
-                    f"optimizers.{label}.search.{key}: got {text!r}, "
-                    f"allowed: {limits[0]} to {limits[1]}",
-                    "shrink the range",
-                )
-
-    def axis_value(self, spec: RunSpec) -> int:
-        """The axis value of a run."""
-        match self.axis:
-            case "width":
-                return spec.width
-            case "depth":
-                return int(spec.model["n_layer"])
-            case "batch_size":
-                return spec.batch
-            case "steps":
-                return spec.steps
+        without = {label: ("log2_lr", "seed", axis, *names) for label, names in searched.items()}
+        identities = {x: run.identity(*without[x]) for x, run in self.templates.items()}
+        for spec in specs:
+            own = {names: spec.identity(*names) for names in set(without.values())}
+            yield [
+                label
+                for label in self.templates
+                if fits(spec.value(axis), COUNT)
+                and own[without[label]] == identities[label]
+                and all(type(spec.value(name)) is float for name in searched[label])
+            ]
 
     def names(self, specs: list[RunSpec]) -> dict[str, tuple[str, int]]:
-        """Run key -> (label, axis value), for runs made from the templates."""
-        searched = {label: set(table.search) for label, table in self.optimizers.items()}
-
-        def family(spec: RunSpec, free: set[str]) -> str:
-            plain = spec.at(self.axis, 1).to_json()
-            plain["hp"] = {k: v for k, v in plain["hp"].items() if k not in free}
-            return cell_of(plain)
-
-        families = {
-            label: family(self.template(label), searched[label]) for label in self.optimizers
-        }
+        """Run key -> (label, axis value), for the runs that belong to a label."""
         return {
-            spec.key: (label, self.axis_value(spec))
-            for spec in specs
-            for label in self.optimizers
-            if family(spec, searched[label]) == families[label]
+            spec.key: (label, spec.axis_value(self.axis))
+            for spec, labels in zip(specs, self.labels(specs), strict=True)
+            for label in labels
         }
 
-    def template(self, label: str, value: int | None = None) -> RunSpec:
-        """The resolved run of an optimizer at an axis value (the proxy if None)."""
-        spec = RunSpec.from_json(self.templates[label])
-        return spec.at(self.axis, self.proxy if value is None else value)
-
-    @property
-    def address(self) -> str:
-        """What names this suite on the command line."""
-        return self.source or self.name
+    def searched_point(self, label: str, spec: RunSpec) -> str:
+        """Searched hyperparameters of a run of this label, as canonical JSON."""
+        return canonical({key: spec.hp[key] for key in self.optimizers[label].search})
 
 
 def fresh_seeds(count: int) -> range:

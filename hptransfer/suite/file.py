@@ -1,22 +1,22 @@
-"""A built-in suite's name or a TOML file -> Suite; wrong input as one InputError."""
+"""A built-in suite's name or a TOML file -> SuiteTable; wrong input as one InputError."""
 
-import json
 import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from hptransfer.errors import InputError, located, quoted, suggest
-from hptransfer.spec import BOUNDS, COUNT, fault, fits
-from hptransfer.suite.claim import MOST, OptimizerTable, Suite, Thresholds
+from hptransfer.spec import MOST
+from hptransfer.suite.claim import LABEL, NAME, SuiteTable
+from hptransfer.suite.tables import OptimizerTable, Origin, Thresholds
 
-_OURS = ("name", "templates", "bounds", "source", "changed")  # not for a suite file to say
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+NOT_IN_A_FILE = ("name", "origin")  # fields of a suite that its file cannot set
 _SUITES = "see README, section Suites"
-_NAME = re.compile(r"[A-Za-z0-9._-]+")  # of a suite
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a legend leaves out a label that begins with _
 _ALLOWED = "letters a to z, digits and . _ -"
 _COUNTS = ("trials", "seeds", "fresh_seeds")
 
@@ -32,12 +32,12 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in suites_folder().glob("*.toml"))
 
 
-def load_suite(name: str, overrides: dict[str, Any] | None = None) -> Suite:
-    """A built-in name or a path to a TOML file -> Suite. Raises InputError with the place."""
+def load_suite(name: str, overrides: dict[str, Any] | None = None) -> SuiteTable:
+    """A built-in name or a path to a TOML file -> SuiteTable. Raises InputError with the place."""
     path = Path(name)
     if path.suffix != ".toml":
         path = suites_folder() / f"{name}.toml"
-        if not os.path.isfile(path):  # of a name that is too long Path.is_file raises
+        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
             known = suite_names()
             raise InputError(
                 f"unknown suite {name!r}",
@@ -46,18 +46,25 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None) -> Suite:
     table = _read(name, path)
     shown = name if Path(name).suffix == ".toml" else f"suites/{path.name}"
     with located(shown):
-        for key in _OURS:
+        for key in NOT_IN_A_FILE:
             if key in table:
                 raise InputError(f"{key}: not a field of a suite file", "take the line out")
         changes = overrides or {}
         _check_values({**table, **changes})
         _check_names(path.stem, table)
-        told = {"changed": {key: changes[key] for key in _COUNTS if key in changes}}
-        if changes.get("data", {}).get("name", "file") != "file":  # a file is known by its path
-            told["changed"]["data"] = changes["data"]["name"]
-        suite = parse_suite({"name": path.stem, "source": name, **table}, {**changes, **told})
-        suite.resolve("")  # every part and field exists; the data are not read for that
+        suite = parse_suite(
+            {"name": path.stem, **table}, {**changes, "origin": _origin(name, changes)}
+        )
+        suite.resolve("")  # checks every part and field, without the data
         return suite
+
+
+def _origin(source: str, changes: dict[str, Any]) -> Origin:
+    """Where a suite comes from, and what of the changes a command has to repeat."""
+    changed = {key: changes[key] for key in _COUNTS if key in changes}
+    if changes.get("data", {}).get("name", "file") != "file":  # a file is known by its path
+        changed["data"] = changes["data"]["name"]
+    return Origin(source, changed)
 
 
 def _read(name: str, path: Path) -> dict[str, Any]:
@@ -71,16 +78,16 @@ def _read(name: str, path: Path) -> dict[str, Any]:
         raise InputError(f"{name}: {error}", "a suite is a TOML file") from None
     except RecursionError:
         raise InputError(f"{name}: brackets inside brackets without end", _SUITES) from None
-    except ValueError as error:  # of Python's own: a NUL in a path, thousands of digits
+    except ValueError as error:  # Python's own: a NUL in a path, thousands of digits
         why = str(error).partition(":")[0]
         raise InputError(f"{name}: {why}", _SUITES) from None
     return table
 
 
 def _beside(folder: Path, table: dict[str, Any]) -> None:
-    """A plug-in file that lies beside the suite is found from anywhere."""
+    """Make the path of a plug-in file beside the suite absolute, so any folder can run it."""
 
-    def found(text: Any) -> Any:
+    def absolute(text: Any) -> Any:
         file, colon, attribute = str(text).rpartition(":")
         if file.endswith(".py") and not Path(file).exists() and (folder / file).is_file():
             return f"{(folder / file).resolve()}{colon}{attribute}"
@@ -88,17 +95,17 @@ def _beside(folder: Path, table: dict[str, Any]) -> None:
 
     for key in ("model", "data"):
         if isinstance(table.get(key), str):
-            table[key] = found(table[key])
+            table[key] = absolute(table[key])
         elif isinstance(table.get(key), dict) and "name" in table[key]:
-            table[key]["name"] = found(table[key]["name"])
+            table[key]["name"] = absolute(table[key]["name"])
     optimizers = table.get("optimizers")
     for own in optimizers.values() if isinstance(optimizers, dict) else ():
         if isinstance(own, dict) and "use" in own:
-            own["use"] = found(own["use"])
+            own["use"] = absolute(own["use"])
 
 
 def _check_values(value: Any, place: str = "") -> None:
-    """Raises InputError for what TOML can say and no run can be: a large integer, a NUL."""
+    """Raises InputError for values that TOML admits and no run can have: a large integer, a NUL."""
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             _check_values(item, f"{place}.{key}" if place else str(key))
@@ -109,15 +116,15 @@ def _check_values(value: Any, place: str = "") -> None:
 
 
 def _check_names(name: str, table: dict[str, Any]) -> None:
-    """Raises InputError for a name that would need care where it is a path, an id or code."""
-    if not _NAME.fullmatch(name) or name.startswith("."):
+    """Raises InputError for a name that is not safe as a path, an id or code."""
+    if not re.fullmatch(NAME, name) or name.startswith("."):
         raise InputError(
             f"the suite's name is {name!r}, allowed: {_ALLOWED}, no dot first",
             "rename the file: it is named as the suite",
         )
     labels = table.get("optimizers")
     for label in labels if isinstance(labels, dict) else ():
-        if not _LABEL.fullmatch(label):
+        if not re.fullmatch(LABEL, label):
             raise InputError(
                 f"optimizers: got the label {label!r}, allowed: {_ALLOWED}, "
                 "with a letter or a digit first",
@@ -125,51 +132,20 @@ def _check_names(name: str, table: dict[str, Any]) -> None:
             )
 
 
-def parse_suite(table: dict[str, Any], overrides: dict[str, Any]) -> Suite:
-    """A table -> Suite, wrong input as one InputError."""
+def parse_suite(table: dict[str, Any], overrides: dict[str, Any]) -> SuiteTable:
+    """A table -> SuiteTable. Raises InputError for the first thing that is wrong."""
+    return checked(SuiteTable, {**table, **overrides})
+
+
+def checked(kind: type[Parsed], values: dict[str, Any]) -> Parsed:
+    """Values -> a table of this kind. Raises InputError for the first thing that is wrong."""
     try:
-        return Suite.model_validate({**table, **overrides})
+        return kind.model_validate(values)
     except ValidationError as error:
-        # an unknown key first: where one is missing too, it is mostly the same one, misspelt
+        # An unknown key comes first: a key that is missing is mostly that one, misspelt.
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
         raise _readable(first, place) from None
-
-
-def stored_suite(manifest: dict[str, Any]) -> Suite:
-    """A manifest without its schema -> the resolved suite; it says itself what it was made of.
-
-    Raises InputError, or ValueError for a number that JSON does not have.
-    """
-    suite = parse_suite(manifest, {})
-    json.dumps(manifest, ensure_ascii=False, allow_nan=False).encode()  # texts that can be written
-    if suite.templates and suite.templates.keys() != suite.optimizers.keys():
-        raise InputError("templates: not those of the optimizers")
-    for label, template in suite.templates.items():
-        with located(f"templates.{label}"):
-            _check_template(suite, label, template)
-    for label, bounds in suite.bounds.items():
-        if len(bounds) != 2 or not all(fits(x, BOUNDS["log2_lr"]) for x in bounds):
-            raise InputError(f"bounds.{label}: got {bounds!r:.40}, needs two octaves")
-        if bounds[0] > bounds[1]:
-            raise InputError(f"bounds.{label}: got {bounds}, needs a rising range")
-    if suite.data["name"] == "file" and type(suite.data.get("path")) is not str:
-        raise InputError("data.path: not a string")
-    return suite
-
-
-def _check_template(suite: Suite, label: str, template: dict[str, Any]) -> None:
-    """What a report reads of a run's template is there. Raises InputError."""
-    if why := fault(template):
-        raise InputError(why)
-    for part in ("model", "data", "optimizer"):
-        if "revision" not in template[part]:
-            raise InputError(f"{part} without a revision")
-    if suite.axis == "depth" and not fits(template["model"].get("n_layer"), COUNT):
-        raise InputError("model without n_layer, the axis")
-    for key in suite.optimizers[label].search:
-        if type(template["hp"].get(key)) is not float:
-            raise InputError(f"hp.{key}: not a number, but it is searched")
 
 
 def _readable(first: Any, place: str) -> InputError:
@@ -177,10 +153,10 @@ def _readable(first: Any, place: str) -> InputError:
     if isinstance(cause, InputError):
         return InputError(f"{place}: {cause}" if place else str(cause), cause.hint)
     if first["type"] == "extra_forbidden":
-        model: type[BaseModel] = Suite
+        model: type[BaseModel] = SuiteTable
         if len(first["loc"]) > 1:
             model = Thresholds if first["loc"][0] == "thresholds" else OptimizerTable
-        known = [key for key in model.model_fields if key not in _OURS]
+        known = [key for key in model.model_fields if key not in NOT_IN_A_FILE]
         hint = suggest(first["loc"][-1], known) or f"keys: {', '.join(known)}"
         return InputError(f"{place}: unknown key {first['loc'][-1]!r}", hint)
     if first["type"] == "missing":

@@ -1,15 +1,53 @@
 """Ranges as a suite writes them: octaves of a learning rate, values of a hyperparameter."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from hptransfer.errors import InputError
 
 LR_OCTAVES = (-30.0, 6.0)  # the one fixed distribution of every study
+_POWERS = r"\s*2\^(-?\d{1,9})\s*\.\.\s*2\^(-?\d{1,9})\s*"
+_ANY_RANGE = r"^.+\.\..+$"
+
+Parsed = TypeVar("Parsed", "OctaveRange", "ValueRange")
 
 
-def octave_range(text: str) -> tuple[int, int]:
-    """`2^-13..2^-5` -> (-13, -5). Raises InputError."""
-    match = re.fullmatch(r"\s*2\^(-?\d{1,9})\s*\.\.\s*2\^(-?\d{1,9})\s*", text)
+@dataclass(frozen=True)
+class OctaveRange:
+    """Learning rates from 2^low to 2^high; `text` is what the suite wrote."""
+
+    low: int
+    high: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """Values of a hyperparameter, searched in log scale if `log`; `text` is what the suite wrote.
+
+    The name of a study is a hash of that text, so it stays as it is.
+    """
+
+    low: float
+    high: float
+    log: bool
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def octave_range(text: str) -> OctaveRange:
+    """`2^-13..2^-5` -> octaves -13 to -5. Raises InputError."""
+    match = re.fullmatch(_POWERS, text)
     if match is None:
         raise InputError(
             f"got {text!r}, needs powers of two such as '2^-13..2^-5'",
@@ -22,21 +60,49 @@ def octave_range(text: str) -> tuple[int, int]:
             f"2^{LR_OCTAVES[0]:.0f}..2^{LR_OCTAVES[1]:.0f}",
             "write the smaller learning rate first" if low >= high else "shrink the range",
         )
-    return low, high
+    return OctaveRange(low, high, text)
 
 
-def search_range(text: str) -> tuple[float, float, bool]:
-    """`0.8..0.95` -> (0.8, 0.95, False); `2^-6..2^0` -> (2**-6, 1.0, True), searched in log."""
+def value_range(text: str) -> ValueRange:
+    """`0.8..0.95`, or `2^-6..2^0` in log scale -> the values at its ends. Raises InputError."""
     if "^" in text:
-        low, high = octave_range(text)
-        return 2.0**low, 2.0**high, True
+        octaves = octave_range(text)
+        return ValueRange(2.0**octaves.low, 2.0**octaves.high, True, text)
     try:
         low_text, high_text = text.split("..")
-        low_value, high_value = float(low_text), float(high_text)
+        low, high = float(low_text), float(high_text)
     except ValueError:
         raise InputError(
-            f"got {text!r}, needs a range such as '0.8..0.95' or '2^-6..2^0'", ""
+            f"got {text!r}, needs a range such as '0.8..0.95' or '2^-6..2^0'",
+            "write the smaller value, two dots, and the larger value",
         ) from None
-    if not low_value < high_value:
+    if not low < high:
         raise InputError(f"got {text!r}, needs a rising range", "write the smaller value first")
-    return low_value, high_value, False
+    return ValueRange(low, high, False, text)
+
+
+def _once(parse: Callable[[str], Parsed]) -> Callable[[object], Parsed]:
+    """Parse a text; a range that was parsed before stays as it is."""
+
+    def parsed(value: object) -> Parsed:
+        if isinstance(value, str):
+            return parse(value)
+        if isinstance(value, OctaveRange | ValueRange):
+            return value  # type: ignore[return-value]
+        raise PydanticCustomError("string_type", "Input should be a valid string")
+
+    return parsed
+
+
+LrRange = Annotated[
+    OctaveRange,
+    BeforeValidator(_once(octave_range)),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{_POWERS}$"}),
+]
+SearchRange = Annotated[
+    ValueRange,
+    BeforeValidator(_once(value_range)),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": _ANY_RANGE}),
+]

@@ -1,0 +1,83 @@
+"""A resolved suite <-> its manifest, the suite.json beside its records."""
+
+import json
+from typing import Any
+
+from pydantic import Field
+
+from hptransfer.errors import InputError, located
+from hptransfer.spec import BOUNDS, COUNT, RunSpec, canonical, fault, fits
+from hptransfer.suite.claim import Suite, SuiteTable
+from hptransfer.suite.file import checked, parse_suite
+from hptransfer.suite.tables import Origin, Table
+
+
+class _Resolved(Table):
+    """The values of a manifest that are not in a suite file."""
+
+    templates: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    bounds: dict[str, list[float]] = Field(default_factory=dict)
+    source: str = ""
+    changed: dict[str, int | str] = Field(default_factory=dict)
+
+
+def as_manifest(suite: Suite) -> dict[str, Any]:
+    """JSON values: the fields of the file, templates, bounds, and where the suite came from."""
+    fields = suite.model_dump(mode="json", exclude={"templates", "bounds", "origin"})
+    runs = {label: canonical(run.to_json()) for label, run in suite.templates.items()}
+    return {
+        **fields,
+        "templates": {label: json.loads(run) for label, run in runs.items()},
+        "bounds": {label: list(limits) for label, limits in suite.bounds.items()},
+        "source": suite.origin.source,
+        "changed": dict(suite.origin.changed),
+    }
+
+
+def stored_suite(manifest: dict[str, Any]) -> Suite:
+    """A manifest without its schema -> the suite. It may have no templates.
+
+    Raises InputError for a missing or a wrong value, and ValueError for a number that JSON does not
+    have.
+    """
+    own = {key: value for key, value in manifest.items() if key in _Resolved.model_fields}
+    table = parse_suite({key: value for key, value in manifest.items() if key not in own}, {})
+    found = checked(_Resolved, own)
+    json.dumps(manifest, ensure_ascii=False, allow_nan=False).encode()  # texts that can be written
+    for name in ("templates", "bounds"):
+        labels = getattr(found, name).keys()
+        if labels and labels != table.optimizers.keys():
+            raise InputError(f"{name}: not those of the optimizers")
+    for label, template in found.templates.items():
+        with located(f"templates.{label}"):
+            _check_template(table, label, template)
+    if table.data["name"] == "file" and type(table.data.get("path")) is not str:
+        raise InputError("data.path: not a string")
+    return Suite.of(
+        table.model_copy(update={"origin": Origin(found.source, found.changed)}),
+        {label: RunSpec.from_json(template) for label, template in found.templates.items()},
+        {label: _limits(label, octaves) for label, octaves in found.bounds.items()},
+    )
+
+
+def _check_template(table: SuiteTable, label: str, template: dict[str, Any]) -> None:
+    """Raises InputError for a template without the values that a report reads."""
+    if why := fault(template):
+        raise InputError(why)
+    for part in ("model", "data", "optimizer"):
+        if "revision" not in template[part]:
+            raise InputError(f"{part} without a revision")
+    if table.axis == "depth" and not fits(template["model"].get("n_layer"), COUNT):
+        raise InputError("model without n_layer, the axis")
+    for key in table.optimizers[label].search:
+        if type(template["hp"].get(key)) is not float:
+            raise InputError(f"hp.{key}: not a number, but it is searched")
+
+
+def _limits(label: str, octaves: list[float]) -> tuple[float, float]:
+    """Least and largest log2 lr of a label. Raises InputError."""
+    if len(octaves) != 2 or not all(fits(x, BOUNDS["log2_lr"]) for x in octaves):
+        raise InputError(f"bounds.{label}: got {octaves!r:.40}, needs two octaves")
+    if octaves[0] > octaves[1]:
+        raise InputError(f"bounds.{label}: got {octaves}, needs a rising range")
+    return octaves[0], octaves[1]

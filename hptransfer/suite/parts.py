@@ -1,0 +1,78 @@
+"""The parts that a suite names (model, data set, optimizers), checked against their sources."""
+
+from typing import Any
+
+from hptransfer import registry
+from hptransfer.errors import InputError, located, suggest
+from hptransfer.registry import Part
+from hptransfer.suite.ranges import LR_OCTAVES
+from hptransfer.suite.tables import OptimizerTable
+
+
+def describe(label: str, table: OptimizerTable) -> Part:
+    """The optimizer of a label. Raises InputError."""
+    return registry.describe("optimizer", table.use or label)
+
+
+def lr_limits(part: Part, given: dict[str, Any]) -> tuple[float, float]:
+    """Least and largest log2 lr that an optimizer admits with these hyperparameters."""
+    return part.lr_limits({**part.defaults, **given}) or LR_OCTAVES
+
+
+def identify(kind: str, table: dict[str, Any]) -> dict[str, Any]:
+    """Name, revision and all fields of a model or a data set. Raises InputError."""
+    where = "data" if kind == "dataset" else kind
+    with located(where):
+        part = registry.describe(kind, table["name"])
+    given = {key: value for key, value in table.items() if key != "name"}
+    return {"name": part.name, "revision": part.revision, **part.resolve(given, where)}
+
+
+def check_depth(model: dict[str, Any], depths: list[int]) -> None:
+    """Raises InputError for a model without a field n_layer, and for a depth that it refuses."""
+    part = registry.describe("model", model["name"])
+    if "n_layer" not in part.defaults:
+        deep = registry.with_field("model", "n_layer")
+        raise InputError(
+            f"axis: 'depth' needs a model with a field n_layer, {part.name!r} has none",
+            f"models with one: {', '.join(deep)}",
+        )
+    for depth in depths:
+        part.resolve({"n_layer": depth}, "targets")
+
+
+def check_search(
+    label: str, *, table: OptimizerTable, part: Part, hp: dict[str, Any], sampler: str
+) -> None:
+    """Raises InputError for a range of lr or of a hyperparameter that the optimizer refuses.
+
+    `hp`: all hyperparameters of the optimizer.
+    """
+    for key in table.search:
+        if not isinstance(hp.get(key), float):
+            raise InputError(
+                f"optimizers.{label}.search.{key}: {part.name!r} has no real-valued field {key!r}",
+                suggest(key, hp) or f"fields of {part.name}: {', '.join(hp)}",
+            )
+    if table.search and sampler == "bracket":
+        raise InputError(
+            f"optimizers.{label}.search: the bracket sampler searches the learning rate alone",
+            'name another sampler, for instance sampler = "tpe"',
+        )
+    floor, ceiling = lr_limits(part, hp)
+    if table.lr.low < floor or table.lr.high > ceiling:
+        raise InputError(
+            f"optimizers.{label}.lr: got {table.lr.text!r}, "
+            f"allowed: 2^{floor:.0f}..2^{ceiling:.0f} for {part.name}",
+            "the update of a constrained method is a convex combination, so lr <= 1"
+            if ceiling == 0
+            else "shrink the range",
+        )
+    for key, values in table.search.items():
+        limits = part.limits.get(key)
+        if limits and not (limits[0] <= values.low and values.high <= limits[1]):
+            raise InputError(
+                f"optimizers.{label}.search.{key}: got {values.text!r}, "
+                f"allowed: {limits[0]} to {limits[1]}",
+                "shrink the range",
+            )

@@ -1,0 +1,62 @@
+"""The tables inside a suite file, and where a suite came from."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hptransfer.spec import LARGEST, MOST
+from hptransfer.suite.ranges import LrRange, SearchRange
+
+Schedule = Literal["linear", "constant", "cosine"]
+
+
+class Table(BaseModel):
+    """A table of a suite file. The text under a field is its description in the JSON schema."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class OptimizerTable(Table):
+    """`[optimizers.LABEL]`: range of lr, hyperparameters, and overrides of suite fields."""
+
+    use: str = ""
+    """Optimizer of this label: a name, my_file.py:my_optimizer or pkg.mod:name. The label, if left
+    out."""
+    lr: LrRange
+    """Learning rates to start from, powers of two: "2^-13..2^-5"."""
+    hp: dict[str, Any] = Field(default_factory=dict)
+    """Hyperparameters of the optimizer."""
+    search: dict[str, SearchRange] = Field(default_factory=dict)
+    """Hyperparameters to search: "0.8..0.95", or "2^-6..2^0" in log scale. Not with the bracket."""
+    schedule: Schedule | None = None
+    """Overrides the suite's schedule."""
+    warmup: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Overrides the suite's warmup."""
+    clip: float | None = Field(default=None, ge=0.0, le=LARGEST, allow_inf_nan=False)
+    """Overrides the suite's clip."""
+    sampler: str | None = None
+    """Overrides the suite's sampler."""
+    trials: int | None = Field(default=None, ge=1, le=MOST)
+    """Overrides the suite's trials."""
+
+
+class Thresholds(Table):
+    """Limits of the verdict: `tol` in nats, `drift` in octaves."""
+
+    tol: float = Field(default=0.01, gt=0, le=1e6, allow_inf_nan=False)
+    """Largest regret that counts as transfer, in nats."""
+    drift: float = Field(default=0.5, gt=0, le=1e6, allow_inf_nan=False)
+    """Largest move of the optimum that counts as transfer, in octaves."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a suite came from.
+
+    `source`: what names it on the command line. `changed`: what the command line changed in it,
+    numbers of runs and the name of the data set.
+    """
+
+    source: str = ""
+    changed: dict[str, int | str] = field(default_factory=dict)
