@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hptransfer.analysis.curve import capped, learned, means
+from hptransfer.analysis.losses import capped, learned, means
 from hptransfer.spec import canonical
 from hptransfer.suite.claim import Suite
 
@@ -201,7 +201,7 @@ def _near_the_best(
 
 
 def _means(told: Mapping[Trial, float], roof: Mapping[Trial, float]) -> dict[Key, float]:
-    """Mean loss of each over its seeds, as analysis.curve has it.
+    """Mean loss of each over its seeds, as analysis.losses has it.
 
     A point where no seed did better is infinite, as a diverged one.
     """
