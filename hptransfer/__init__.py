@@ -2,7 +2,10 @@
 
 import sys
 
-__version__ = "0.1.0"
+__all__ = ["__version__"]
+
+__version__ = "0.2.0"
+"""The version, as `hptransfer --version` prints it."""
 
 
 class _Renamed:

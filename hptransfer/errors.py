@@ -1,4 +1,4 @@
-"""Wrong input as one line and a hint, and how it shows what somebody else wrote."""
+"""Wrong input as one line and a hint, and foreign text as a message shows it."""
 
 import contextlib
 import difflib
@@ -9,15 +9,23 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Wrong input: one line that says where and what, and a hint that cures it."""
+    """Wrong input: one line that says where and what, and a hint that cures it.
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(_cut(message))
+    `option`: the option whose value is wrong; the message begins with its name. `cures`: options
+    that the hint speaks of. Both are names of fields; the command line shows them as flags.
+    """
+
+    def __init__(
+        self, message: str, hint: str = "", *, option: str = "", cures: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(_cut(f"{option}: {message}" if option else message))
         self.hint = _cut(hint)
+        self.option = option
+        self.cures = cures
 
 
 def _cut(text: str) -> str:
-    """Without the rest of a word above 200 characters, a cut one of which stays as it is."""
+    """Text whose words end after 200 characters; a second cut changes nothing."""
     return re.sub(r"([^\s'\",:]{199})[^\s'\",:]{2,}", r"\1…", text)
 
 
@@ -27,22 +35,22 @@ def printable(text: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """A value as a message shows it: repr, cut at 200 characters."""
+    """The repr of a value, cut at 200 characters."""
     text = repr(value)
     return text if len(text) <= 200 else text[:199] + "…"
 
 
 @contextlib.contextmanager
 def located(where: str) -> Generator[None]:
-    """Puts `where: ` before the message of an InputError raised inside."""
+    """Puts `where: ` before the message of an InputError that the block raises."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{where}: {error}", error.hint) from None
+        raise InputError(f"{where}: {error}", error.hint, cures=error.cures) from None
 
 
 def broken(what: str, error: BaseException, hint: str) -> InputError:
-    """Whatever a part of a user's does wrong is wrong input: where and what, on one line."""
+    """The InputError for an exception in a user's own part: where it was raised, and what it is."""
     line = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{line.filename}:{line.lineno}"
     cause = next(iter(str(error).splitlines()), "")

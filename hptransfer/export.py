@@ -9,13 +9,19 @@ import pandas as pd
 from hptransfer import registry
 from hptransfer.analysis.metrics import optimum, select
 from hptransfer.errors import InputError
-from hptransfer.optimizers.rules import made
-from hptransfer.records.store import Store
+from hptransfer.optimizers import rules
 from hptransfer.spec import RunSpec
 from hptransfer.suite.claim import Suite
 from hptransfer.train import engine
 from hptransfer.train.build import describe_params
 from hptransfer.train.lanes import vectorises
+
+__all__ = [
+    "Setting",
+    "settings",
+    "to_python",
+    "to_toml",
+]
 
 
 @dataclass(frozen=True)
@@ -31,23 +37,24 @@ class Setting:
     source: str
 
 
-def settings(suite: Suite, frame: pd.DataFrame, n: int, labels: list[str]) -> list[Setting]:
-    """The carried learning rate and the per-parameter table of optimizers at axis value n.
+def settings(
+    suite: Suite, frame: pd.DataFrame, n: int, labels: list[str]
+) -> dict[str, Setting | None]:
+    """By label: the carried learning rate and the per-parameter table at axis value n.
 
-    Raises InputError for an optimizer that has not been tuned at the proxy.
+    None stands for an optimizer that has not been tuned at the proxy. Raises InputError for an
+    unknown part.
     """
     data = engine.load_data(suite.data)
     suite = suite.resolve(data.sha256)
     rows = select(suite, frame)
-    found = []
+    made: dict[str, Setting | None] = {}
     for label in labels:
         own = rows[(rows.optimizer == label) & (rows.n == suite.proxy) & (rows.stage == "search")]
         best = optimum(own[own.status != "failed"])
         if best is None:
-            raise InputError(
-                f"export: {label} has not been tuned at {suite.axis} {suite.proxy}",
-                f"hptransfer tune {suite.address} --width {suite.proxy} --optimizer {label}",
-            )
+            made[label] = None
+            continue
         spec = suite.template(label, n).point(suite.clip_lr(label, best.log2_lr), 0, **best.hp)
         source = f"tuned at {suite.axis} {suite.proxy} on {best.n_points} learning rates"
         if best.censored:
@@ -56,36 +63,8 @@ def settings(suite: Suite, frame: pd.DataFrame, n: int, labels: list[str]) -> li
         model = registry.describe("model", suite.model["name"])
         addresses = (optimizer.address, model.target)
         parameters = _parameters(spec, data)
-        found.append(Setting(label, spec, *addresses, parameters, data.dims, source))
-    return found
-
-
-def proxy_lines(suite: Suite, store: Store) -> list[str]:
-    """What `transfer` starts from: the lr of every optimizer at the proxy, if there is one.
-
-    `suite`: a resolved one.
-    """
-    manifest = store.read_manifest()
-    rows = select(suite, store.frame())
-    rows = rows[(rows["stage"] == "search") & (rows["status"] != "failed")]
-    lines = []
-    for label in suite.optimizers:
-        own = rows[rows["optimizer"] == label]
-        at_proxy = own[own["n"] == suite.proxy]
-        found = optimum(at_proxy)
-        if found is not None:
-            lr = suite.clip_lr(label, found.log2_lr)
-            where = f"{suite.axis} {suite.proxy} ({found.n_points} points)"
-            lines.append(f"{label}: lr 2^{lr:g} from {where}")
-        elif manifest is not None and len(own):
-            others = ", ".join(str(n) for n in sorted(set(own["n"])))
-            lines.append(
-                f"{label}: not tuned at {suite.axis} {suite.proxy}, which is done first "
-                f"(tuned: {others}; --from takes one of these)"
-            )
-        else:
-            lines.append(f"{label}: not tuned at {suite.axis} {suite.proxy}, which is done first")
-    return lines
+        made[label] = Setting(label, spec, *addresses, parameters, data.dims, source)
+    return made
 
 
 def _parameters(spec: RunSpec, data: engine.Data) -> dict[str, dict[str, Any]]:
@@ -95,7 +74,7 @@ def _parameters(spec: RunSpec, data: engine.Data) -> dict[str, dict[str, Any]]:
     factory = registry.load_spec("optimizer", spec.optimizer)
     table = {}
     for p in describe_params(spec, data):
-        rule = made(spec.optimizer["name"], factory, p, spec.hp)
+        rule = rules.made(spec.optimizer["name"], factory, p, spec.hp)
         said = getattr(rule, "settings", None)
         table[p.name] = {"role": p.role, **(said(spec.lr) if said else {"lr": spec.lr})}
     return table

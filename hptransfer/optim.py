@@ -26,6 +26,13 @@ from hptransfer.train.foreign import is_torch_optimizer
 from hptransfer.train.groups import grouped
 from hptransfer.train.schedule import schedule_factor
 
+__all__ = [
+    "RuleOptimizer",
+    "init_",
+    "optimizer",
+    "scheduler",
+]
+
 
 def optimizer(
     model: nn.Module,

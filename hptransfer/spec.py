@@ -7,11 +7,35 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
+__all__ = [
+    "LR_STEP",
+    "SCHEMA",
+    "Axis",
+    "Param",
+    "Role",
+    "RunRecord",
+    "RunSpec",
+    "round_lr",
+]
+
 SCHEMA = 1
-LR_STEP = 1 / 8  # octaves; a learning rate is an exponent of two, rounded to this
+"""Version of the format of specs and records."""
+
+LR_STEP = 1 / 8
+"""Octaves; a learning rate is an exponent of two, rounded to this."""
+
+MOST = 2**53
+"""The largest integer of a record: every integer up to here is a float too."""
+
+LARGEST = 3.5e38
+"""The largest number of a record, a bit more than float32 holds."""
+
 
 Role = Literal["input", "hidden", "output", "vector"]
+"""How a parameter is used; biases and gains are vectors."""
+
 Axis = Literal["width", "depth", "batch_size", "steps"]
+"""What grows from the proxy to the targets."""
 
 
 @dataclass(frozen=True)
@@ -159,12 +183,52 @@ class RunSpec:
         return replace(self, log2_lr=round_lr(log2_lr), seed=seed, hp={**self.hp, **hp})
 
 
+Bounds = tuple[tuple[type, ...], float, float]  # types, least, most
+COUNT: Bounds = ((int,), 1, MOST)
+BOUNDS: dict[str, Bounds] = {
+    **dict.fromkeys(("width", "steps", "batch", "eval_batches", "schema"), COUNT),
+    "seed": ((int,), 0, MOST),
+    "log2_lr": ((int, float), -149, 128),  # what float32 holds
+    "warmup": ((int, float), 0, 1),
+    "clip": ((int, float), 0, LARGEST),
+}
+
+
+def fits(value: Any, bounds: Bounds) -> bool:
+    """Whether a value is of one of the types, True and False being no integers, and in range."""
+    kinds, least, most = bounds
+    return type(value) in kinds and least <= value <= most
+
+
+def fault(spec: Any) -> str:
+    """What keeps a JSON value from being the spec of a run, "" for nothing."""
+    if type(spec) is not dict or spec.keys() != {f.name for f in fields(RunSpec)}:
+        return "spec has not the fields of a run"
+    parts = ("model", "data", "optimizer")
+    wrong = [name for name in (*parts, "hp", "base") if type(spec[name]) is not dict]
+    wrong += [name for name in ("schedule", "precision") if type(spec[name]) is not str]
+    wrong += [name for name, bounds in BOUNDS.items() if not fits(spec[name], bounds)]
+    if not wrong:
+        wrong += [name for name in parts if type(spec[name].get("name")) is not str]
+        wrong += ["base"] if not all(fits(n, COUNT) for n in spec["base"].values()) else []
+        wrong += ["model"] if not fits(spec["model"].get("context", 1), COUNT) else []
+    if wrong:
+        return f"{wrong[0]} is {spec[wrong[0]]!r:.40}"
+    return "" if tokens(spec) <= MOST else "more tokens than can be counted"
+
+
+def tokens(spec: dict[str, Any]) -> int:
+    """Tokens or examples that a run trains on, from its JSON form."""
+    return spec["batch"] * spec["steps"] * spec["model"].get("context", 1)
+
+
 def cell_of(spec: dict[str, Any]) -> str:
     """`RunSpec.cell` from the JSON form."""
     return digest(canonical({k: v for k, v in spec.items() if k not in ("log2_lr", "seed")}))
 
 
 def round_lr(log2_lr: float) -> float:
+    """The nearest log2 lr that a run can have: a multiple of 1/8 octave."""
     return round(log2_lr / LR_STEP) * LR_STEP
 
 
@@ -195,3 +259,41 @@ class RunRecord:
     @property
     def key(self) -> str:
         return self.spec.key
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Runs that one process trains together, one run per lane.
+
+    They differ in learning rate, seed and real-valued hyperparameters alone. Raises ValueError
+    where `runs` is empty.
+    """
+
+    runs: tuple[RunSpec, ...]
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("a unit has at least one run")
+
+    @property
+    def spec(self) -> RunSpec:
+        """The first run: it stands for whatever the lanes share."""
+        return self.runs[0]
+
+    @property
+    def lanes(self) -> int:
+        return len(self.runs)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(run.key for run in self.runs)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Identity of the runs in their order, which names the snapshot: 20 hex digits."""
+        return digest("".join(self.keys))
+
+    def halves(self) -> tuple["Unit", "Unit"]:
+        """Two units with half of the lanes each. Raises ValueError for one lane."""
+        half = self.lanes // 2
+        return Unit(self.runs[:half]), Unit(self.runs[half:])

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 
 from hptransfer import cli
+from hptransfer.cost import machine
 from hptransfer.records.store import Store
 
 COMMAND = [sys.executable, "-m", "hptransfer"]
@@ -51,7 +51,7 @@ def hptransfer(*arguments: object, cwd: Path) -> Done:
         patch.setattr(sys, "argv", words)
         patch.setattr(sys, "stdin", io.StringIO())
         patch.setenv("COLUMNS", "100")
-        patch.setattr(os, "sched_getaffinity", lambda pid: {0})  # one core, one thread
+        patch.setattr(machine, "usable_cores", lambda: 1)  # one core, one thread
         stack.enter_context(contextlib.redirect_stdout(captured[0]))
         stack.enter_context(contextlib.redirect_stderr(captured[1]))
         code = 0

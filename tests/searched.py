@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from hptransfer.errors import InputError
-from hptransfer.search import bracket
+from hptransfer.search import bracket, studies
 from hptransfer.search.studies import propose
 from hptransfer.spec import RunSpec, canonical
 from hptransfer.suite.claim import Suite
@@ -105,3 +105,16 @@ def failure(call: Any, *arguments: Any) -> InputError:
     assert "\n" not in str(caught.value)
     assert caught.value.hint
     return caught.value
+
+
+def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The samplers of the replays that begin anew from now on."""
+    samplers: list[str] = []
+    real = studies._Replay.__init__
+
+    def begin(self: studies._Replay, sampler: str, *arguments: object) -> None:
+        samplers.append(sampler)
+        real(self, sampler, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(studies._Replay, "__init__", begin)
+    return samplers

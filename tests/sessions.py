@@ -1,10 +1,10 @@
 """Sessions on a tiny suite, and machines with other numbers of cores."""
 
-import os
 from pathlib import Path
 
 import pytest
 
+from hptransfer.cost import machine
 from hptransfer.run.session import Options, Session
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import parse_suite
@@ -37,5 +37,5 @@ def tiny(folder: Path, **changes: object) -> Suite:
 
 
 def cores(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """A machine with so many."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)))
+    """Let the machine have so many cores."""
+    monkeypatch.setattr(machine, "usable_cores", lambda: count)

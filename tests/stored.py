@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hptransfer.errors import InputError
+from hptransfer.records.lines import LeftOut
 from hptransfer.records.store import Store
 from hptransfer.spec import RunRecord, RunSpec
 from hptransfer.suite.claim import Suite
@@ -14,7 +15,7 @@ from hptransfer.suite.file import parse_suite
 def record(seed: int = 0, **changes: object) -> RunRecord:
     spec = RunSpec(
         model={"name": "gpt", "context": 64},
-        data={"name": "python_source"},
+        data={"name": "python_source", "tests": False},
         optimizer={"name": "adamw"},
         hp={"beta1": 0.9},
         width=32,
@@ -73,3 +74,13 @@ def failure(call: object, *arguments: object) -> InputError:
     assert "\n" not in str(caught.value)
     assert caught.value.hint
     return caught.value
+
+
+def left_out(store: Store) -> tuple[list[int], str]:
+    """Seeds of the records that can be read, and the one warning of those that cannot."""
+    with pytest.warns(LeftOut) as told:
+        seeds = store.frame()["seed"].tolist()
+    assert len(told) == 1
+    note = str(told[0].message)
+    assert "\n" not in note
+    return seeds, note

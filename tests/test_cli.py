@@ -14,7 +14,8 @@ import pytest
 
 from commanded import COMMAND, frame, hptransfer
 from commands import interruptible
-from hptransfer.cli.options import load, only
+from hptransfer.cli.common import load, only
+from hptransfer.cli.options import RunOptions
 from hptransfer.records.store import Store
 from hptransfer.train import engine
 
@@ -79,7 +80,7 @@ def test_the_commands_of_a_report_name_the_data_that_the_command_line_named(
     suite: Path, tmp_path: Path
 ) -> None:
     for given, told in ((None, f"--data {tmp_path / 'text.txt'}"), ("mnist5k", "--data mnist5k")):
-        chosen = load(str(suite), steps=None, trials=None, data=given)
+        chosen = load(str(suite), RunOptions(data=given))
         Store(tmp_path / "results", "tiny").write_manifest(chosen.resolve("0" * 64))
         assert hptransfer("report", cwd=tmp_path).returncode == 0
         page = (tmp_path / "results" / "tiny" / "report.html").read_text()
@@ -90,7 +91,7 @@ def test_the_commands_of_a_report_name_the_data_that_the_command_line_named(
 
 def test_the_commands_of_a_report_do_not_name_the_data_of_the_suite(tmp_path: Path) -> None:
     for given in (None, "python_source"):
-        chosen = load("quickstart", steps=None, trials=None, data=given)
+        chosen = load("quickstart", RunOptions(data=given))
         Store(tmp_path / "results", "quickstart").write_manifest(chosen.resolve("0" * 64))
         assert hptransfer("report", cwd=tmp_path).returncode == 0
         page = (tmp_path / "results" / "quickstart" / "report.html").read_text()
@@ -98,7 +99,7 @@ def test_the_commands_of_a_report_do_not_name_the_data_of_the_suite(tmp_path: Pa
 
 
 def test_what_is_named_twice_counts_once_and_keeps_its_place(suite: Path, tmp_path: Path) -> None:
-    chosen = load(str(suite), steps=None, trials=None, data=None)
+    chosen = load(str(suite), RunOptions())
     assert only(chosen, ["scion", "adamw", "scion"]) == ["scion", "adamw"]
     assert only(chosen, None) == ["adamw", "scion"]
     Store(tmp_path / "results", "tiny").write_manifest(chosen.resolve("0" * 64))
@@ -119,6 +120,7 @@ def test_tune_then_transfer_without_verify_is_unverified_and_says_where_the_lr_i
     assert moved.returncode == 0, moved.stderr
     assert re.search(r"adamw: lr 2\^\S+ from width 8 \(\d+ points\)", moved.stderr)
     assert "adamw: unverified" in moved.stdout
+    assert moved.stdout.endswith("--verify measures the optimum at each target\n")
     runs = frame(tmp_path)
     assert set(runs[runs.width == 16].seed) == {1000, 1001}
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hptransfer.cost import estimate
+from hptransfer.cost.count import count
 from hptransfer.errors import InputError
-from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.train import engine
 from hptransfer.train.engine import Progress
 from hptransfer.train.lanes import Lanes
@@ -91,7 +91,9 @@ def test_a_curve_has_about_50_points_and_averages_between_them(steps: int) -> No
 def test_progress_tells_the_best_loss_of_the_living_lanes() -> None:
     calm = spec("adamw", "mlp", steps=20)
     unit = [calm, calm.point(120.0, 0)]
-    seen = [m for m in engine.train(unit, data_for("mlp"), CPU) if isinstance(m, Progress)]
+    seen = [
+        m for m in engine.train(Unit(tuple(unit)), data_for("mlp"), CPU) if isinstance(m, Progress)
+    ]
     assert [p.step for p in seen] == list(range(1, 21))
     assert seen[0].keys == (unit[0].key, unit[1].key)
     assert (seen[0].alive, seen[-1].alive) == (2, 1)
@@ -117,7 +119,7 @@ def test_a_diverged_lane_is_a_record_and_its_neighbours_are_untouched() -> None:
 def test_a_unit_whose_lanes_all_diverge_stops_early_and_gives_records(n: int) -> None:
     run = spec("adamw", "mlp", steps=200)
     unit = [run.point(120.0 + i, 0) for i in range(n)]
-    messages = list(engine.train(unit, data_for("mlp"), CPU))
+    messages = list(engine.train(Unit(tuple(unit)), data_for("mlp"), CPU))
     steps = [m.step for m in messages if isinstance(m, Progress)]
     assert steps[-1] < 20
     ends = [m for m in messages if isinstance(m, RunRecord)]
@@ -177,20 +179,20 @@ def test_one_run_that_does_not_fit_is_an_input_error(monkeypatch: pytest.MonkeyP
 
 def test_a_device_that_is_not_there_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine.pick_device("cpu") == CPU
-    with pytest.raises(InputError, match=r"^--device: got 'tpu', allowed: auto, cpu, cuda"):
+    with pytest.raises(InputError, match=r"^device: got 'tpu', allowed: auto, cpu, cuda"):
         engine.pick_device("tpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert engine.pick_device("auto") == CPU
-    with pytest.raises(InputError, match=r"^--device: cuda: torch sees no CUDA device$"):
+    with pytest.raises(InputError, match=r"^device: cuda: torch sees no CUDA device$"):
         engine.pick_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert engine.pick_device("auto").type == "cuda"
     assert engine.pick_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(InputError, match=r"^--device: cuda:2: not there$"):
+    with pytest.raises(InputError, match=r"^device: cuda:2: not there$"):
         engine.pick_device("cuda:2")
     for wrong in ("cuda:x", "cuda1", "cuda:"):
-        with pytest.raises(InputError, match=f"^--device: got '{wrong}', allowed: auto, cpu"):
+        with pytest.raises(InputError, match=f"^device: got '{wrong}', allowed: auto, cpu"):
             engine.pick_device(wrong)
 
 
@@ -202,7 +204,7 @@ def test_float32_is_float32_in_convolutions_too(monkeypatch: pytest.MonkeyPatch)
 
 
 def cuda_records(unit: list[RunSpec], model: str) -> Iterator[RunRecord]:
-    for message in engine.train(unit, data_for(model), torch.device("cuda")):
+    for message in engine.train(Unit(tuple(unit)), data_for(model), torch.device("cuda")):
         if isinstance(message, RunRecord):
             yield message
 
@@ -230,7 +232,7 @@ def test_a_wide_run_of_one_lane_steps_on_a_gpu(optimizer: str) -> None:
         precision="bfloat16", model_fields=fields,
     )  # fmt: skip
     data = tokens(6000)
-    cost = estimate.estimate(run, data)
+    cost = count(run, data)
     for record in cuda_records([run], "gpt"):
         assert record.status == "done"
         assert 0.5 * record.peak_memory < cost.memory < 2 * record.peak_memory

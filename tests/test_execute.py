@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from hptransfer.run.session import Finished, Started, Status
+from hptransfer.cost.placement import Placement
+from hptransfer.run.session import Finished, Started, Status, _Rarely
 from hptransfer.run.workers import Ended, Job
-from hptransfer.spec import RunRecord
+from hptransfer.spec import RunRecord, Unit
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import load_suite, suite_names
 from hptransfer.train import engine
+from searched import built
 from sessions import session, tiny
 
 SMALLEST = {"steps": 2, "eval_batches": 1, "trials": 2, "fresh_seeds": 1, "verify": False}
@@ -138,7 +140,7 @@ def test_a_failing_run_is_recorded_once_and_the_others_finish(tmp_path: Path) ->
 def test_a_worker_whose_parent_goes_with_messages_unread_ends_quietly(tmp_path: Path) -> None:
     waiting = session(tiny(tmp_path), tmp_path, workers=1)
     with waiting.pool as pool:
-        pool.submit(Job([waiting.plan()[0]], {"name": "none"}, "cpu", 1, None))
+        pool.submit(Job(Unit((waiting.plan()[0],)), {"name": "none"}, "cpu", Placement()))
         ((pipe, process),) = pool._processes.items()
         assert pipe.poll(60), "an answer: no such data"
         pipe.close()  # the answer unread: what the worker reads next is a reset, not an end
@@ -160,7 +162,7 @@ def test_a_worker_whose_gpu_failed_says_so_and_leaves(
     suite = tiny(tmp_path, optimizers={"lost": {"use": f"{plugin}:lost", "lr": "2^-6..2^-5"}})
     waiting = session(suite, tmp_path, workers=1)
     with waiting.pool as pool:
-        pool.submit(Job([waiting.plan()[0]], waiting.suite.data, "cpu", 1, None))
+        pool.submit(Job(Unit((waiting.plan()[0],)), waiting.suite.data, "cpu", Placement()))
         ((_, process),) = pool._processes.items()
         [ended] = list(pool.messages(timeout=60))
         assert isinstance(ended, Ended)
@@ -181,10 +183,26 @@ def test_a_job_for_a_worker_that_has_just_died_ends_as_failed(
         ((_, process),) = pool._processes.items()
         process.kill()
         process.join()
-        pool.submit(Job([waiting.plan()[0]], waiting.suite.data, "cpu", 1, None))
+        pool.submit(Job(Unit((waiting.plan()[0],)), waiting.suite.data, "cpu", Placement()))
         [ended] = list(pool.messages(timeout=10))
     assert isinstance(ended, Ended)
     assert "its process died" in ended.error
+
+
+@pytest.mark.usefixtures("no_replays")
+def test_the_forecasts_of_a_session_cost_no_replay_of_its_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They tell made-up losses, which the search then would have to forget."""
+    begun = built(monkeypatch)
+    monkeypatch.setattr(_Rarely, "due", lambda self: True)
+    table = {"lr": "2^-6..2^-2", "trials": 8, "sampler": "tpe"}
+    suite = tiny(tmp_path, steps=2, optimizers={"transported_scion": table}, ask=2)
+    running = session(suite, tmp_path, workers=1)
+    events = list(running.run())
+    assert len([e for e in events if isinstance(e, Status)]) > 4
+    assert events[-1] == Finished([])
+    assert begun == ["tpe"]
 
 
 def test_the_status_counts_down_and_ends_at_zero(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from commands import call
 from hptransfer import registry
-from hptransfer.cli.display import bibtex
+from hptransfer.cite import bibtex
 from hptransfer.suite.file import load_suite, suite_names
 
 SUITE = """

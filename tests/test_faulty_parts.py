@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from commanded import hptransfer
-from hptransfer.run import costs
+from hptransfer.cost import cost_model
 from hptransfer.run.session import Options, Session
 from hptransfer.suite.file import load_suite
 
@@ -64,7 +64,7 @@ def test_a_fault_of_our_own_parts_is_no_wrong_input(
     def fails(*_: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(costs, "estimate", fails)
+    monkeypatch.setattr(cost_model, "count", fails)
     chosen = load_suite("quickstart", {"steps": 7})
     with pytest.raises(KeyError, match="a bug"):
         Session(chosen, Options(tmp_path / "results", device="cpu"), ["adamw"]).expected()

@@ -145,6 +145,24 @@ def test_curves_show_the_carried_lr_at_the_largest_target():
     assert thick[0].get_xdata()[-1] == 100
 
 
+@pytest.mark.parametrize("lost", [1, 3])
+def test_the_mean_curve_is_over_the_seeds_that_did_not_diverge(lost):
+    """What follows a divergence is no number, and no limit of an axis either."""
+    rows = ROWS.copy()
+    fresh = (rows["stage"] == "fresh") & (rows["n"] == 128) & (rows["optimizer"] == "muon")
+    kept = list(rows.index[fresh])[lost:]
+    for at in rows.index[fresh][:lost]:
+        path = np.array(rows.at[at, "curve"], float)
+        path[5:, 1] = np.nan
+        rows.at[at, "curve"] = path
+    ax = figures.curves(SUITE, rows).axes[0]
+    thick = {line.get_label(): line for line in ax.lines if line.get_linewidth() == 2}
+    assert len(thick) == (4 if kept else 3)
+    if kept:
+        mean = np.mean([np.array(rows.at[at, "curve"])[:, 1] for at in kept], axis=0)
+        assert thick["muon"].get_ydata() == pytest.approx(mean)
+
+
 def test_figures_need_no_display_and_no_pyplot_state():
     import matplotlib.pyplot as plt
 

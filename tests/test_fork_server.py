@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from commands import interruptible
-from hptransfer.cost.estimate import estimate
+from hptransfer.cost.count import count
+from hptransfer.spec import Unit
 from hptransfer.train.build import Described, describe_params
 from units import data_for, spec
 
@@ -78,7 +79,7 @@ sys.exit("torch._dynamo" in sys.modules)
 
 def test_a_run_that_is_described_does_not_load_the_compiler(tmp_path: Path) -> None:
     run, data = spec("scion", "gpt", steps=2), data_for("gpt")
-    known = Described(describe_params(run, data), estimate(run, data).flops)
+    known = Described(describe_params(run, data), count(run, data).flops)
     path = tmp_path / "run.pkl"
-    path.write_bytes(pickle.dumps(([run, run.point(-5.0, 0)], data, known)))
+    path.write_bytes(pickle.dumps((Unit((run, run.point(-5.0, 0))), data, known)))
     subprocess.run([sys.executable, "-c", LOADED, str(path)], check=True)

@@ -11,39 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hptransfer.cost.estimate import Estimate, Fit, estimate, fit
-from hptransfer.run import costs
+from hptransfer.cost import machine
+from hptransfer.cost.count import Cost, count
 from hptransfer.run.session import Options, Session
 from hptransfer.suite.file import load_suite
 from hptransfer.train import memory
 from units import CONTEXT, data_for, lanes, records, spec, stepped, weights
-
-COST = Estimate(0, 0.0, 0.0, fixed=1000, activations=800, recomputed=80)
-
-
-@pytest.mark.parametrize(
-    ("room", "expected"),
-    [
-        (1800, Fit(8, False, 1800)),
-        (1799, Fit(4, False, 1400)),
-        (1100, Fit(1, False, 1100)),
-        (1099, Fit(8, True, 1080)),
-        (1070, Fit(4, True, 1040)),
-        (1010, Fit(1, True, 1010)),
-        (1009, None),
-    ],
-)
-def test_a_run_is_accumulated_first_and_recomputed_only_where_that_is_too_much(
-    room: int, expected: Fit | None
-) -> None:
-    assert fit(COST, 8, room, None, None) == expected
-
-
-def test_what_the_suite_fixes_is_kept() -> None:
-    assert fit(COST, 8, 10_000, 2, None) == Fit(2, False, 1200)
-    assert fit(COST, 8, 10_000, None, True) == Fit(8, True, 1080)
-    assert fit(COST, 8, 1050, 8, False) is None
-    assert fit(COST, 8, 10_000, 64, None) == Fit(8, False, 1800)
 
 
 @pytest.mark.parametrize("model", ["gpt", "vit"])
@@ -75,8 +48,8 @@ def test_recomputing_calls_every_block_twice_a_step() -> None:
 
 
 def test_the_estimate_of_recomputed_blocks_is_their_inputs_and_one_block() -> None:
-    def cost(n_layer: int) -> Estimate:
-        return estimate(spec("adamw", "gpt", model_fields={"n_layer": n_layer}), data_for("gpt"))
+    def cost(n_layer: int) -> Cost:
+        return count(spec("adamw", "gpt", model_fields={"n_layer": n_layer}), data_for("gpt"))
 
     two, six = cost(2), cost(6)
     inputs = 4 * 4 * CONTEXT * 16  # float32, batch, tokens, width
@@ -105,11 +78,11 @@ def test_the_estimate_of_activations_is_what_a_forward_pass_saves(context: int) 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         F.cross_entropy(running.model(x).flatten(0, -2), x.flatten())
     measured = sum(storage.nbytes() for storage in saved.values())
-    assert estimate(run, data_for("gpt")).activations == pytest.approx(measured, rel=0.05)
+    assert count(run, data_for("gpt")).activations == pytest.approx(measured, rel=0.05)
 
 
 def test_a_model_without_blocks_has_nothing_to_recompute() -> None:
-    cost = estimate(spec("adamw", "mlp"), data_for("mlp"))
+    cost = count(spec("adamw", "mlp"), data_for("mlp"))
     assert cost.recomputed == cost.activations
 
 
@@ -122,8 +95,8 @@ def test_a_session_accumulates_where_the_memory_is_short_and_records_it(
     session = Session(suite.only(["adamw"]), Options(tmp_path, workers=1, lanes=1), ["adamw"])
     cost = session.costs.cost(session.plan()[0])
     room = (cost.fixed + cost.activations // 3) / 0.9
-    monkeypatch.setattr(costs, "memory_of", lambda device: room)
-    assert session.costs.how(session.plan()[0]).micro_batch == 4
+    monkeypatch.setattr(machine, "memory_of", lambda device: room)
+    assert session.costs.placement(session.plan()[0]).micro_batch == 4
     for _ in session.run():
         pass
     env = session.store.frame()["env"].iloc[0]
@@ -136,7 +109,7 @@ def test_the_peak_of_a_narrow_run_is_not_that_of_a_wide_one_before_it() -> None:
     runs = [spec("adamw", "mlp", width=n, base={"width": 64}, steps=3) for n in (1024, 64, 1024)]
     gc.collect()
     wide, narrow, again = (records([run])[0].peak_memory for run in runs)
-    expected = estimate(runs[0], data_for("mlp")).memory
+    expected = count(runs[0], data_for("mlp")).memory
     assert narrow < expected / 8  # 0 where it fits what the process holds
     assert 0.4 * expected < wide < 2 * expected
     assert 0.4 * expected < again < 2 * expected

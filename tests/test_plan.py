@@ -5,7 +5,7 @@ import pytest
 
 from hptransfer.errors import InputError
 from hptransfer.search.plan import forecast, pack, plan, unit_kind
-from hptransfer.spec import RunSpec
+from hptransfer.spec import RunSpec, Unit, digest
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import parse_suite
 
@@ -130,6 +130,17 @@ def test_the_forecast_counts_what_a_whole_study_takes() -> None:
     assert abs(len(forecast(suite, frame([]))) - exact) <= 4
 
 
+def test_the_forecast_of_a_label_lies_about_its_own_grid_where_two_share_an_optimizer() -> None:
+    low = {"use": "adamw", "lr": "2^-12..2^-9"}
+    high = {"use": "adamw", "lr": "2^-5..2^-2", "hp": {"weight_decay": 0.2}}
+    suite = a_suite(optimizers={"low": low, "high": high}, targets=[])
+    expected = forecast(suite, frame([]))
+    names = suite.names(expected)
+    for label, ends in {"low": (-12.0, -9.0), "high": (-5.0, -2.0)}.items():
+        rates = [spec.log2_lr for spec in expected if names[spec.key][0] == label]
+        assert (min(rates), max(rates)) == ends
+
+
 def test_the_carried_lr_is_an_eighth_octave_within_what_the_method_admits() -> None:
     suite = a_suite(optimizers={"scion": {"lr": "2^-6..2^-1"}})
     assert suite.clip_lr("scion", -2.06) == -2.0
@@ -140,9 +151,9 @@ def test_units_share_everything_but_scalars_and_hold_at_most_the_lanes() -> None
     suite = a_suite(optimizers={"adamw": {"lr": "2^-8..2^-3"}, "scion": {"lr": "2^-8..2^-3"}})
     specs = plan(suite, frame([]))
     units = pack(specs, lambda _: 4)
-    assert sorted(len(unit) for unit in units) == [3, 3, 3, 3]
-    assert all(len({unit_kind(s) for s in unit}) == 1 for unit in units)
-    assert [s.key for unit in units for s in unit] == [s.key for s in specs]
+    assert sorted(unit.lanes for unit in units) == [3, 3, 3, 3]
+    assert all(len({unit_kind(s) for s in unit.runs}) == 1 for unit in units)
+    assert [s.key for unit in units for s in unit.runs] == [s.key for s in specs]
     one = specs[0]
     assert unit_kind(one) == unit_kind(one.point(-3, 7, beta1=0.8))
     assert unit_kind(one) != unit_kind(one.at("width", 64))
@@ -167,10 +178,21 @@ def test_every_worker_gets_as_many_units_where_lanes_allow(
     one = plan(a_suite(), frame([]))[0]
     specs = [one.point(-8, seed) for seed in range(runs)]
     units = pack(specs, lambda _: lanes, workers)
-    assert [s.key for unit in units for s in unit] == [s.key for s in specs]
-    assert sorted(map(len, units)) == sorted(sizes)
+    assert [s.key for unit in units for s in unit.runs] == [s.key for s in specs]
+    assert sorted(unit.lanes for unit in units) == sorted(sizes)
 
 
 def test_a_proxy_that_is_a_target_is_refused() -> None:
-    with pytest.raises(InputError, match="--to 64: that is the proxy itself"):
+    with pytest.raises(InputError, match="targets: 64 is the proxy itself"):
         a_suite().narrowed(proxy=64, targets=[64])
+
+
+def test_a_unit_keeps_the_key_that_names_its_snapshot_and_halves_in_order() -> None:
+    one = a_suite().template("adamw")
+    runs = tuple(one.point(-8, seed) for seed in range(3))
+    unit = Unit(runs)
+    assert (unit.spec, unit.lanes, unit.keys) == (runs[0], 3, tuple(run.key for run in runs))
+    assert unit.key == digest("".join(run.key for run in runs))
+    assert unit.halves() == (Unit(runs[:1]), Unit(runs[1:]))
+    with pytest.raises(ValueError, match="at least one run"):
+        Unit(())

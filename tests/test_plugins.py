@@ -16,10 +16,14 @@ from hptransfer.suite.file import load_suite
 from hptransfer.testing import validate
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
+    for page in ("own-optimizer.md", "own-model.md", "own-data.md")
+]
 FILES = {
     name: text
-    for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    for page in PAGES
+    for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     for name in re.findall(r"^# (\w+\.py)\n", text)
 }
 SUITE = """
@@ -55,15 +59,18 @@ def folder(tmp_path: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
-def test_readme_shows_an_optimizer_in_about_12_lines_and_a_model_in_about_20() -> None:
+def test_the_docs_show_an_optimizer_in_about_12_lines_and_a_model_in_about_20() -> None:
     lines = {name: [x for x in text.splitlines() if x.strip()] for name, text in FILES.items()}
-    assert set(lines) == {"my_opt.py", "my_model.py"}
+    assert set(lines) == {"my_opt.py", "my_model.py", "my_data.py"}
     assert len(lines["my_opt.py"]) <= 15
     assert len(lines["my_model.py"]) <= 20
 
 
-@pytest.mark.parametrize("target", ["my_opt.py:damped", "my_model.py:past", "torch.optim:Adagrad"])
-def test_the_parts_in_readme_keep_their_contract(target: str, folder: Path) -> None:
+@pytest.mark.parametrize(
+    "target",
+    ["my_opt.py:damped", "my_model.py:past", "my_data.py:stripes", "torch.optim:Adagrad"],
+)
+def test_the_parts_in_the_docs_keep_their_contract(target: str, folder: Path) -> None:
     broken = [check for check in validate(target) if not check.passed]
     assert broken == []
 

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from hptransfer.cli.options import warn_of_precision
+from hptransfer.cli.common import warn_of_precision
 from hptransfer.geometry.processor import bfloat16_rows
 from hptransfer.suite.file import load_suite
 from units import CPU

@@ -1,4 +1,4 @@
-"""README's commands and its suite do what it says."""
+"""README is short, and its commands, tables and sentences are true."""
 
 import json
 import os
@@ -11,14 +11,22 @@ from pathlib import Path
 import pytest
 
 from hptransfer import cli
-from hptransfer.suite.file import load_suite, suite_names
+from hptransfer.suite.file import suite_names
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MEASUREMENTS = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def between(page: str, mark: str) -> list[str]:
+    """Lines between <!-- mark --> and <!-- /mark -->."""
+    assert page.count(f"<!-- {mark} -->") == page.count(f"<!-- /{mark} -->") == 1
+    block = page.partition(f"<!-- {mark} -->")[2].partition(f"<!-- /{mark} -->")[0]
+    return block.strip().splitlines()
 
 
 def commands() -> list[list[str]]:
@@ -37,6 +45,16 @@ def call(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]
     )
 
 
+def test_readme_has_at_most_1500_words_outside_tables_and_code() -> None:
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    words = [w for line in prose.splitlines() if not line.startswith("|") for w in line.split()]
+    assert 300 < len(words) <= 1500
+
+
+def test_readme_says_that_a_strangers_suite_is_code() -> None:
+    assert "A stranger's suite is a stranger's code" in README
+
+
 def test_the_quickstart_of_the_first_screen_ends_in_a_report(tmp_path: Path) -> None:
     install = blocks("sh")[0].strip().split(" && ")
     assert install[-1] == ".venv/bin/hptransfer run quickstart"
@@ -50,6 +68,15 @@ def test_the_quickstart_of_the_first_screen_ends_in_a_report(tmp_path: Path) -> 
     assert report.returncode == 0, report.stderr
 
 
+def test_the_test_line_is_one_line_that_ends_in_pytest() -> None:
+    assert README.count("<!-- test-line -->") == 1
+    block = README.partition("<!-- test-line -->\n```sh\n")[2].partition("```")[0]
+    assert block.count("\n") == 1
+    install, tests = block.strip().rsplit(" && ", 1)
+    assert "'.[dev]'" in install
+    assert tests.endswith("-m pytest")
+
+
 @pytest.mark.parametrize(
     "words", [c for c in commands() if c[1] in ("tune", "transfer", "run", "plan")], ids=" ".join
 )
@@ -61,50 +88,54 @@ def test_a_command_of_readme_plans_what_it_says(words: list[str], tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("mark", "folder"), [("quickstart", "quickstart"), ("seeds", "quickstart/three_seeds")]
+    ("page", "mark", "folder"),
+    [
+        (README, "quickstart", "quickstart"),
+        (MEASUREMENTS, "seeds", "quickstart/three_seeds"),
+    ],
+    ids=["quickstart", "seeds"],
 )
 def test_the_sentences_about_the_quickstart_are_those_of_its_committed_metrics(
-    mark: str, folder: str
+    page: str, mark: str, folder: str
 ) -> None:
     metrics = json.loads((ROOT / "results/reference" / folder / "metrics.json").read_text())
-    block = README.partition(f"<!-- {mark} -->")[2].partition(f"<!-- /{mark} -->")[0]
-    found = [line.removeprefix("- ") for line in block.strip().splitlines()]
-    assert found == [pair["sentence"] for pair in metrics["suites"][0]["pairs"]]
+    shown = [line.removeprefix("- ") for line in between(page, mark)]
+    assert shown == [pair["sentence"] for pair in metrics["suites"][0]["pairs"]]
 
 
 def outcome(folder: Path) -> str:
-    """A line of README's table: what each optimizer came out as at the largest target."""
+    """A line of README's table: the verdict of each optimizer at the largest target."""
     [suite] = json.loads((folder / "metrics.json").read_text())["suites"]
     last = max(pair["n"] for pair in suite["pairs"])
-    found: dict[str, list[str]] = {"drifts": [], "inconclusive": [], "transfers": [], "none": []}
+    listed: dict[str, list[str]] = {"drifts": [], "inconclusive": [], "transfers": [], "none": []}
     for pair in suite["pairs"]:
         if pair["n"] == last:
-            judged = pair["verdict"] in found
+            judged = pair["verdict"] in listed
             column, more = (
                 (pair["verdict"], f"{pair['drift']:+z.1f}") if judged else ("none", pair["verdict"])
             )
-            found[column].append(f"{pair['optimizer']} ({more})")
+            listed[column].append(f"{pair['optimizer']} ({more})")
     name = f"[`{folder.name}`](results/reference/{folder.name}/alignment.svg)"
     axis = suite["axis"].replace("_", " ")
-    cells = [name, f"{axis} {suite['proxy']} to {last}", *(", ".join(v) for v in found.values())]
+    cells = [name, f"{axis} {suite['proxy']} to {last}", *(", ".join(v) for v in listed.values())]
     return f"| {' | '.join(cells)} |".replace("(-", "(\N{MINUS SIGN}")
 
 
 def test_what_the_suites_gave_is_what_their_committed_metrics_say() -> None:
-    block = README.partition("<!-- suites -->")[2].partition("<!-- /suites -->")[0]
     reference = ROOT / "results/reference"
     folders = sorted(path.parent for path in reference.glob("*/metrics.json"))
     assert [folder.name for folder in folders] == sorted(suite_names())
-    assert block.strip().splitlines()[2:] == [outcome(folder) for folder in folders]
+    assert between(README, "suites")[2:] == [outcome(folder) for folder in folders]
 
 
 @pytest.mark.parametrize(
     ("table", "file"), [("polar", "polar"), ("sweep", "benchmarks"), ("step", "benchmarks")]
 )
-def test_the_tables_are_part_of_the_measured_ones(table: str, file: str) -> None:
+def test_the_tables_of_the_measurements_are_part_of_the_committed_ones(
+    table: str, file: str
+) -> None:
     measured = (ROOT / f"results/reference/{file}.md").read_text(encoding="utf-8").splitlines()
-    block = README.partition(f"<!-- {table} -->")[2].partition(f"<!-- /{table} -->")[0]
-    shown = block.strip().splitlines()
+    shown = between(MEASUREMENTS, table)
     assert len(shown) > 4
     assert set(shown) <= set(measured)
 
@@ -115,11 +146,3 @@ def test_readme_names_every_command_and_every_suite() -> None:
     assert named == {c.name or getattr(c.callback, "__name__", "") for c in registered}
     for name in suite_names():
         assert f"| `{name}`" in README
-
-
-def test_the_suite_in_readme_is_a_suite(tmp_path: Path) -> None:
-    [text] = blocks("toml")
-    path = tmp_path / "my_suite.toml"
-    path.write_text(text, encoding="utf-8")
-    suite = load_suite(str(path))
-    assert list(suite.optimizers) == ["adamw", "scion_sign", "adamw_tpe"]

@@ -18,12 +18,12 @@ import pytest
 from rich.console import Console
 
 from commanded import COMMAND
-from hptransfer.cli.display import Live
+from hptransfer.cli.progress import Live
 from hptransfer.records.store import Store
 from hptransfer.run.session import Event, Finished, Started, Status
 from hptransfer.run.sharing import Sharing
 from hptransfer.run.workers import Ended
-from hptransfer.spec import RunRecord
+from hptransfer.spec import RunRecord, Unit
 from hptransfer.suite.claim import Suite
 from sessions import session, tiny
 from stored import record
@@ -123,15 +123,15 @@ def test_the_plan_leaves_out_what_another_process_trains(tmp_path: Path) -> None
     unit = up_to_start(events).unit
     with second.sharing.begin(), second.pool as pool:
         units, awaited = second._todo(pool, {})
-        assert [spec.key for unit in units for spec in unit] == [
-            spec.key for spec in second.plan() if spec.key != unit[0].key
+        assert [spec.key for unit in units for spec in unit.runs] == [
+            spec.key for spec in second.plan() if spec.key != unit.spec.key
         ]
-        assert awaited == [(unit[0], f"pid {os.getpid()}")]
+        assert awaited == [(unit.spec, f"pid {os.getpid()}")]
         assert not second.sharing.news()
         events.close()  # as Ctrl-C does
         assert second.sharing.news()
         units, awaited = second._todo(pool, {})
-        assert sum(len(unit) for unit in units) == 4
+        assert sum(unit.lanes for unit in units) == 4
         assert awaited == []
     assert traces(tmp_path / "tiny") == []
 
@@ -149,7 +149,7 @@ def test_a_session_waits_for_the_runs_of_another_and_claims_nothing_meanwhile(
     early, late = first.run(), second.run()
     unit = up_to_start(early).unit
     status = up_to_waiting(late)
-    assert status.awaited == [(unit[0], f"pid {os.getpid()}")]
+    assert status.awaited == [(unit.spec, f"pid {os.getpid()}")]
     assert len(status.others) == 1
     assert status.done == 3
     assert second.sharing.claims._held == {}
@@ -167,9 +167,9 @@ def test_a_unit_is_for_every_worker_of_every_process(tmp_path: Path) -> None:
     suite = four_runs(tmp_path)
     alone = session(suite, tmp_path, workers=1, lanes=4)
     with alone.sharing.begin(), alone.pool as pool:
-        assert [len(unit) for unit in alone._todo(pool, {})[0]] == [4]
+        assert [unit.lanes for unit in alone._todo(pool, {})[0]] == [4]
         with session(suite, tmp_path).sharing.begin():
-            assert [len(unit) for unit in alone._todo(pool, {})[0]] == [2, 2]
+            assert [unit.lanes for unit in alone._todo(pool, {})[0]] == [2, 2]
 
 
 def test_a_run_that_was_recorded_after_the_look_is_not_claimed(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_run_that_was_recorded_after_the_look_is_not_claimed(tmp_path: Path) -
         writer.append(record(0))
         writer.append(record(1, status="failed", error="Traceback\n  line\nOSError: full\n"))
         assert sharing.news()
-        assert sharing.claim(specs) == [specs[2], specs[3]]
+        assert sharing.claim(Unit(tuple(specs))) == Unit((specs[2], specs[3]))
         assert sharing.claims._held.keys() == {specs[2].key, specs[3].key}
         assert sharing.news(), "the plan was not right"
         assert sharing.over() == {specs[0].key, specs[1].key}
@@ -199,8 +199,8 @@ def test_a_run_that_another_claimed_after_the_look_and_left_is_planned_again(
     spec = record().spec
     with one.begin(), two.begin():
         one.look()
-        assert two.claim([spec]) == [spec]
-        assert one.claim([spec]) == []
+        assert two.claim(Unit((spec,))) == Unit((spec,))
+        assert one.claim(Unit((spec,))) is None
         two.release([spec])
         assert one.news(), "all is as it was at the look, but the unit is no longer in the plan"
 
@@ -222,9 +222,9 @@ def test_a_run_that_fails_elsewhere_is_not_tried_here_but_by_the_next_session(
             assert first.sharing.claims._held == {}
     finished = list(late)[-1]
     assert isinstance(finished, Finished)
-    errors = {ended.unit[0].key: ended.error for ended in finished.failed}
+    errors = {ended.unit.spec.key: ended.error for ended in finished.failed}
     assert errors.keys() == {spec.key for spec in second.plan()}
-    assert errors[unit[0].key] == "RuntimeError: broken on purpose"
+    assert errors[unit.spec.key] == "RuntimeError: broken on purpose"
     assert set(trained(tmp_path / "tiny").values()) == {1}
 
     last = list(third.run())[-1]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from hptransfer.cli.display import Live
+from hptransfer.cli.progress import Live
 from hptransfer.run.session import Finished
-from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.train import engine, snapshots
 from hptransfer.train.engine import Progress, Restarted, Snapshot
 from hptransfer.train.groups import GROUP_ELEMENTS
@@ -22,7 +22,7 @@ from units import CPU, PAIRS, data_for, ladder, lanes, numbers, records, spec
 
 def halted(run: RunSpec, path: Path, step: int = 4) -> None:
     """The snapshot of a run on an MLP that is stopped after a step."""
-    for message in engine.train([run], data_for("mlp"), CPU, snapshot_seconds=0):
+    for message in engine.train(Unit((run,)), data_for("mlp"), CPU, snapshot_seconds=0):
         if isinstance(message, Snapshot) and message.step == step:
             message.write(path)
             return
@@ -30,7 +30,7 @@ def halted(run: RunSpec, path: Path, step: int = 4) -> None:
 
 def resumed(run: RunSpec, path: Path) -> tuple[RunRecord, list[str], int]:
     """The record, the reasons of new starts, and the first step that was made."""
-    messages = list(engine.train([run], data_for("mlp"), CPU, resume=path))
+    messages = list(engine.train(Unit((run,)), data_for("mlp"), CPU, resume=path))
     (record,) = (m for m in messages if isinstance(m, RunRecord))
     first = next(m.step for m in messages if isinstance(m, Progress))
     return record, [m.reason for m in messages if isinstance(m, Restarted)], first
@@ -44,11 +44,11 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     unit = ladder(spec(optimizer, model, clip=1.0), n)
     whole = records(unit)
     path = tmp_path / "snapshot.pt"
-    for message in engine.train(unit, data_for(model), CPU, snapshot_seconds=0):
+    for message in engine.train(Unit(tuple(unit)), data_for(model), CPU, snapshot_seconds=0):
         if isinstance(message, Snapshot) and message.step == 4:
             message.write(path)
             break
-    messages = list(engine.train(unit, data_for(model), CPU, resume=path))
+    messages = list(engine.train(Unit(tuple(unit)), data_for(model), CPU, resume=path))
     assert [m.step for m in messages if isinstance(m, Progress)] == [5, 6]
     again = [m for m in messages if isinstance(m, RunRecord)]
     assert [numbers(r) for r in again] == [numbers(r) for r in whole]
@@ -65,11 +65,11 @@ def test_a_snapshot_of_a_device_that_groups_otherwise_is_gone_on_from(
     path = tmp_path / "snapshot.pt"
     with monkeypatch.context() as elsewhere:
         elsewhere.setitem(GROUP_ELEMENTS, "cpu", 1)
-        training = engine.train(unit, data_for("gpt"), CPU, snapshot_seconds=0)
+        training = engine.train(Unit(tuple(unit)), data_for("gpt"), CPU, snapshot_seconds=0)
         next(m for m in training if isinstance(m, Snapshot) and m.step == 4).write(path)
     groups = torch.load(path, weights_only=True)["groups"]
     assert len(groups) > len(lanes(unit, data_for("gpt")).groups)
-    messages = list(engine.train(unit, data_for("gpt"), CPU, resume=path))
+    messages = list(engine.train(Unit(tuple(unit)), data_for("gpt"), CPU, resume=path))
     assert [m.step for m in messages if isinstance(m, Progress)] == [5, 6]
     ends = [m.loss for m in messages if isinstance(m, RunRecord)]
     assert ends == pytest.approx([r.loss for r in whole], rel=1e-4)
@@ -78,16 +78,16 @@ def test_a_snapshot_of_a_device_that_groups_otherwise_is_gone_on_from(
 def test_a_snapshot_comes_after_its_time_and_never_after_the_last_step() -> None:
     unit = [spec("adamw", "mlp", steps=5)]
     data = data_for("mlp")
-    often = list(engine.train(unit, data, CPU, snapshot_seconds=0))
+    often = list(engine.train(Unit(tuple(unit)), data, CPU, snapshot_seconds=0))
     assert [m.step for m in often if isinstance(m, Snapshot)] == [1, 2, 3, 4]
-    assert {m.key for m in often if isinstance(m, Snapshot)} == {engine.unit_key(unit)}
-    seldom = list(engine.train(unit, data, CPU))
+    assert {m.key for m in often if isinstance(m, Snapshot)} == {Unit(tuple(unit)).key}
+    seldom = list(engine.train(Unit(tuple(unit)), data, CPU))
     assert not any(isinstance(m, Snapshot) for m in seldom)
 
 
 def test_a_snapshot_of_other_runs_or_another_version_starts_anew(tmp_path: Path) -> None:
     run, path = spec("adamw", "mlp"), tmp_path / "snapshot.pt"
-    for message in engine.train([run], data_for("mlp"), CPU, snapshot_seconds=0):
+    for message in engine.train(Unit((run,)), data_for("mlp"), CPU, snapshot_seconds=0):
         if isinstance(message, Snapshot):
             message.write(path)
     other = run.point(-5.0, 0)
@@ -99,7 +99,7 @@ def test_a_snapshot_of_other_runs_or_another_version_starts_anew(tmp_path: Path)
 
 def test_the_time_before_an_interruption_counts(tmp_path: Path) -> None:
     run, path = spec("adamw", "mlp"), tmp_path / "snapshot.pt"
-    for message in engine.train([run], data_for("mlp"), CPU, snapshot_seconds=0):
+    for message in engine.train(Unit((run,)), data_for("mlp"), CPU, snapshot_seconds=0):
         if isinstance(message, Snapshot):
             message.write(path)
     saved = torch.load(path, weights_only=True)

@@ -171,7 +171,7 @@ def test_a_read_only_folder_can_be_read_but_not_written(
     for write in (lambda: store.append(record(1)), lambda: store.write_text("report.html", "")):
         error = failure(write)
         assert "cannot be written (Read-only file system)" in str(error)
-        assert "--results" in error.hint
+        assert error.cures == ("results",)
     monkeypatch.setattr(os, "open", real)
     assert len(store.frame()) == 1
     assert stored_suites(tmp_path) == ["x"]

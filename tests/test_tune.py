@@ -4,6 +4,7 @@ import logging
 import math
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import optuna
@@ -12,7 +13,7 @@ import pytest
 from hptransfer.records.store import Store
 from hptransfer.search import bracket, studies
 from hptransfer.search.studies import BracketSampler, make_sampler, propose, sync
-from searched import failure, loss_at, make, rows, run
+from searched import built, failure, loss_at, make, rows, run
 
 pytestmark = pytest.mark.usefixtures("no_replays")
 
@@ -83,6 +84,44 @@ def test_answers_in_any_order_and_other_stores_do_not_change_the_points(tmp_path
     pairs = run(suite)
     assert propose(suite, "adamw", 32, rows(suite, pairs[::-1])) == []
     assert run(suite) == pairs  # from nothing: the replay of the full store is not believed
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc"])
+def test_a_forecast_between_leaves_the_replay_of_the_records_as_it_is(
+    tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = make(tmp_path, sampler=sampler, table={"search": {"beta": "0.5..0.95"}}, trials=14)
+    alone = run(suite)
+    monkeypatch.setattr(studies, "_replays", {})
+    begun = built(monkeypatch)
+    pairs: list[tuple[bracket.Point, int]] = []
+    while missing := propose(suite, "adamw", 32, rows(suite, pairs)):
+        guess = rows(suite, pairs + missing)
+        guess.loc[len(pairs) :, ["loss", "status"]] = 3.0, "done"
+        assert studies.aside()(suite, "adamw", 32, guess) != missing
+        pairs += missing
+    assert pairs == alone
+    assert begun == [sampler]
+
+
+class Locked(optuna.samplers.RandomSampler):
+    """It cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=0)
+        self.lock = threading.Lock()
+
+
+def test_a_forecast_with_a_sampler_that_cannot_be_copied_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "locked", sys.modules[__name__])
+    suite = make(tmp_path, sampler="locked:Locked", trials=8)
+    begun = built(monkeypatch)
+    first = propose(suite, "adamw", 32, rows(suite, []))
+    assert studies.aside()(suite, "adamw", 32, rows(suite, [])) == first
+    assert propose(suite, "adamw", 32, rows(suite, first)) != first
+    assert len(begun) == 2
 
 
 def test_a_search_ends_at_its_number_of_trials_known_or_new(tmp_path: Path) -> None:

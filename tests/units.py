@@ -9,7 +9,7 @@ from torch import Tensor
 from hptransfer import registry
 from hptransfer.datasets import Examples, Tokens
 from hptransfer.optimizers.rules import Rule, Step, init_state
-from hptransfer.spec import Param, RunRecord, RunSpec
+from hptransfer.spec import Param, RunRecord, RunSpec, Unit
 from hptransfer.train import engine
 from hptransfer.train.lanes import Data, Lanes
 
@@ -129,7 +129,9 @@ def weights(running: Lanes, lane: int = 0) -> dict[str, torch.Tensor]:
 
 def records(unit: list[RunSpec], data: Data | None = None, **options: Any) -> list[RunRecord]:
     """What the engine gives for a unit on CPU."""
-    messages = engine.train(unit, data or data_for(unit[0].model["name"]), CPU, **options)
+    messages = engine.train(
+        Unit(tuple(unit)), data or data_for(unit[0].model["name"]), CPU, **options
+    )
     return [message for message in messages if isinstance(message, RunRecord)]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from hptransfer.analysis import paired
-from hptransfer.spec import LR_STEP, Axis, canonical
+from hptransfer.spec import COUNT, LR_STEP, Axis, canonical, fits
 from hptransfer.suite.claim import FRESH_SEED, Suite
 
 BOOTSTRAP = 200
@@ -47,12 +47,16 @@ def axis_value(spec: dict[str, Any], axis: Axis) -> int:
 
 
 def _signature(spec: dict[str, Any], axis: Axis, searched: tuple[str, ...]) -> dict[str, Any]:
-    """What must be equal for a run to belong to an optimizer of a suite."""
+    """What must be equal for a run to belong to an optimizer of a suite.
+
+    Of a depth and of a searched hyperparameter: that it is one.
+    """
     free = {"log2_lr", "seed", "batch" if axis == "batch_size" else axis}
     rest = {key: value for key, value in spec.items() if key not in free}
-    rest["hp"] = {key: value for key, value in spec["hp"].items() if key not in searched}
+    rest["hp"] = {k: type(v) is float if k in searched else v for k, v in spec["hp"].items()}
     if axis == "depth":
-        rest["model"] = {k: v for k, v in spec["model"].items() if k != "n_layer"}
+        layers = spec["model"].get("n_layer")
+        rest["model"] = {**spec["model"], "n_layer": fits(layers, COUNT)}
     return rest
 
 

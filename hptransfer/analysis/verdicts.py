@@ -261,7 +261,7 @@ def _sentence(
             return (
                 f"{start}. The lr tuned at {axis} {proxy} ({power(made['lr_carried'])}) gives "
                 f"{made['carried_loss']:.3f} nat at {axis} {n} ({seeds}); the optimum there was "
-                f"not measured: add --verify.{_lost(lost)}"
+                f"not measured, which a verification does.{_lost(lost)}"
             )
         case _:
             return _judged(suite, made, start, seeds) + _lost(lost)

@@ -1,16 +1,21 @@
 """The command line. The only modules that print or exit."""
 
+import contextlib
 import gc
 import os
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Generator
+from typing import Annotated, TextIO
 
 import typer
 
 from hptransfer import __version__
 from hptransfer.cli import checking, reading, training
-from hptransfer.cli.options import FailedError, app, err, out
+from hptransfer.cli.common import FailedError, app, err, out
+from hptransfer.cli.options import flag
 from hptransfer.errors import InputError
+from hptransfer.records.lines import LeftOut
 
 for _command in (
     training.tune,
@@ -45,7 +50,8 @@ def _main(
 def main() -> None:
     """Run the command line; wrong input is one line and a hint, exit code 2."""
     try:
-        app(standalone_mode=True)
+        with _notes():
+            app(standalone_mode=True)
     except InputError as error:
         _die(error, 2)
     except FailedError as error:
@@ -54,14 +60,46 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     finally:
-        gc.freeze()  # or the interpreter searches all that torch made for cycles on its way out
+        gc.freeze()  # spares a last search for cycles among torch's objects
+
+
+@contextlib.contextmanager
+def _notes() -> Generator[None]:
+    """A warning of lines left out becomes a note, shown once; other warnings stay as they are."""
+    shown: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, LeftOut):
+            others(message, category, filename, lineno, file, line)
+        elif str(message) not in shown:  # two stores read the same file
+            shown.add(str(message))
+            err.print(f"note: {message}", markup=False, soft_wrap=True)
+
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+        warnings.showwarning = show
+        warnings.simplefilter("always", LeftOut)
+        yield
 
 
 def _die(error: InputError | FailedError, code: int) -> None:
-    from hptransfer.cli.display import shown
+    from hptransfer.cli.text import shown
 
-    err.print(shown(f"error: {error}"), soft_wrap=True)
-    if error.hint:
+    message, hint = str(error), error.hint
+    if isinstance(error, InputError):
+        if error.option:
+            message = flag(error.option) + message.removeprefix(error.option)
+        if error.cures:
+            hint += f" ({', '.join(map(flag, error.cures))})"
+    err.print(shown(f"error: {message}"), soft_wrap=True)
+    if hint:
         err.print()
-        err.print(shown(f"hint: {error.hint}"), soft_wrap=True)
+        err.print(shown(f"hint: {hint}"), soft_wrap=True)
     sys.exit(code)

@@ -1,125 +1,92 @@
-"""What the commands share: the app, its options, and how a suite is taken from them."""
+"""The options of the commands: each is declared once, as a field of RunOptions."""
 
-import os
-import sys
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-
-from hptransfer.errors import InputError, suggest
-
-if TYPE_CHECKING:
-    import torch
-
-    from hptransfer.suite.claim import Suite
-
-DEFAULT_SUITE = "gpt_width"
-ASK_ABOVE = 1800.0  # seconds
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Does the learning rate tuned on a small model still hold on a wide one?",
-)
 
 SuiteName = Annotated[str, typer.Argument(help="A built-in suite or a path to a .toml file.")]
-Optimizers = Annotated[
-    list[str] | None, typer.Option("--optimizer", help="Only this label. Repeatable.")
+Source = Annotated[
+    int | None, typer.Option("--from", min=1, help="Proxy width. Default: the suite's.")
 ]
-Steps = Annotated[int | None, typer.Option(min=1, help="Training steps, instead of the suite's.")]
-Trials = Annotated[int | None, typer.Option(min=1, help="Learning rates a search may try.")]
-Data = Annotated[str | None, typer.Option(help="A data set's name, or a path to a file.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes at once. Default: measured; one on a GPU.")
-]
-Lanes = Annotated[int | None, typer.Option(min=1, help="Runs trained as one. Default: measured.")]
-Results = Annotated[Path, typer.Option(help="Where the records lie.")]
-Storage = Annotated[str | None, typer.Option(help="Optuna storage URL. Default: a journal file.")]
-Json = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a long job.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
-
-out = Console(highlight=False, markup=False, emoji=False)
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-def load(
-    name: str, *, steps: int | None, trials: int | None, data: str | None, **changes: Any
-) -> "Suite":
-    """The suite with what the command line overrides."""
-    # pydantic: a fifth of a second that --help need not take
-    from hptransfer.suite.file import load_suite
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What a command runs, where, and what it shows. The type of a field declares its option."""
 
-    overrides = {k: v for k, v in {**changes, "steps": steps, "trials": trials}.items() if v}
-    if data:
-        is_path = os.sep in data or os.path.exists(data)  # a name may be too long for Path.exists
-        overrides["data"] = {"name": "file", "path": data} if is_path else {"name": data}
-    if "verify" in changes:
-        overrides["verify"] = changes["verify"]
-    suite = load_suite(name, overrides)
-    if trials:
-        tables = {k: t.model_copy(update={"trials": None}) for k, t in suite.optimizers.items()}
-        suite = suite.model_copy(update={"optimizers": tables})
-    return suite
+    optimizer: Annotated[
+        list[str] | None, typer.Option("--optimizer", help="Only this label. Repeatable.")
+    ] = None
+    trials: Annotated[int | None, typer.Option(min=1, help="Learning rates a search may try.")] = (
+        None
+    )
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps, instead of the suite's.")
+    ] = None
+    data: Annotated[str | None, typer.Option(help="A data set's name, or a path to a file.")] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto"
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes at once. Default: measured; one on a GPU."),
+    ] = None
+    lanes: Annotated[
+        int | None, typer.Option(min=1, help="Runs trained as one. Default: measured.")
+    ] = None
+    results: Annotated[Path, typer.Option(help="Where the records lie.")] = Path("results")
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna storage URL. Default: a journal file.")
+    ] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a long job.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False
 
 
-def only(suite: "Suite", labels: list[str] | None) -> list[str]:
-    """The labels that --optimizer names, each once, or all. Raises InputError."""
-    for label in labels or ():
-        if label not in suite.optimizers:
-            known = ", ".join(suite.optimizers)
-            raise InputError(
-                f"--optimizer: suite {suite.name!r} has no {label!r}",
-                suggest(label, suite.optimizers) or f"its optimizers: {known}",
+def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command these fields of RunOptions as options of its own, without names all fields.
+
+    The command has a parameter `options`, which holds them; the other fields keep their defaults.
+    Typer reads the signature of the function that is returned.
+    """
+    unknown = set(names) - {field.name for field in fields(RunOptions)}
+    assert not unknown, f"no fields of RunOptions: {unknown}"
+    shared = [field for field in fields(RunOptions) if not names or field.name in names]
+
+    def declare(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def called(**given: object) -> None:
+            values = {field.name: given.pop(field.name) for field in shared}
+            command(**given, options=RunOptions(**values))  # type: ignore[arg-type]
+
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in inspect.signature(command).parameters.values()
+            if parameter.name != "options"
+        ]
+        more = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=field.type,
             )
-    return list(dict.fromkeys(labels or suite.optimizers))
+            for field in shared
+        ]
+        vars(called)["__signature__"] = inspect.Signature([*own, *more])
+        called.__annotations__ = {each.name: each.annotation for each in (*own, *more)}
+        return called
+
+    return declare
 
 
-def warn(suite: "Suite", labels: list[str]) -> None:
-    """Say what a suite's optimizers do that nobody may have meant."""
-    if still := suite.untransported(labels):
-        err.print(
-            f"warning: {', '.join(still)}: at a constant lr the transport has strength 0, which is "
-            'plain Scion; hp = { transport_schedule = "constant" } turns it on',
-            soft_wrap=True,
-        )
+_FLAGS = {"targets": "--to", "proxy": "--from"}  # of fields that no option is named after
 
 
-def warn_of_precision(suite: "Suite", device: "torch.device") -> None:
-    """Say where a suite asks for products that are slow on this device."""
-    from hptransfer.geometry.processor import bfloat16_rows
-
-    if suite.precision == "bfloat16" and bfloat16_rows(device) is None:
-        err.print(
-            'warning: precision = "bfloat16": this processor has no fast bfloat16 products; '
-            'precision = "float32" takes less time here',
-            soft_wrap=True,
-        )
-
-
-def confirm(seconds: float, yes: bool) -> None:
-    """Ask before a job of more than half an hour. Raises InputError where nobody can answer."""
-    from hptransfer.cli.display import duration
-
-    if seconds <= ASK_ABOVE or yes:
-        return
-    faster = "fewer --optimizer, a smaller width, --steps, or a GPU (--device cuda) would be faster"
-    if not sys.stdin.isatty():
-        raise InputError(f"this takes about {duration(seconds)}", f"add --yes; {faster}")
-    err.print(f"This takes about {duration(seconds)}; {faster}.")
-    if not typer.confirm("Go on?", err=True):
-        raise typer.Exit(130)
-
-
-class FailedError(Exception):
-    """Runs that failed although the input was right."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
+def flag(field: str) -> str:
+    """The flag that sets a field of a suite or of RunOptions."""
+    return _FLAGS.get(field, f"--{field}")

@@ -1,28 +1,14 @@
 """tune, transfer, run, plan: the commands that train, or say what training would take."""
 
+import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hptransfer.cli.options import (
+from hptransfer.cli.common import (
     DEFAULT_SUITE,
-    Data,
-    Device,
-    DryRun,
     FailedError,
-    Json,
-    Lanes,
-    Optimizers,
-    Quiet,
-    Results,
-    Steps,
-    Storage,
-    SuiteName,
-    Trials,
-    Workers,
-    Yes,
     confirm,
     err,
     load,
@@ -31,6 +17,7 @@ from hptransfer.cli.options import (
     warn,
     warn_of_precision,
 )
+from hptransfer.cli.options import RunOptions, Source, SuiteName, takes
 from hptransfer.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,42 +25,46 @@ if TYPE_CHECKING:
     from hptransfer.suite.claim import Suite
 
 
-def _session(
-    suite: "Suite",
-    optimizer: list[str] | None,
-    where: tuple[Path, str, int | None, int | None, str | None],
-) -> "Session":
-    """`where`: results, device, workers, lanes, storage, the fields of execute.Options."""
+def _session(suite: "Suite", options: RunOptions) -> "Session":
     from hptransfer.run.session import Options, Session
 
-    labels = only(suite, optimizer)
+    labels = only(suite, options.optimizer)
     warn(suite, labels)
-    session = Session(suite, Options(*where), labels)
+    where = Options(
+        results=options.results,
+        device=options.device,
+        workers=options.workers,
+        lanes=options.lanes,
+        storage=options.storage,
+    )
+    session = Session(suite, where, labels)
     warn_of_precision(suite, session.device)
     return session
 
 
-def _do(session: "Session", yes: bool, quiet: bool, dry_run: bool) -> bool:
-    """Show the plan, then run it. Whether it ran: not after --dry-run."""
-    from hptransfer.cli import display
+def _do(session: "Session", options: RunOptions) -> bool:
+    """Show the plan, then run it. False after a dry run, which runs nothing."""
+    from hptransfer.cli import progress
+    from hptransfer.cli.tables import plan_table
+    from hptransfer.cli.text import duration, shown
     from hptransfer.run.session import Finished
 
+    quiet, dry_run = options.quiet, options.dry_run
     others = session.sharing.claims.others()
     if others:
-        line = display.others_line(session.suite, others)
-        err.print(display.shown(line), soft_wrap=True)
+        err.print(shown(progress.others_line(session.suite, others)), soft_wrap=True)
     expected = session.expected(start=not dry_run)
     known = session.known()
     total = sum(cell.seconds for cell in expected)
     if dry_run or (expected and not quiet):
-        (out if dry_run else err).print(display.plan_table(session, expected, known, dry_run))
-        (out if dry_run else err).print(f"about {display.duration(total)} on {session.device}\n")
+        (out if dry_run else err).print(plan_table(session, expected, known, dry_run))
+        (out if dry_run else err).print(f"about {duration(total)} on {session.device}\n")
     if dry_run:
         return False
-    confirm(total, yes)
+    confirm(total, options.yes)
     failed = []
     try:
-        with display.Live(err, session, quiet, len(others)) as live:
+        with progress.Live(err, session, quiet, len(others)) as live:
             for event in session.run():
                 live.show(event)
                 if isinstance(event, Finished):
@@ -90,46 +81,36 @@ def _do(session: "Session", yes: bool, quiet: bool, dry_run: bool) -> bool:
     return True
 
 
-def _ahead(dry_run: bool) -> None:
-    """Let the workers import torch while this process does, and plans."""
-    if not dry_run:
+def _start_workers(options: RunOptions) -> None:
+    """Let the workers import torch while this process imports it and plans."""
+    if not options.dry_run:
         from hptransfer.run import fork_server
 
         fork_server.start()
 
 
+@takes()
 def tune(
     suite: SuiteName = DEFAULT_SUITE,
     width: Annotated[
         int | None, typer.Option(min=1, help="Proxy width (the axis value). Default: the suite's.")
     ] = None,
-    optimizer: Optimizers = None,
-    trials: Trials = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds near the optimum.")] = None,
-    steps: Steps = None,
-    data: Data = None,
-    device: Device = "auto",
-    workers: Workers = None,
-    lanes: Lanes = None,
-    results: Results = Path("results"),
-    storage: Storage = None,
-    as_json: Json = False,
-    yes: Yes = False,
-    quiet: Quiet = False,
-    dry_run: DryRun = False,
+    *,
+    options: RunOptions,
 ) -> None:
     """Best lr of every optimizer at a proxy width, with its curve."""
-    chosen = load(suite, steps=steps, trials=trials, data=data, seeds=seeds)
-    _ahead(dry_run)
+    chosen = load(suite, options, seeds=seeds)
+    _start_workers(options)
     chosen = chosen.narrowed(proxy=width or chosen.proxy)
-    where = (results, device, workers, lanes, storage)
-    session = _session(chosen.narrowed(targets=[]), optimizer, where)
-    if not _do(session, yes, quiet, dry_run):
+    session = _session(chosen.narrowed(targets=[]), options)
+    if not _do(session, options):
         return
-    if as_json:
-        _metrics(session)
+    if options.as_json:
+        _print_metrics(session)
         return
-    from hptransfer.cli.display import curve_table, shown
+    from hptransfer.cli.tables import curve_table
+    from hptransfer.cli.text import shown
 
     table, points = curve_table(session.suite, session.suite.proxy, session.rows())
     out.print(table)
@@ -140,42 +121,29 @@ def tune(
     out.print(shown(f"next: {next_}"))
 
 
+@takes()
 def transfer(
     suite: SuiteName = DEFAULT_SUITE,
     to: Annotated[
         list[int] | None, typer.Option("--to", min=1, help="Target width. Repeatable.")
     ] = None,
-    source: Annotated[
-        int | None, typer.Option("--from", min=1, help="Proxy width. Default: the suite's.")
-    ] = None,
+    source: Source = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Also find the optimum at the target.")
     ] = False,
-    optimizer: Optimizers = None,
-    trials: Trials = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Fresh seeds at the target.")] = None,
-    steps: Steps = None,
-    data: Data = None,
-    device: Device = "auto",
-    workers: Workers = None,
-    lanes: Lanes = None,
-    results: Results = Path("results"),
-    storage: Storage = None,
-    as_json: Json = False,
-    yes: Yes = False,
-    quiet: Quiet = False,
-    dry_run: DryRun = False,
+    *,
+    options: RunOptions,
 ) -> None:
     """Train wide models at the lr tuned on the proxy; --verify measures the regret."""
-    chosen = load(suite, steps=steps, trials=trials, data=data, fresh_seeds=seeds, verify=verify)
-    _ahead(dry_run)
+    chosen = load(suite, options, fresh_seeds=seeds, verify=verify)
+    _start_workers(options)
     targets = to or _above(chosen, source)
-    chosen = chosen.narrowed(proxy=source or chosen.proxy, targets=targets)
-    where = (results, device, workers, lanes, storage)
-    session = _session(chosen, optimizer, where)
-    _say_proxy(session, quiet)
-    if _do(session, yes, quiet, dry_run):
-        _verdicts(session, as_json)
+    session = _session(chosen.narrowed(proxy=source or chosen.proxy, targets=targets), options)
+    if not options.quiet:
+        _print_proxy(session)
+    if _do(session, options):
+        _print_verdicts(session, options.as_json)
 
 
 def _above(suite: "Suite", source: int | None) -> list[int]:
@@ -194,85 +162,67 @@ def _above(suite: "Suite", source: int | None) -> list[int]:
     return above
 
 
-def _say_proxy(session: "Session", quiet: bool) -> None:
+def _print_proxy(session: "Session") -> None:
     """Where the lr comes from, before anything is trained."""
-    from hptransfer.cli.display import shown
-    from hptransfer.export import proxy_lines
+    from hptransfer.cli.tables import proxy_lines
+    from hptransfer.cli.text import shown
 
     for line in proxy_lines(session.suite, session.store):
-        if not quiet:
-            err.print(shown(line))
+        err.print(shown(line))
 
 
-def _metrics(session: "Session") -> None:
+def _print_metrics(session: "Session") -> None:
     """What the report would say, as JSON."""
     from hptransfer.report import metrics_json
     from hptransfer.report.write import section
 
-    found = section(session.suite, session.store.frame(), session.options.results)
-    typer.echo(json.dumps(metrics_json([found])))
+    own = section(session.suite, session.store.frame(), session.options.results)
+    typer.echo(json.dumps(metrics_json([own])))
 
 
-def _verdicts(session: "Session", as_json: bool) -> None:
+def _print_verdicts(session: "Session", as_json: bool) -> None:
     from hptransfer.analysis import verdicts
-    from hptransfer.cli.display import shown
+    from hptransfer.cli.text import shown
 
     if as_json:
-        _metrics(session)
+        _print_metrics(session)
         return
     rows = session.rows()
     table = verdicts.pairs(session.suite, rows)
     for sentence in table[table.n.isin(session.suite.targets)]["sentence"]:
         out.print(shown(sentence), soft_wrap=True)
-    if session.suite.verify:  # else nothing was judged, the control neither
-        _, control = verdicts.negative_control(session.full, table)  # also where it was not chosen
+    if session.suite.verify:  # without a verification nothing is judged
+        # the control of the whole suite, also where --optimizer leaves it out
+        _, control = verdicts.negative_control(session.full, table)
         out.print(shown(control), soft_wrap=True)
+    else:
+        out.print("--verify measures the optimum at each target", soft_wrap=True)
 
 
-def run(
-    suite: SuiteName = DEFAULT_SUITE,
-    optimizer: Optimizers = None,
-    trials: Trials = None,
-    steps: Steps = None,
-    data: Data = None,
-    device: Device = "auto",
-    workers: Workers = None,
-    lanes: Lanes = None,
-    results: Results = Path("results"),
-    storage: Storage = None,
-    as_json: Json = False,
-    yes: Yes = False,
-    quiet: Quiet = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Everything the suite claims, then the report."""
-    chosen = load(suite, steps=steps, trials=trials, data=data)
-    _ahead(dry_run)
-    where = (results, device, workers, lanes, storage)
-    session = _session(chosen, optimizer, where)
-    if not _do(session, yes, quiet, dry_run):
+def _run(suite: str, options: RunOptions) -> None:
+    chosen = load(suite, options)
+    _start_workers(options)
+    session = _session(chosen, options)
+    if not _do(session, options):
         return
-    from hptransfer.cli.display import shown
+    from hptransfer.cli.text import shown
     from hptransfer.report.write import write_report
 
-    _verdicts(session, as_json)
-    page, _ = write_report([session.suite.name], results, None)
-    (err if as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
+    _print_verdicts(session, options.as_json)
+    page, _ = write_report([session.suite.name], options.results, None)
+    (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
 
 
-def plan(
-    suite: SuiteName = DEFAULT_SUITE,
-    optimizer: Optimizers = None,
-    trials: Trials = None,
-    steps: Steps = None,
-    data: Data = None,
-    device: Device = "auto",
-    workers: Workers = None,
-    lanes: Lanes = None,
-    results: Results = Path("results"),
-) -> None:
+@takes()
+def run(suite: SuiteName = DEFAULT_SUITE, *, options: RunOptions) -> None:
+    """Everything the suite claims, then the report."""
+    _run(suite, options)
+
+
+@takes("optimizer", "trials", "steps", "data", "device", "workers", "lanes", "results")
+def plan(suite: SuiteName = DEFAULT_SUITE, *, options: RunOptions) -> None:
     """What run would do: runs, FLOPs, memory and time on this device.
 
     It imports the parts that the suite names: a stranger's suite is a stranger's code.
     """
-    run(suite, optimizer, trials, steps, data, device, workers, lanes, results, dry_run=True)
+    _run(suite, dataclasses.replace(options, dry_run=True))

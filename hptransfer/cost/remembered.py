@@ -1,4 +1,4 @@
-"""Speeds, costs and parameters that were found before, kept in the user's cache folder."""
+"""The cache of costs, parameters and speeds in the user's cache folder."""
 
 import contextlib
 import hashlib
@@ -13,40 +13,56 @@ import torch
 from hptransfer.spec import digest
 
 
-class Known:
-    """Lists by key, of what JSON holds. A cache that is lost or damaged is filled again."""
+class Cache:
+    """Lists of JSON values by key. A file or an entry that is damaged counts as missing."""
 
     def __init__(self) -> None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._path = base / "hptransfer" / "known.json"
-        self._values: dict[str, list[Any]] = {}
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads(self._path.read_text())
-            self._values = found if isinstance(found, dict) else {}
+        self._path = _folder() / "hptransfer" / "known.json"
+        self._entries: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            entries = json.loads(self._path.read_text())
+            self._entries = entries if isinstance(entries, dict) else {}
 
     @staticmethod
     def key(*parts: Any) -> str:
-        """Of whatever JSON holds, and of torch's version."""
+        """Digest of JSON-serialisable parts and the torch version."""
         return digest(json.dumps([torch.__version__, *parts], sort_keys=True))
 
     def get(self, key: str) -> list[Any] | None:
-        return self._values.get(key)
+        entry = self._entries.get(key)
+        if not isinstance(entry, dict) or not isinstance(entry.get("values"), list):
+            return None
+        values: list[Any] = entry["values"]
+        return values if entry.get("digest") == _digest(values) else None
 
     def put(self, key: str, values: list[Any]) -> None:
-        """Nothing happens where it holds these already, or where the folder cannot be written."""
-        if self._values.get(key) == values:
+        """Keep values. A folder that cannot be written makes no difference to this session."""
+        if self.get(key) == values:
             return
-        self._values[key] = values
+        self._entries[key] = {"values": values, "digest": _digest(values)}
         temporary = self._path.with_suffix(f".{os.getpid()}")
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(self._values))
+            temporary.write_text(json.dumps(self._entries))
             temporary.replace(self._path)
+
+
+def _folder() -> Path:
+    """The user's cache folder. Where no home is known, a place that holds no file."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(named) if named else Path.home() / ".cache"
+    except RuntimeError:
+        return Path(os.devnull)
+
+
+def _digest(values: list[Any]) -> str:
+    return digest(json.dumps(values, sort_keys=True))
 
 
 @cache
 def sources() -> str:
-    """Identity of this package's code, with which what it counts may change."""
+    """Digest of this package's code, which decides what is counted and timed."""
     found = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         found.update(path.read_bytes())

@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 
 from hptransfer.errors import InputError
 
+__all__ = [
+    "Examples",
+    "Tokens",
+    "fingerprint",
+    "offsets",
+    "offsets_block",
+    "package_folder",
+]
+
 HELDOUT_SEED = 2**63
 """Seed of the evaluation batches: no run's seed reaches it, so every run is judged on the same."""
 

@@ -19,11 +19,28 @@ from torch import Generator, Tensor
 from hptransfer.errors import InputError
 from hptransfer.geometry.polar import Matrix, PolarDtype, PolarMethod, divide, polar
 
+__all__ = [
+    "MOGA_P",
+    "MOGA_Q",
+    "Euclidean",
+    "MeanNorm",
+    "Norm",
+    "Spectral",
+    "bias_rms",
+    "colnorm",
+    "moga_col",
+    "moga_row",
+    "rownorm",
+    "sign",
+]
+
 Scalar = Float[Tensor, "*batch"]
 
-# What MOGA's theorems cover, as (p, mean) -> inf and (1, mean) -> (q, mean).
 MOGA_P = (1.0, 1.5, 2.0, 3.0, math.inf)
+"""The p of (p, mean) -> inf that MOGA's theorems cover."""
+
 MOGA_Q = (2.0, 3.0, math.inf)
+"""The q of (1, mean) -> (q, mean) that MOGA's theorems cover."""
 
 
 _factorised_on = torch.device("cpu")
@@ -46,15 +63,23 @@ def factorised_on(device: torch.device) -> Iterator[None]:
 
 @runtime_checkable
 class Norm(Protocol):
-    """A norm on (d_out, d_in) matrices."""
+    """A norm on (d_out, d_in) matrices; the methods take batches of them, (*batch, d_out, d_in)."""
 
-    def norm(self, w: Matrix) -> Scalar: ...
+    def norm(self, w: Matrix) -> Scalar:
+        """||w||, one number per matrix."""
+        ...
 
-    def dual(self, g: Matrix) -> Scalar: ...
+    def dual(self, g: Matrix) -> Scalar:
+        """The largest <g, D> over ||D|| <= 1, one number per matrix."""
+        ...
 
-    def lmo(self, g: Matrix) -> Matrix: ...
+    def lmo(self, g: Matrix) -> Matrix:
+        """The D of norm 1 with the least <g, D>: minus the steepest direction."""
+        ...
 
-    def init(self, shape: tuple[int, ...], generator: Generator) -> Tensor: ...
+    def init(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """A random matrix of norm 1, float64."""
+        ...
 
 
 @dataclass(frozen=True)

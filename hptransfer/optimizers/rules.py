@@ -10,9 +10,30 @@ from torch import Generator, Tensor
 from hptransfer.errors import InputError
 from hptransfer.spec import Param
 
+__all__ = [
+    "Rule",
+    "Stack",
+    "State",
+    "Step",
+    "add_",
+    "as_matrix",
+    "average",
+    "average_",
+    "descend",
+    "from_matrix",
+    "gaussian",
+    "generator_for",
+    "matrix_shape",
+    "vector_start",
+]
+
 State = dict[str, Tensor]
+"""What a rule keeps of one parameter between steps, by name."""
+
 _METHODS = ("init_weight", "update")
-Stack = Tensor | Sequence[Tensor]  # k same-shaped tensors, together or one by one
+
+Stack = Tensor | Sequence[Tensor]
+"""k same-shaped tensors, together or one by one."""
 
 
 class Step(NamedTuple):
@@ -42,9 +63,13 @@ class Rule(Protocol):
       nor for tensors that are not contiguous.
     """
 
-    def init_weight(self, generator: Generator) -> Tensor: ...
+    def init_weight(self, generator: Generator) -> Tensor:
+        """The weight at the start of a run, of `Param.shape`."""
+        ...
 
-    def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]: ...
+    def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
+        """The new weight and the new state; g: the gradient at w. Neither is changed in place."""
+        ...
 
 
 def made(name: str, optimizer: Callable[..., Rule], p: Param, hp: dict[str, Any]) -> Rule:

@@ -1,26 +1,82 @@
 """One line of a records file: a RunRecord as JSON, and the row of the frame that it becomes."""
 
-import contextlib
 import json
+import marshal
 import math
-from dataclasses import fields
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from hptransfer import spec as specs
 from hptransfer.errors import InputError
-from hptransfer.spec import SCHEMA, RunRecord
+from hptransfer.spec import COUNT, LARGEST, MOST, SCHEMA, Bounds, RunRecord, canonical, digest
 
+if TYPE_CHECKING:
+    import numpy as np
+
+_FREE = ("log2_lr", "seed")  # what may differ within a cell
+_NO_REFERENCES = 2  # marshal's version whose bytes are of the values alone
+_REAL = (int, float)
 _LOSSES = ("loss", "train_loss", "train_mean", "loss_init")
-_DEVICE = {"device": "", "lanes": 1, "threads": 1}
-_POINT = ("width", "batch", "steps", "log2_lr", "seed")
-COLUMNS: dict[str, str] = {
-    **dict.fromkeys(("key", "cell", "status", "error", "device"), "str"),
-    **dict.fromkeys(("spec", "env", "curve", "probes"), "object"),
-    **dict.fromkeys(("width", "batch", "steps", "seed", "tokens"), "int64"),
-    **dict.fromkeys(("peak_memory", "lanes", "threads"), "int64"),
-    **dict.fromkeys(("log2_lr", *_LOSSES, "seconds", "flops", "finished"), "float64"),
+_LOSS: Bounds = (_REAL, 0, LARGEST)
+_MEASURED: dict[str, Bounds] = {
+    "peak_memory": ((int,), 0, MOST),
+    "seconds": (_REAL, 0, 1e9),  # 30 years
+    "flops": (_REAL, 0, 1e36),
+    "finished": (_REAL, 0, 2**33),  # a date that pandas knows
+    "lanes": COUNT,
+    "threads": COUNT,
 }
-_KINDS = {"str": str, "int64": int, "float64": (int, float), "object": object}
+_ALL_LOSSES: dict[str, Bounds] = dict.fromkeys(_LOSSES, _LOSS)
+_POINT = {name: specs.BOUNDS[name] for name in _FREE}
+_PLAIN = {int, float, type(None)}
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no text file can hold
+_NAMED = 5  # damaged lines of a file whose numbers are told
+
+
+class Row(NamedTuple):
+    """A row of the frame, a tuple because it takes less memory than a dictionary."""
+
+    key: str
+    cell: str
+    status: str
+    error: str
+    device: str
+    spec: dict[str, Any]
+    env: dict[str, Any]
+    curve: "np.ndarray"
+    probes: dict[str, Any]
+    width: int
+    batch: int
+    steps: int
+    seed: int
+    tokens: int
+    peak_memory: int
+    lanes: int
+    threads: int
+    log2_lr: float
+    loss: float
+    train_loss: float
+    train_mean: float
+    loss_init: float
+    seconds: float
+    flops: float
+    finished: float
+
+
+_DTYPES = {str: "str", int: "int64", float: "float64"}
+COLUMNS = {name: _DTYPES.get(kind, "object") for name, kind in Row.__annotations__.items()}
+Damage = tuple[int, str]  # the number of a line that is no record, and why
+
+
+class DamagedError(ValueError):
+    """Why a line is no record."""
+
+
+class LeftOut(UserWarning):
+    """Damaged lines of a records file were left out: one line, with what to do."""
 
 
 def encode(record: RunRecord) -> bytes:
@@ -46,57 +102,233 @@ def _nulls(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def row(record: Any, place: str) -> dict[str, Any]:
-    """The row of COLUMNS. Raises InputError for a damaged line or a newer schema."""
+@dataclass(frozen=True)
+class _Cell:
+    """What the specs of a cell share, and the parts of their canonical text about lr and seed."""
+
+    spec: dict[str, Any]
+    cell: str
+    tokens: int
+    text: tuple[str, str, str]
+
+    def key(self, log2_lr: float, seed: int) -> str:
+        """RunSpec.key at this lr and seed."""
+        before, between, after = self.text
+        return digest(f'{{{before},"log2_lr":{log2_lr!r},{between},"seed":{seed!r},{after}}}')
+
+
+def _cell(rest: dict[str, Any]) -> _Cell:
+    """Of a spec without lr and seed."""
+    parts: list[dict[str, Any]] = [{}, {}, {}]
+    for name, value in rest.items():
+        parts[sum(name > free for free in _FREE)][name] = value
+    before, between, after = (canonical(part)[1:-1] for part in parts)
+    return _Cell(rest, digest(canonical(rest)), specs.tokens(rest), (before, between, after))
+
+
+class Reader:
+    """Lines -> rows; a line that is no record is left out and named.
+
+    The specs of a cell differ in lr and seed alone, so the rest is checked, hashed and kept once.
+    """
+
+    def __init__(self) -> None:
+        self._cells: dict[bytes, _Cell] = {}
+        self._versions: dict[str, str] = {}
+
+    def read(self, path: Path, lines: list[bytes], before: int) -> tuple[list[Row], list[Damage]]:
+        """Rows, and what was left out; `before` lines of the file came earlier.
+
+        Blank lines are passed over. Raises InputError for a newer schema.
+        """
+        rows: list[Row] = []
+        damage: list[Damage] = []
+        for number, record in _decoded(lines, before):
+            try:
+                if isinstance(record, DamagedError):
+                    raise record
+                if type(record) is not dict:
+                    raise DamagedError("not an object")
+                schema = record.get("schema", SCHEMA)
+                if not specs.fits(schema, COUNT):
+                    raise DamagedError(f"schema is {schema!r:.40}")
+                if schema != SCHEMA:
+                    raise newer(f"{path}:{number}", schema)
+                rows.append(self._row(record))
+            except DamagedError as error:
+                damage.append((number, str(error)))
+        return rows, damage
+
+    def _row(self, record: dict[str, Any]) -> Row:
+        """Raises DamagedError."""
+        try:
+            found, log2_lr, seed = self._identity(record)
+            env, spec = self._environment(record["env"]), found.spec
+            lanes, threads = env.get("lanes", 1), env.get("threads", 1)
+            _check_numbers({**record, "lanes": lanes, "threads": threads}, _MEASURED)
+            loss, train_loss, train_mean, loss_init = _losses(record)
+            return Row(
+                key=record["key"],
+                cell=found.cell,
+                status=record["status"],
+                error=_text("error", record["error"]),
+                device=_text("device", env.get("device", "")),
+                spec={**spec, "log2_lr": log2_lr, "seed": seed},
+                env=env,
+                curve=_curve(record["curve"]),
+                probes=_table("probes", record["probes"]),
+                width=spec["width"],
+                batch=spec["batch"],
+                steps=spec["steps"],
+                seed=seed,
+                tokens=found.tokens,
+                peak_memory=record["peak_memory"],
+                lanes=lanes,
+                threads=threads,
+                log2_lr=log2_lr,
+                loss=loss,
+                train_loss=train_loss,
+                train_mean=train_mean,
+                loss_init=loss_init,
+                seconds=record["seconds"],
+                flops=record["flops"],
+                finished=record["finished"],
+            )
+        except KeyError as error:
+            raise DamagedError(f"no field {error}") from None
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise DamagedError(str(error)) from None
+
+    def _identity(self, record: dict[str, Any]) -> tuple[_Cell, float, int]:
+        """The cell of a record, its lr and seed. Raises DamagedError where they are not its own."""
+        rest = _table("spec", record["spec"])
+        log2_lr, seed = rest.pop("log2_lr", None), rest.pop("seed", None)
+        # Bytes tell 1 from 1.0 and from True, as keys do and == does not.
+        exact = marshal.dumps(rest, _NO_REFERENCES)
+        found = self._cells.get(exact)
+        point = {"log2_lr": log2_lr, "seed": seed}
+        if found is None:
+            if why := specs.fault({**rest, **point}):
+                raise DamagedError(why)
+            found = self._cells[exact] = _cell(rest)
+        _check_numbers(point, _POINT)
+        key = found.key(log2_lr, seed)
+        if record["key"] != key:
+            raise DamagedError(f"key is {record['key']!r:.40}, that of the spec is {key}")
+        if record["cell"] != found.cell:
+            raise DamagedError(f"cell is {record['cell']!r:.40}, that of the spec is {found.cell}")
+        return found, log2_lr, seed
+
+    def _environment(self, env: Any) -> dict[str, Any]:
+        """Where a run was made: what a report shows of it is checked. Raises DamagedError."""
+        versions = _table("versions", _table("env", env).get("versions", {}))
+        if versions != self._versions:
+            for name, value in versions.items():
+                _text(f"versions.{_text('versions', name)}", value)
+            self._versions = versions
+        if "versions" in env:
+            env["versions"] = self._versions  # one for all rows
+        if env.get("git") is not None:
+            _text("git", env["git"])
+        return env
+
+
+def _wrong(name: str, value: Any) -> NoReturn:
+    raise DamagedError(f"{name} is {value!r:.40}")
+
+
+def _table(name: str, value: Any) -> dict[str, Any]:
+    return value if type(value) is dict else _wrong(name, value)
+
+
+def _text(name: str, value: Any) -> str:
+    if type(value) is not str or not (value.isascii() or _SURROGATE.search(value) is None):
+        _wrong(name, value)
+    return value
+
+
+def _check_numbers(values: dict[str, Any], bounds: dict[str, Bounds]) -> None:
+    for name, (kinds, least, most) in bounds.items():
+        value = values[name]
+        if type(value) not in kinds or not least <= value <= most:
+            _wrong(name, value)
+
+
+def _losses(record: dict[str, Any]) -> tuple[float, ...]:
+    """The _LOSSES. A `done` run has them all, and a diverged one no final loss."""
+    status, found = record["status"], [record[name] for name in _LOSSES]
+    if status == "done":
+        _check_numbers(record, _ALL_LOSSES)
+        return tuple(found)
+    if status not in ("diverged", "failed"):
+        _wrong("status", status)
+    known = {name: value for name, value in zip(_LOSSES, found, strict=True) if value is not None}
+    _check_numbers(known, dict.fromkeys(known, _LOSS))
+    if status == "diverged":
+        if "loss" in known:
+            _wrong("loss", known["loss"])
+        known["loss"] = math.inf
+    return tuple(known.get(name, math.nan) for name in _LOSSES)
+
+
+def _curve(value: Any) -> "np.ndarray":
+    """Steps and losses as an array (points, 2), NaN for null."""
     import numpy as np  # at once with pandas, which `--help` need not wait for
 
-    if not isinstance(record, dict):
-        raise _damaged(place, "not an object")
-    if record.get("schema", SCHEMA) != SCHEMA:
-        raise newer(place, record["schema"])
+    made = np.array(value)
+    if made.dtype.kind not in "if":
+        parts = value if type(value) is list and all(type(p) is list for p in value) else [[value]]
+        if not {type(item) for part in parts for item in part} <= _PLAIN:
+            _wrong("curve", value)
+        made = np.array(value, dtype=np.float64)
+    if made.ndim != 2 or len(made) != 2:
+        _wrong("curve", value)
+    if made.size and (np.fmin.reduce(made, None) < 0 or np.fmax.reduce(made, None) > LARGEST):
+        _wrong("curve", value)
+    return made.astype(np.float64, copy=False).T
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
+def _decoded(lines: list[bytes], before: int) -> Iterator[tuple[int, Any]]:
+    """Number and JSON value of each line that is not blank, DamagedError where it has none."""
+    numbered = [(before + i, line) for i, line in enumerate(lines, 1) if not line.isspace()]
     try:
-        spec, env = record["spec"], record["env"]
-        row = {
-            **record,
-            **{name: spec[name] for name in _POINT},
-            "tokens": spec["batch"] * spec["steps"] * spec["model"].get("context", 1),
-            "curve": np.array(record["curve"], dtype=np.float64).reshape(2, -1).T,
-            **{name: env.get(name, default) for name, default in _DEVICE.items()},
-        }
-        for name in _LOSSES:
-            if row[name] is None:
-                diverged = name == "loss" and row["status"] == "diverged"
-                row[name] = math.inf if diverged else math.nan
-        for name, dtype in COLUMNS.items():
-            if not isinstance(row[name], _KINDS[dtype]):
-                raise TypeError(f"{name} is {row[name]!r:.40}")
-    except KeyError as error:
-        raise _damaged(place, f"no field {error}") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise _damaged(place, str(error)) from None
-    return {name: row[name] for name in COLUMNS}
+        joined = b"[" + b",".join(line for _, line in numbered) + b"]"
+        records = _DECODER.decode(joined.decode())
+    except (ValueError, RecursionError):
+        records = []
+    if len(records) != len(numbered):
+        records = [_alone(line) for _, line in numbered]
+    yield from ((number, record) for (number, _), record in zip(numbered, records, strict=True))
 
 
-def decode(path: Path, lines: list[bytes], before: int) -> list[tuple[Any, int]]:
-    """Records with their line numbers; blank lines are passed over. Raises InputError."""
-    numbered = [(line, before + i) for i, line in enumerate(lines, 1) if not line.isspace()]
-    with contextlib.suppress(ValueError):
-        records = json.loads(b"[" + b",".join(line for line, _ in numbered) + b"]")
-        if len(records) == len(numbered):
-            return [(record, number) for record, (_, number) in zip(records, numbered, strict=True)]
-    records = []
-    for line, number in numbered:
-        try:
-            records.append((json.loads(line), number))
-        except ValueError as error:
-            raise _damaged(f"{path}:{number}", str(error)) from None
-    return records
+def _alone(line: bytes) -> Any:
+    try:
+        return _DECODER.decode(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return DamagedError(str(error))
 
 
-def _damaged(place: str, why: str) -> InputError:
-    return InputError(
-        f"{place}: damaged record line ({why})",
-        "delete that line; its run will be trained again, all others are kept",
+def left_out(path: Path, damage: list[Damage]) -> str:
+    """One line for the user: how many lines of a file were left out, and what to do."""
+    first, why = damage[0]
+    cause = f"line {first}: {why}"
+    if len(damage) == 1:
+        return (
+            f"{path}: left out 1 damaged record line ({cause}); "
+            "put the file back as it was, or delete that line: its run will be trained again"
+        )
+    numbers = ", ".join(str(number) for number, _ in damage[:_NAMED])
+    numbers += ", ..." if len(damage) > _NAMED else ""
+    return (
+        f"{path}: left out {len(damage)} damaged record lines ({numbers}; {cause}); "
+        "put the file back as it was, or delete those lines: their runs will be trained again"
     )
 
 

@@ -1,8 +1,8 @@
 """Records on disk: append one, read all as a DataFrame. Nobody else but claims.py writes here.
 
 Every writer has its own append-only file of JSON lines. A last line that is cut off is what a
-killed writer leaves: it is passed over. Anything else that does not read is an error, because a
-record silently dropped is a run silently trained again.
+killed writer leaves: it is passed over. Any other line that is no record is left out, and the user
+is warned, because a record silently dropped is a run silently trained again.
 """
 
 import contextlib
@@ -15,16 +15,19 @@ import os
 import re
 import secrets
 import socket
+import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from hptransfer.errors import InputError
 from hptransfer.records import lines
+from hptransfer.records.lines import Damage, LeftOut, Row
 from hptransfer.spec import SCHEMA, RunRecord
 from hptransfer.suite.claim import Suite
-from hptransfer.suite.file import parse_suite
+from hptransfer.suite.file import stored_suite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +43,8 @@ class _Source:
     inode: int
     offset: int = 0
     lines: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    damage: list[Damage] = field(default_factory=list)
 
 
 class Store:
@@ -52,6 +56,7 @@ class Store:
         self._fd: int | None = None
         self._path = self.folder
         self._sources: dict[str, _Source] = {}
+        self._reader = lines.Reader()
         self._frame: pd.DataFrame | None = None
 
     def append(self, record: RunRecord) -> None:
@@ -83,7 +88,8 @@ class Store:
 
         Of several records of a key the first finished one counts; a failed one only where the run
         never finished, and then the last. `curve` is an array (points, 2) of step and loss.
-        Raises InputError for a damaged line, a newer schema or an unreadable folder.
+        Warns of the damaged lines of a file (LeftOut) when it first meets them.
+        Raises InputError for a newer schema or an unreadable folder.
         """
         collecting = gc.isenabled()
         gc.disable()  # it would look at the growing heap again and again: half of the time
@@ -105,15 +111,18 @@ class Store:
     def _build(self) -> "pd.DataFrame":
         import pandas as pd
 
-        best: dict[str, dict[str, Any]] = {}
+        best: dict[str, Row] = {}
         rows = [row for source in self._sources.values() for row in source.rows]
-        for row in sorted(rows, key=lambda row: row["finished"]):
-            held = best.get(row["key"])
-            if held is None or held["status"] == "failed":
-                best[row["key"]] = row
-        rows = sorted(best.values(), key=lambda row: (row["finished"], row["key"]))
+        for row in sorted(rows, key=attrgetter("finished")):
+            held = best.get(row.key)
+            if held is None or held.status == "failed":
+                best[row.key] = row
+        rows = sorted(best.values(), key=attrgetter("finished", "key"))
+        columns = zip(*rows, strict=True) if rows else itertools.repeat(())
         kinds = lines.COLUMNS.items()
-        return pd.DataFrame({n: pd.Series([row[n] for row in rows], dtype=k) for n, k in kinds})
+        return pd.DataFrame(
+            {n: pd.Series(column, dtype=k) for (n, k), column in zip(kinds, columns, strict=False)}
+        )
 
     def _read_new(self) -> None:
         """Take in what is new on disk; then there is no frame of it yet."""
@@ -133,16 +142,19 @@ class Store:
 
     def _read(self, path: Path, file: IO[bytes], source: _Source) -> None:
         file.seek(source.offset)
-        torn = False
+        torn, told = False, len(source.damage)
         while not torn and (found := list(itertools.islice(file, _BATCH))):
             # A line without its end is the last one, whatever a writer has added since.
             whole = list(itertools.takewhile(lambda line: line.endswith(b"\n"), found))
             torn = len(whole) < len(found)
-            decoded = lines.decode(path, whole, source.lines)
-            source.rows += [lines.row(record, f"{path}:{number}") for record, number in decoded]
+            rows, damage = self._reader.read(path, whole, source.lines)
+            source.rows += rows
+            source.damage += damage
             source.offset += sum(len(line) for line in whole)
             source.lines += len(whole)
             self._frame = None
+        if len(source.damage) > told:
+            warnings.warn(lines.left_out(path, source.damage), LeftOut, stacklevel=2)
 
     def write_manifest(self, suite: Suite) -> None:
         """Keep the resolved suite beside its records. Raises InputError in another suite's."""
@@ -161,8 +173,10 @@ class Store:
         try:
             manifest = json.loads(data)
             schema = manifest.pop("schema")
-            suite = parse_suite(manifest, {}) if schema == SCHEMA else None
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            if type(schema) is not int:
+                raise ValueError(f"schema is {schema!r:.40}")
+            suite = stored_suite(manifest) if schema == SCHEMA else None
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{path}: damaged suite manifest ({error})",
                 "delete that file; the next run writes it again",
@@ -173,7 +187,8 @@ class Store:
             raise InputError(
                 f"{path}: got suite {suite.name!r}, needs {self.suite!r}: "
                 "this folder holds another suite's records",
-                "rename the folder back, or name another --results folder",
+                "rename the folder back, or name another results folder",
+                cures=("results",),
             )
         return suite
 
@@ -275,13 +290,13 @@ def disk(path: Path, what: str) -> Generator[None]:
         if what == "read" and isinstance(error, FileNotFoundError):
             raise
         message = f"{path}: cannot be {what} ({error.strerror})"
-        hint = "check its permissions, or name another folder by --results"
+        hint, cures = "check its permissions, or name another results folder", ("results",)
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             file = next((p for p in (path, *path.parents) if p.is_file()), path)
             message = f"{file}: is a file, needs a folder"
         elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            hint = "free some space and run it again; what finished is kept"
-        raise InputError(message, hint) from None
+            hint, cures = "free some space and run it again; what finished is kept", ()
+        raise InputError(message, hint, cures=cures) from None
 
 
 def lock(file: IO[str]) -> None:

@@ -264,9 +264,11 @@ def curves(suite: Suite, rows: pd.DataFrame) -> Figure:
             colour = LABELS[i % len(LABELS)]
             for path in paths[:SEEDS_DRAWN]:
                 ax.plot(path[:, 0], path[:, 1], color=colour, linewidth=0.6, alpha=0.5)
-            longest = max(len(path) for path in paths)
-            whole = [path for path in paths if len(path) == longest]
-            mean = np.mean(whole, axis=0)
+            finite = [path for path in paths if np.isfinite(path).all()]
+            longest = max((len(path) for path in finite), default=0)
+            if not longest:  # all diverged
+                continue
+            mean = np.mean([path for path in finite if len(path) == longest], axis=0)
             ax.plot(mean[:, 0], mean[:, 1], color=colour, linewidth=2, label=label)
             ends.append(f"{label} {mean[-1, 1]:.3f}")
             drawn.extend(mean[len(mean) // 10 :, 1])

@@ -82,6 +82,11 @@ def write_report(
             raise InputError(
                 f"no records of suite {name!r} under {results}", f"hptransfer run {name} makes them"
             )
+        if not suite.templates:
+            raise InputError(
+                f"{store.folder / 'suite.json'}: holds no resolved suite",
+                "delete that file; the next run writes it again",
+            )
         sections.append(section(suite, store.frame(), results))
     page = render(sections)
     metrics = metrics_json(sections)
@@ -100,5 +105,7 @@ def write_report(
         try:
             target.write_text(page, encoding="utf-8")
         except OSError as error:
-            raise InputError(f"--out {target}: {error.strerror}", "name a writable file") from None
+            raise InputError(
+                f"{target}: {error.strerror}", "name a writable file", cures=("out",)
+            ) from None
     return target, metrics

@@ -1,29 +1,31 @@
 """plan -> pack -> claim -> train -> append, until nothing is missing. Workers on one device.
 
-Other processes may be at work on the same suite: a session trains what none of them has claimed,
-and waits for the records of the rest.
+Other processes may be at work on the same suite: a session trains the runs that none of them has
+claimed, and waits for the records of the rest.
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from hptransfer.analysis.metrics import select
-from hptransfer.cost.estimate import Estimate, Speed
+from hptransfer.cost.cost_model import CostModel
+from hptransfer.cost.count import Cost
+from hptransfer.cost.placement import Placement
+from hptransfer.cost.speed import Speed
+from hptransfer.errors import InputError
 from hptransfer.records.store import Store
-from hptransfer.run.costs import Costs
+from hptransfer.run import scheduler
 from hptransfer.run.sharing import Sharing
-from hptransfer.run.workers import Ended, Job, Message, Pool
+from hptransfer.run.workers import Ended, Job, Message, Pool, Timing
 from hptransfer.search import studies
 from hptransfer.search.plan import forecast, pack, plan
-from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.suite.claim import Suite
 from hptransfer.train import engine
 from hptransfer.train.engine import Progress, Restarted
@@ -44,8 +46,8 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Expected:
-    """Runs of one optimizer at one axis value that are still to come, and their cost."""
+class Forecast:
+    """Runs of one optimizer at one axis value that are still to come, and how fast they go."""
 
     label: str
     n: int
@@ -54,11 +56,11 @@ class Expected:
 
     @property
     def seconds(self) -> float:
-        """Of all runs, which the processes of their speed share."""
+        """Seconds of all runs, which all processes of the placement share."""
         return len(self.specs) * self.speed.run(self.specs[0]) / self.speed.processes
 
-    def flops(self, cost: Estimate) -> float:
-        """Of all runs, `cost` being one lane's."""
+    def flops(self, cost: Cost) -> float:
+        """FLOPs of all runs; `cost` is that of one run."""
         spec = self.specs[0]
         steps = spec.steps * (cost.model_flops + cost.optimizer_flops)
         return len(self.specs) * (steps + spec.eval_batches * cost.model_flops / 3)
@@ -66,7 +68,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Started:
-    unit: list[RunSpec]
+    unit: Unit
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ Event = Started | Progress | Restarted | RunRecord | Status | Ended | Finished
 
 
 class Session:
-    """A resolved suite on a device: its data, its store, and how fast units run here."""
+    """A resolved suite on a device: its data, its store, its workers and its cost model."""
 
     def __init__(self, suite: Suite, options: Options, only: list[str]) -> None:
         self.device = engine.pick_device(options.device)
@@ -105,10 +107,21 @@ class Session:
         self.suite = self.full.only(only)
         self.store = Store(options.results, suite.name)
         self.pool = Pool(options.results, suite.name, options.snapshot_seconds)
-        told = options.workers, options.lanes
-        self.costs = Costs(self.suite, self.data, self.device, self.pool, *told)
+        self.costs = CostModel(
+            self.suite,
+            self.data,
+            self.device,
+            together=self._time,
+            training=lambda: bool(self.pool.jobs),
+            workers=options.workers,
+            lanes=options.lanes,
+        )
         self.workers = self.costs.workers
         self.sharing = Sharing(self.store)
+
+    def _time(self, spec: RunSpec, placement: Placement, lanes: int) -> Speed:
+        """The speed while all processes train: they share caches, memory and the CPU's clock."""
+        return self.pool.time(Timing(spec, self.suite.data, str(self.device), placement, lanes))
 
     def plan(self) -> list[RunSpec]:
         return plan(self.suite, self.store.frame(), studies.propose)
@@ -121,24 +134,25 @@ class Session:
         """Runs of this suite that are recorded as done or diverged."""
         return int((self.rows()["status"] != "failed").sum())
 
-    def expected(self, start: bool = False) -> list[Expected]:
-        """The forecast with its time. Raises InputError where a run cannot fit this device.
+    def expected(self, start: bool = False) -> list[Forecast]:
+        """The forecast with its time. Raises InputError where a run does not fit this device.
 
-        What is measured is measured in the workers, which it starts. `start`: start them anyway.
+        Steps are timed in the workers, which starts them. `start`: start them in any case.
         """
-        specs = forecast(self.suite, self.store.frame(), studies.propose)
+        specs = forecast(self.suite, self.store.frame(), studies.aside())
         names = self.suite.names(specs)
         cells: dict[tuple[str, int], list[RunSpec]] = {}
         for spec in specs:
             cells.setdefault(names[spec.key], []).append(spec)
         for alike in cells.values():
-            self.costs.shares(alike[0])
+            self.costs.placements(alike[0])  # refuses before anything is timed
         for alike in cells.values():
-            self.costs.speed(alike[0])  # measured while nothing else runs
+            self.costs.speed(alike[0])  # timed while nothing else runs
         if start and cells:
-            self.pool.start(max(self.costs.share(alike[0]).processes for alike in cells.values()))
+            placements = [self.costs.placement(alike[0]) for alike in cells.values()]
+            self.pool.start(max(placement.processes for placement in placements))
         return [
-            Expected(label, n, alike, self.costs.speed(alike[0]))
+            Forecast(label, n, alike, self.costs.speed(alike[0]))
             for (label, n), alike in cells.items()
         ]
 
@@ -158,8 +172,8 @@ class Session:
         kept = self.store.read_manifest()
         if self.full.targets or kept is None or not kept.targets:
             return self.full
-        alike = kept.optimizers.keys() == self.full.optimizers.keys() and all(
-            kept.template(label, 1) == self.full.template(label, 1) for label in kept.optimizers
+        alike = kept.templates.keys() == self.full.templates.keys() and all(
+            kept.template(label, 1) == self.full.template(label, 1) for label in kept.templates
         )
         return kept if alike else self.full
 
@@ -169,20 +183,20 @@ class Session:
         forecast_at = _Rarely()
         sync_at = _Rarely(SYNC_SECONDS)
         left: list[RunSpec] = []
-        todo: list[list[RunSpec]] = []
+        todo: list[Unit] = []
         awaited: list[tuple[RunSpec, str]] = []
         with self.pool as pool:
             while True:
                 # what is queued stays right until others bring news: plan when it runs low
                 if len(todo) < self.workers or self.sharing.news():
-                    todo, awaited = self._todo(pool, failed)
+                    todo, awaited = self._todo(pool, failed, recorded)
                 if not (todo or awaited or pool.in_flight):
                     break
                 # first, so that no worker waits for the rest
-                yield from self._submit(pool, todo, left)
+                yield from self._submit(pool, todo)
                 if forecast_at.due():
                     with forecast_at.timed():
-                        left = forecast(self.suite, self.store.frame(), studies.propose)
+                        left = forecast(self.suite, self.store.frame(), studies.aside())
                 left = [s for s in left if s.key not in recorded and s.key not in failed]
                 counts = (len(recorded), max(len(left), 1), self._seconds(left))
                 waits = [] if pool.in_flight else awaited
@@ -193,7 +207,7 @@ class Session:
                         recorded.add(message.key)
                         self.sharing.release([message.spec], recorded=True)
                     elif isinstance(message, Ended):
-                        self._end(message, failed)
+                        self._end(message, failed, recorded)
                     yield message
                 if sync_at.due():
                     with sync_at.timed():
@@ -209,6 +223,8 @@ class Session:
         """
         ended = False
         while not ended:
+            if not (pool.in_flight or idle):
+                raise AssertionError("run: units are left, but none is under way")
             for message in pool.messages(timeout=1.0):
                 ended = ended or isinstance(message, Ended)
                 yield message
@@ -219,12 +235,20 @@ class Session:
         studies.sync(self.suite, self.rows(), self.options.storage, self.store)
 
     def _todo(
-        self, pool: Pool, failed: dict[str, Ended]
-    ) -> tuple[list[list[RunSpec]], list[tuple[RunSpec, str]]]:
-        """Units that nobody trains yet, and the runs that other processes train, with these."""
+        self, pool: Pool, failed: dict[str, Ended], recorded: set[str]
+    ) -> tuple[list[Unit], list[tuple[RunSpec, str]]]:
+        """Units that nobody trains yet, and the runs that other processes train, with these.
+
+        Raises InputError where a run that is missing was recorded a moment ago.
+        """
         taken = self.sharing.look()
         leave = pool.in_flight | failed.keys() | self.sharing.over()
         missing = [spec for spec in self.plan() if spec.key not in leave]
+        if lost := [spec.key for spec in missing if spec.key in recorded]:
+            raise InputError(
+                f"{self.store.folder}: the record of run {lost[0]} was written and is gone",
+                "leave the records alone while this runs; the same command goes on from here",
+            )
         specs = [spec for spec in missing if spec.key not in taken]
         workers = self.workers * (1 + len(self.sharing.claims.others()))
         share = max(1, -(-len(specs) // workers))  # leaves a unit for every worker
@@ -235,80 +259,55 @@ class Session:
         """The runs that failed here, or in another process while this session was at work."""
         over = self.sharing.over()
         return [
-            failed.get(spec.key) or Ended([spec], self.sharing.error(spec.key))
+            failed.get(spec.key) or Ended(Unit((spec,)), self.sharing.error(spec.key))
             for spec in self.plan()
             if spec.key in over or spec.key in failed
         ]
 
-    def _submit(
-        self, pool: Pool, todo: list[list[RunSpec]], left: list[RunSpec]
-    ) -> Iterator[Event]:
-        """Give units to free workers; `left`: all runs that are expected still, [] if unknown."""
-        while todo and self._has_room(pool, todo[0]):
+    def _submit(self, pool: Pool, todo: list[Unit]) -> Iterator[Event]:
+        """Give units to free workers, in the order of `todo`."""
+        while todo:
+            waiting = [self.costs.placement(unit.spec) for unit in todo[: self.workers]]
+            running = [job.placement for job in pool.jobs]
+            started = scheduler.start(waiting, running, self.costs.cores)
+            if not started:
+                break
             unit = self.sharing.claim(todo.pop(0))
-            if not unit:
+            if unit is None:
                 continue
-            last = bool(left) and {s.key for s in left} <= pool.in_flight | {s.key for s in unit}
-            threads = self._threads(pool, unit, todo, last)
-            resume = self.store.find_snapshot(engine.unit_key(unit))
-            how = self.costs.how(unit[0])
-            where = (str(self.device), threads, resume, how.micro_batch, how.recompute)
-            if self.costs.share(unit[0]).processes < self.workers:
-                pool.end_idle()  # whose memory is part of this share
-            pool.submit(Job(unit, self.suite.data, *where, self.costs.described(unit[0])))
+            if started[0].processes < self.workers:
+                pool.end_idle()  # whose memory is part of this placement
+            resume = self.store.find_snapshot(unit.key)
+            where = (self.suite.data, str(self.device), started[0], resume)
+            pool.submit(Job(unit, *where, self.costs.described(unit.spec)))
             yield Started(unit)
 
-    def _has_room(self, pool: Pool, *units: list[RunSpec]) -> bool:
-        """Whether the jobs under way leave these units their shares of the device."""
-        every = [*(job.unit for job, _ in pool.reached), *units]
-        taken = [Fraction(1, self.costs.share(unit[0]).processes) for unit in every]
-        return len(taken) == 1 or sum(taken) <= 1
-
-    def _threads(
-        self, pool: Pool, unit: list[RunSpec], todo: list[list[RunSpec]], last: bool
-    ) -> int:
-        """Those of its share, and its part of the cores that neither the jobs under way use nor the
-        units that start with it.
-
-        The `last` unit has the cores of those that end in a quarter of its time to itself soon.
-        """
-        starting = [unit]
-        for other in todo:
-            if not self._has_room(pool, *starting, other):
-                break
-            starting.append(other)
-        soon = self._seconds_left(unit, 0.0) / 4 if last else 0.0
-        used = sum(j.threads for j, r in pool.reached if self._seconds_left(j.unit, r) >= soon)
-        used += sum(self.costs.share(other[0]).threads for other in starting)
-        spare = max(0, len(os.sched_getaffinity(0)) - used)
-        return self.costs.share(unit[0]).threads + spare // len(starting)
-
-    def _seconds_left(self, unit: list[RunSpec], reached: float) -> float:
-        """Of a unit of whose steps this part is done."""
-        speed, spec = self.costs.speed(unit[0]), unit[0]
-        evaluation = spec.eval_batches * speed.evaluation
-        return len(unit) * (spec.steps * (1 - reached) * speed.step + evaluation)
-
-    def _end(self, ended: Ended, failed: dict[str, Ended]) -> None:
+    def _end(self, ended: Ended, failed: dict[str, Ended], recorded: set[str]) -> None:
+        """Take note of the failed runs. Raises AssertionError where records did not come."""
         if not ended.died:
-            self.store.drop_snapshot(engine.unit_key(ended.unit))
+            self.store.drop_snapshot(ended.unit.key)
         if ended.error:
             frame = self.store.frame()
             done = set(frame["key"][frame["status"] != "failed"])
-            for spec in ended.unit:
+            for spec in ended.unit.runs:
                 if spec.key not in done:
                     failed[spec.key] = ended
-                    threads = self.costs.share(spec).threads
-                    self.store.append(_failure(spec, ended, self.device, threads))
-        self.sharing.release(ended.unit)
+                    self.store.append(_failure(spec, ended, self.device))
+        elif missing := {spec.key for spec in ended.unit.runs} - recorded:
+            raise AssertionError(f"run: ended without a record: {', '.join(sorted(missing))}")
+        self.sharing.release(ended.unit.runs)
 
     def _seconds(self, specs: list[RunSpec]) -> float:
         speeds = [(self.costs.speed(spec), spec) for spec in specs]
         return sum(speed.run(spec) / speed.processes for speed, spec in speeds)
 
 
-def _failure(spec: RunSpec, ended: Ended, device: torch.device, threads: int) -> RunRecord:
-    nan = float("nan")
+def _failure(spec: RunSpec, ended: Ended, device: torch.device) -> RunRecord:
+    """The record of a run that failed where its unit was placed."""
+    nan, unit, placement = float("nan"), ended.unit, ended.placement
+    assert placement is not None, "a unit that a worker of this session trained"
+    env = engine.environment(device, unit.lanes, placement.micro_batch or spec.batch)
+    env |= {"threads": placement.threads, "recompute": placement.recompute and unit.lanes == 1}
     return RunRecord(
         spec=spec,
         status="failed",
@@ -320,7 +319,7 @@ def _failure(spec: RunSpec, ended: Ended, device: torch.device, threads: int) ->
         seconds=0.0,
         flops=0.0,
         peak_memory=0,
-        env={**engine.environment(device, len(ended.unit), spec.batch), "threads": threads},
+        env=env,
         finished=time.time(),
         error=ended.traceback or ended.error,
     )

@@ -1,11 +1,11 @@
 """What a session has to know of other processes on its suite: runs taken, runs over, news."""
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 
 from hptransfer.records.claims import Claims
 from hptransfer.records.store import Store
-from hptransfer.spec import RunSpec
+from hptransfer.spec import RunSpec, Unit
 
 
 class Sharing:
@@ -55,17 +55,18 @@ class Sharing:
         values = zip(rows["finished"], rows["error"], strict=True)
         return dict(zip(rows["key"], values, strict=True))
 
-    def claim(self, unit: list[RunSpec]) -> list[RunSpec]:
-        """The runs of a unit that this process is to train."""
-        won = self.claims.claim(spec.key for spec in unit)
+    def claim(self, unit: Unit) -> Unit | None:
+        """The runs of a unit that this process is to train; None where others have them all."""
+        won = self.claims.claim(unit.keys)
         if self.news():  # whoever recorded a run after the look has let go of it
             over = self.over() & won
             self.claims.release(over)
             won -= over
-        if len(won) < len(unit):
+        if len(won) < unit.lanes:
             self._seen = None  # the plan is no longer right
-        return [spec for spec in unit if spec.key in won]
+        runs = tuple(run for run in unit.runs if run.key in won)
+        return Unit(runs) if runs else None
 
-    def release(self, unit: list[RunSpec], *, recorded: bool = False) -> None:
+    def release(self, runs: Iterable[RunSpec], *, recorded: bool = False) -> None:
         """Let go of runs, once their records are on disk or their unit has ended."""
-        self.claims.release((spec.key for spec in unit), recorded=recorded)
+        self.claims.release((run.key for run in runs), recorded=recorded)

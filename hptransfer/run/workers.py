@@ -9,68 +9,69 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from statistics import mean
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 
 from hptransfer import registry
-from hptransfer.cost.estimate import Share, Speed, measure
+from hptransfer.cost.placement import Placement
+from hptransfer.cost.speed import Speed, measure
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.run import fork_server
-from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.train import engine
 from hptransfer.train.build import Described
 
 
 @dataclass(frozen=True)
 class Job:
-    """A unit to train, where, the snapshot to go on from, and what is known of its runs."""
+    """A unit to train: its data and place, the snapshot it resumes, what is known of its runs."""
 
-    unit: list[RunSpec]
+    unit: Unit
     data: dict[str, Any]
     device: str
-    threads: int
-    resume: Path | None
-    micro_batch: int | None = None
-    recompute: bool = False
+    placement: Placement
+    resume: Path | None = None
     described: Described | None = None
 
 
 @dataclass(frozen=True)
-class Probe:
-    """A step for all processes of a share to time at once.
+class Timing:
+    """Steps that all processes of a placement time at once.
 
-    The worker answers None once it is warm, waits for a word, and answers the Speed.
+    The worker answers None once it is warm, waits for "go", and answers the Speed.
     """
 
     spec: RunSpec
     data: dict[str, Any]
     device: str
-    share: Share
+    placement: Placement
     lanes: int
 
     @property
-    def unit(self) -> list[RunSpec]:
-        return [self.spec]
+    def unit(self) -> Unit:
+        return Unit((self.spec,))
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A unit is over: empty `error` if every record came; `traceback` for a bug.
+    """A unit is over. `error` is empty if every record came; `traceback` is that of a bug.
 
-    `died`: its process did, as when memory runs out; its last snapshot is good.
+    `died`: its process died, as where memory runs out; its last snapshot is good. `placement`:
+    where it trained, None if that was another session.
     """
 
-    unit: list[RunSpec]
+    unit: Unit
     error: str = ""
     hint: str = ""
     traceback: str = ""
     died: bool = False
+    placement: Placement | None = None
 
 
-PROBED_SECONDS = 0.3  # of steps, and of evaluations
-_MEMORY = "mostly too little memory: fewer --workers or a smaller width"
+TIMED_SECONDS = 0.3  # for which steps are timed, and evaluations
+_MEMORY = "mostly too little memory: fewer workers or a smaller width"
 Message = engine.Progress | engine.Restarted | RunRecord | Ended
 
 
@@ -81,8 +82,10 @@ def _work(
     suite: str,
     snapshot_seconds: float,
 ) -> None:
-    """Child process: jobs or probes in, messages or speeds out, until the parent closes the pipe or
-    dies."""
+    """Child process: it takes jobs and timings and answers messages and speeds.
+
+    It ends when the parent closes the pipe or dies.
+    """
     registry.admit(plugins)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     store = Store(results, suite)
@@ -95,35 +98,38 @@ def _serve(pipe: Connection, store: Store, snapshot_seconds: float) -> NoReturn:
     """Raises EOFError, BrokenPipeError or ConnectionResetError once the parent is gone."""
     loaded: dict[str, Any] = {}
     while True:
-        job: Job | Probe = pipe.recv()
+        job: Job | Timing = pipe.recv()
+        place = job.placement
         try:
-            if isinstance(job, Probe):
+            if isinstance(job, Timing):
                 pipe.send(_timed(job, loaded, pipe))
                 continue
             for message in _train(job, loaded, store, snapshot_seconds):
                 pipe.send(message)
-            ended = Ended(job.unit)
+            ended = Ended(job.unit, placement=place)
         except InputError as error:
-            ended = Ended(job.unit, str(error), error.hint)
+            ended = Ended(job.unit, str(error), error.hint, placement=place)
         except torch.AcceleratorError as error:  # every later call on the GPU would fail too
-            pipe.send(Ended(job.unit, f"{error}", "", traceback.format_exc()))
+            text = traceback.format_exc()
+            pipe.send(Ended(job.unit, f"{error}", "", text, placement=place))
             sys.exit(1)
         except Exception as error:  # a bug or a plug-in's: recorded as failed, others go on
-            ended = Ended(job.unit, f"{type(error).__name__}: {error}", "", traceback.format_exc())
+            line, text = f"{type(error).__name__}: {error}", traceback.format_exc()
+            ended = Ended(job.unit, line, "", text, placement=place)
         pipe.send(ended)
 
 
 def _train(
     job: Job, loaded: dict[str, Any], store: Store, snapshot_seconds: float
 ) -> Iterator[engine.Progress | engine.Restarted | RunRecord]:
-    engine.configure(job.threads)
+    engine.configure(job.placement.threads)
     for message in engine.train(
         job.unit,
-        _data(job.unit[0], job.data, loaded),
+        _data(job.unit.spec, job.data, loaded),
         engine.pick_device(job.device),
         resume=job.resume,
-        micro_batch=job.micro_batch,
-        recompute=job.recompute,
+        micro_batch=job.placement.micro_batch,
+        recompute=job.placement.recompute,
         described=job.described,
         snapshot_seconds=snapshot_seconds,
     ):
@@ -133,21 +139,21 @@ def _train(
             yield message
 
 
-def _timed(probe: Probe, loaded: dict[str, Any], pipe: Connection) -> Speed:
-    engine.configure(probe.share.threads)
-    data = _data(probe.spec, probe.data, loaded)
-    device = engine.pick_device(probe.device)
+def _timed(timing: Timing, loaded: dict[str, Any], pipe: Connection) -> Speed:
+    engine.configure(timing.placement.threads)
+    data = _data(timing.spec, timing.data, loaded)
+    device = engine.pick_device(timing.device)
 
     def ready() -> None:
         pipe.send(None)
         pipe.recv()
 
-    where = (probe.spec, data, device, probe.lanes, probe.share.fit)
-    return measure(*where, seconds=PROBED_SECONDS, ready=ready)
+    where = (timing.spec, data, device, timing.lanes, timing.placement)
+    return measure(*where, seconds=TIMED_SECONDS, ready=ready)
 
 
 def _data(spec: RunSpec, fields: dict[str, Any], loaded: dict[str, Any]) -> engine.Data:
-    """The data of a run, kept until another set is asked for."""
+    """The data of a run, kept until a run asks for other data."""
     name = spec.data["sha256"]
     if name not in loaded:
         loaded.clear()
@@ -156,14 +162,13 @@ def _data(spec: RunSpec, fields: dict[str, Any], loaded: dict[str, Any]) -> engi
 
 
 class Pool:
-    """A few worker processes; `submit` to a free one, `messages` from all."""
+    """Worker processes: `submit` gives a job to a free one, `messages` come from all."""
 
     def __init__(self, results: Path, suite: str, snapshot_seconds: float) -> None:
         self._context = fork_server.context()
         self._arguments = (results, suite, snapshot_seconds)
         self._processes: dict[Connection, Any] = {}
         self._busy: dict[Connection, Job] = {}
-        self._reached: dict[Connection, float] = {}  # part of the steps, as last reported
 
     def __enter__(self) -> "Pool":
         return self
@@ -183,25 +188,28 @@ class Pool:
         while len(self._processes) < count:
             self._start()
 
-    def measure(self, probe: Probe) -> Speed:
-        """The mean of what the workers of a share, all idle until now, measure at once.
+    def time(self, timing: Timing) -> Speed:
+        """The mean of what the workers of a placement, all idle until now, time at once.
 
-        Raises InputError where one cannot, or dies of it.
+        Raises InputError where a worker cannot, or dies of it.
         """
         assert not self._busy
-        processes = probe.share.processes
+        processes = timing.placement.processes
         self.start(processes)
-        ready = self._asked(list(self._processes)[:processes], probe)
-        found = self._asked([pipe for pipe, answer in ready.items() if answer is None], "go")
+        ready = self._asked(list(self._processes)[:processes], timing, timing)
+        warm = [pipe for pipe, answer in ready.items() if answer is None]
+        found = self._asked(warm, "go", timing)
         for answer in {**ready, **found}.values():
             if isinstance(answer, Ended):
-                text = f"width {probe.spec.width}, timed in {processes} workers: {answer.error}"
+                text = f"width {timing.spec.width}, timed in {processes} workers: {answer.error}"
                 raise InputError(text, answer.hint)
         steps, evaluations = zip(*((s.step, s.evaluation) for s in found.values()), strict=True)
-        return Speed(probe.lanes, mean(steps), mean(evaluations), processes)
+        return Speed(timing.lanes, mean(steps), mean(evaluations), processes)
 
-    def _asked(self, pipes: list[Connection], question: Any) -> dict[Connection, Any]:
-        """The next answer of each."""
+    def _asked(
+        self, pipes: list[Connection], question: Timing | Literal["go"], timing: Timing
+    ) -> dict[Connection, Any]:
+        """The next answer of each worker, Ended where it died."""
         for pipe in pipes:
             with contextlib.suppress(BrokenPipeError):  # dead, and so says recv
                 pipe.send(question)
@@ -210,20 +218,20 @@ class Pool:
             try:
                 answers[pipe] = pipe.recv()
             except (EOFError, ConnectionResetError):
-                answers[pipe] = Ended([], "its process died", _MEMORY)
+                answers[pipe] = Ended(timing.unit, "its process died", _MEMORY)
         return answers
 
     @property
     def in_flight(self) -> set[str]:
-        return {spec.key for job in self._busy.values() for spec in job.unit}
+        return {spec.key for job in self._busy.values() for spec in job.unit.runs}
 
     @property
-    def reached(self) -> list[tuple[Job, float]]:
-        """The jobs under way and the part of their steps that is done."""
-        return [(job, self._reached[pipe]) for pipe, job in self._busy.items()]
+    def jobs(self) -> list[Job]:
+        """The jobs that workers train now."""
+        return list(self._busy.values())
 
     def end_idle(self) -> None:
-        """End the workers without a job, which keep the memory that they freed."""
+        """End the workers without a job: they keep the memory that they freed."""
         for pipe in [pipe for pipe in self._processes if pipe not in self._busy]:
             process = self._processes.pop(pipe)
             pipe.close()
@@ -235,7 +243,6 @@ class Pool:
         with contextlib.suppress(BrokenPipeError):  # dead, and so says `messages`
             pipe.send(job)
         self._busy[pipe] = job
-        self._reached[pipe] = 0.0
 
     def _idle(self) -> Connection | None:
         """A worker without a job."""
@@ -258,7 +265,7 @@ class Pool:
         return ours
 
     def messages(self, timeout: float) -> Iterator[Message]:
-        """What has arrived within `timeout` seconds. A worker that died ends its unit."""
+        """Messages that arrive within `timeout` seconds. A worker that died ends its unit."""
         for pipe in wait(list(self._busy), timeout):
             assert isinstance(pipe, Connection)
             try:
@@ -272,10 +279,9 @@ class Pool:
                     f"its process died (exit code {process.exitcode})",
                     f"exit code -9 is {_MEMORY}",
                     died=True,
+                    placement=job.placement,
                 )
                 continue
-            if isinstance(message, engine.Progress):
-                self._reached[pipe] = message.step / message.steps
             if isinstance(message, Ended):
                 del self._busy[pipe]
             yield message

@@ -22,6 +22,7 @@ AROUND = 1  # octaves at each side of a carried lr, from where the bracket grows
 Point = tuple[float, dict[str, float]]  # log2_lr, searched hyperparameters
 Key = tuple[float, str]  # a Point whose hyperparameters are JSON
 Trial = tuple[Key, int]  # and its seed
+Propose = Callable[..., list[tuple[Point, int]]]  # of the arguments of `propose`
 
 
 def bracket(
@@ -177,10 +178,12 @@ def _replay(
     """What is missing of the first stage that is not known whole; [] after the last.
 
     A stage is decided by those before it, so the order of the answers within one cannot matter, nor
-    what was tried for another reason.
+    what was tried for another reason. Raises AssertionError for a stage that was told all it wants.
     """
     told = dict(told)
     while wanted := stage(told):
+        if told.keys() >= set(wanted):
+            raise AssertionError(f"bracket: told, but asked for again: {wanted}")
         if missing := [trial for trial in wanted if trial not in known]:
             return missing
         told |= {trial: known[trial] for trial in wanted}

@@ -22,7 +22,7 @@ _HOST = re.compile(r"[\w.,:-]*")
 _DATABASE = re.compile(r"[^@:?;=&#]*")
 _HINT = (
     "give an Optuna URL such as sqlite:///studies.db, a password with %40 for @, %3A for : and "
-    "%2F for /; or leave --storage out"
+    "%2F for /; or leave the storage out"
 )
 
 
@@ -35,7 +35,7 @@ def opened(url: str) -> Generator[tuple[BaseStorage, str]]:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    place = "--storage"
+    place = "storage"
     try:
         parsed = _parsed(url)
         place = _place(parsed)
@@ -47,7 +47,7 @@ def opened(url: str) -> Generator[tuple[BaseStorage, str]]:
             f"pip install {error.name}",
         ) from None
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:
-        raise InputError(f"{place}: cannot be used ({_told(error, url, place)})", _HINT) from None
+        raise _refused(place, f"cannot be used ({_told(error, url, place)})") from None
 
 
 def _parsed(url: str) -> "URL":
@@ -56,7 +56,14 @@ def _parsed(url: str) -> "URL":
     try:
         return sqlalchemy.make_url(url)
     except ValueError:
-        raise InputError("--storage: cannot be used (its port is not a number)", _HINT) from None
+        raise _refused("storage", "cannot be used (its port is not a number)") from None
+
+
+def _refused(place: str, why: str) -> InputError:
+    """`storage` stands for a place that nobody may see."""
+    if place == "storage":
+        return InputError(why, _HINT, option="storage", cures=("storage",))
+    return InputError(f"{place}: {why}", _HINT, cures=("storage",))
 
 
 def _place(url: "URL") -> str:
@@ -80,7 +87,7 @@ def _storage(url: str, place: str) -> Generator[BaseStorage]:
         raise
     except Exception as error:  # a driver may raise anything at a URL, and repeat it
         why = _told(error, url, place)
-        raise InputError(f"{place}: cannot be used ({why})", _HINT) from None
+        raise _refused(place, f"cannot be used ({why})") from None
     try:
         yield storage
     finally:

@@ -7,15 +7,13 @@ import pandas as pd
 
 from hptransfer.analysis.metrics import optimum, select
 from hptransfer.search import bracket
-from hptransfer.search.bracket import Point
-from hptransfer.spec import RunSpec, canonical
+from hptransfer.search.bracket import Point, Propose
+from hptransfer.spec import RunSpec, Unit, canonical
 from hptransfer.suite.claim import Suite, fresh_seeds
 
 # Octaves from the carried lr to a target's optimum, in a forecast. It gives 12 runs a target; six
 # suites run in full took 11 to 15, 1183 in all where this said 1204 (0.375: 1057).
 BESIDE = 0.75
-
-Propose = Callable[..., list[tuple[Point, int]]]
 
 
 def plan(suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose) -> list[RunSpec]:
@@ -66,10 +64,13 @@ def forecast(
 
     The first plan is exact; what follows from results not known yet is a guess of its size. At a
     target the parabola lies beside the carried lr, for then fresh seeds are needed at both.
+    Raises AssertionError where the plan asks for a run that was answered, which would never end.
     """
     expected: dict[str, RunSpec] = {}
     optima: dict[str, float] = {}
     while todo := plan(suite, frame, propose):
+        if again := [spec.key for spec in todo if spec.key in expected]:
+            raise AssertionError(f"forecast: answered, but asked for again: {', '.join(again)}")
         expected |= {spec.key: spec for spec in todo}
         for spec in todo:
             if spec.cell not in optima:
@@ -84,11 +85,8 @@ def _guess(suite: Suite, first: list[RunSpec]) -> float:
     if suite.axis_value(first[0]) != suite.proxy:
         lrs = [spec.log2_lr for spec in first]
         return (min(lrs) + max(lrs)) / 2 - BESIDE
-    return next(
-        sum(suite.start_grid(label)) / 2
-        for label, template in suite.templates.items()
-        if template["optimizer"] == first[0].optimizer
-    )
+    label, _ = suite.names(first[:1])[first[0].key]  # two labels may share an optimizer
+    return sum(suite.start_grid(label)) / 2
 
 
 def _made_up(spec: RunSpec, best: float) -> dict[str, object]:
@@ -114,9 +112,7 @@ def unit_kind(spec: RunSpec) -> str:
     return canonical(data)
 
 
-def pack(
-    specs: Iterable[RunSpec], lanes: Callable[[RunSpec], int], workers: int = 1
-) -> list[list[RunSpec]]:
+def pack(specs: Iterable[RunSpec], lanes: Callable[[RunSpec], int], workers: int = 1) -> list[Unit]:
     """Runs -> units of at most `lanes(spec)` lanes; the kinds stay in order of first use.
 
     Each kind makes units of nearly one size: as many for every worker, where that does not cost a
@@ -132,5 +128,5 @@ def pack(
         if shared <= min(1.5 * count, len(alike)):
             count = shared
         ends = [-(-len(alike) * i // count) for i in range(count + 1)]
-        units += [alike[first:last] for first, last in pairwise(ends)]
+        units += [Unit(tuple(alike[first:last])) for first, last in pairwise(ends)]
     return units

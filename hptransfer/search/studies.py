@@ -8,29 +8,28 @@ copy of the records to look at; nothing is decided by it.
 import contextlib
 import copy
 import hashlib
-import importlib
-import inspect
 import json
 import math
 import re
-import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.exceptions import OptunaError
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from hptransfer.errors import InputError, suggest
+from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.search import bracket, database
-from hptransfer.search.bracket import Point
+from hptransfer.search.bracket import Point, Propose
+from hptransfer.search.samplers import lacks_package, make_sampler, quiet
 from hptransfer.spec import LR_STEP, canonical, cell_of
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.ranges import LR_OCTAVES, search_range
@@ -115,68 +114,17 @@ class BracketSampler(BaseSampler):
         return bracket.bracket(losses, start, limits)
 
 
-def make_sampler(name: str, seed: int) -> BaseSampler:
-    """A sampler by short name (`tpe`, `gp`, `random`...) or `pkg.mod:Class`, seeded.
-
-    Raises InputError: unknown name, missing package, arguments that a name cannot give.
-    """
-    kind = _sampler_class(name)
-    seeded = {"seed": seed} if "seed" in inspect.signature(kind).parameters else {}
-    try:
-        with _quiet():
-            return kind(**seeded)
-    except ImportError as error:
-        raise _lacks_package(f"sampler: {name!r}", error) from None
-    except TypeError as error:
-        raise InputError(
-            f"sampler: {name!r} needs arguments that a name cannot give ({error})",
-            "subclass it with defaults and name that class as pkg.mod:Class",
-        ) from None
-
-
-def _sampler_class(name: str) -> type[BaseSampler]:
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), attribute, None)
-        except ImportError as error:
-            raise _lacks_package(f"sampler: {name!r}", error) from None
-        if isinstance(found, type) and issubclass(found, BaseSampler):
-            return found
-        raise InputError(
-            f"sampler: {name!r} is not a subclass of optuna.samplers.BaseSampler",
-            "give it as pkg.mod:Class",
-        )
-    known = {
-        attribute.lower().removesuffix("sampler"): getattr(optuna.samplers, attribute)
-        for attribute in optuna.samplers.__all__
-        if re.fullmatch(r"(?!Base).*Sampler", attribute)
-    }
-    short = name.lower().removesuffix("sampler")
-    if short not in known:
-        names = sorted(["bracket", *known])
-        raise InputError(
-            f"sampler: unknown sampler {name!r}",
-            suggest(short, names) or f"samplers: {', '.join(names)}, or pkg.mod:Class",
-        )
-    return known[short]
-
-
-def _lacks_package(place: str, error: ImportError) -> InputError:
-    return InputError(
-        f"{place} needs the package {error.name!r}, which is not installed here",
-        f"pip install {error.name}",
-    )
-
-
 def propose(
-    suite: Suite, label: str, n: int, rows: "pd.DataFrame", around: float | None = None
-) -> list[tuple[Point, int]]:
+    suite: Suite, label: str, n: int, rows: "pd.DataFrame", around: float | None = None, *,
+    replays: "dict[str, _Replay] | None" = None,
+) -> list[tuple[Point, int]]:  # fmt: skip
     """(point, seed) pairs that the search at axis value `n` still lacks; [] when finished.
 
     Like bracket.propose, with the sampler that the suite names: one batch of `suite.ask` trials at
-    a time (of a random search all), `trials` proposals in all. Raises InputError without a sampler.
+    a time (of a random search all), `trials` proposals in all. `replays`: those to go on from, by
+    default those of the records. Raises InputError without a sampler.
     """
+    known = _replays if replays is None else replays
     if suite.setting(label, "sampler") == "bracket":
         return bracket.propose(suite, label, n, rows, around)
     space = _space(suite, label, bracket.grid_and_limits(suite, label, around)[0], LR_STEP)
@@ -185,15 +133,24 @@ def propose(
     name = canonical([suite.name, label, n])
     identity = canonical([name, search, ranges])
     losses = bracket.on_first_seed(bracket.finished(rows, bracket.clipped(rows)))
-    with _quiet():
-        replay = _replays.get(identity)
+    with quiet():
+        replay = known.get(identity)
         # Another store, or a record taken out: then this replay was told what is not so.
         if replay is None or any(losses.get(key) != loss for key, loss in replay.told.items()):
             seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
-            replay = _replays[identity] = _Replay(*search, seed, space)
+            replay = known[identity] = _Replay(*search, seed, space)
         if missing := replay.advance(losses):
             return [(point, 0) for point in missing]
     return bracket.further_seeds(replay.points, suite.seeds, rows)
+
+
+def aside() -> Propose:
+    """`propose` on copies of the replays, for a forecast, whose losses are made up."""
+    copies: dict[str, _Replay] = {}
+    for identity, replay in _replays.items():
+        with contextlib.suppress(Exception):  # of a foreign sampler: its search begins anew
+            copies[identity] = copy.deepcopy(replay)
+    return partial(propose, replays=copies)
 
 
 class _Replay:
@@ -213,7 +170,10 @@ class _Replay:
         self.batch: list[tuple[optuna.Trial, Point]] = []
 
     def advance(self, losses: Mapping[tuple[float, str], float]) -> list[Point]:
-        """Tell what is known; the points of the first batch that is not, without repetition."""
+        """Tell what is known; the points of the first batch that is not, without repetition.
+
+        Raises AssertionError where a batch is empty although trials are left.
+        """
         while True:
             if missing := {k: p for _, p in self.batch if (k := bracket.key(p)) not in losses}:
                 return list(missing.values())
@@ -223,14 +183,16 @@ class _Replay:
                 self.points.append(point)
             left = self.trials - len(self.points)
             self.batch = [self._ask() for _ in range(min(self.ask, left))]
-            if not self.batch:
+            if not left:
                 return []
+            if not self.batch:
+                raise AssertionError(f"{self.sampler}: no batch of the {left} trials that are left")
 
     def _ask(self) -> tuple[optuna.Trial, Point]:
         try:
             trial = self.study.ask(dict[str, BaseDistribution](self.space))
         except ImportError as error:
-            raise _lacks_package(f"sampler: {self.sampler!r}", error) from None
+            raise lacks_package(f"sampler: {self.sampler!r}", error) from None
         except ValueError as error:
             raise InputError(
                 f"sampler: {self.sampler!r} cannot search this space ({error})",
@@ -257,7 +219,7 @@ def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) 
     studies = _studies(suite, rows)
     if not studies and storage is None:
         return  # with a storage, go on: it may belong to another suite
-    with store.exclusive(store.study_url().name) if studies else _quiet(), _quiet():
+    with store.exclusive(store.study_url().name) if studies else quiet(), quiet():
         if storage is not None:
             with database.opened(storage) as (found, place):
                 _add(suite, studies, found, place)
@@ -342,7 +304,8 @@ def _add(suite: Suite, studies: _Studies, storage: BaseStorage, place: str) -> N
         raise InputError(
             f"{place}: holds {len(present)} studies {held} ({names}), "
             f"needs an empty storage or one of suite {suite.name}",
-            "name another --storage; nothing was written",
+            "name another storage; nothing was written",
+            cures=("storage",),
         )
     for name, (attrs, trials) in studies.items():
         study = optuna.create_study(
@@ -352,16 +315,3 @@ def _add(suite: Suite, studies: _Studies, storage: BaseStorage, place: str) -> N
             study.set_user_attr(key, attrs[key])
         have = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
         study.add_trials(trial for key, trial in trials.items() if key not in have)
-
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None]:
-    """Optuna's log lines and its warnings about experimental samplers are not for our users."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)

@@ -1,19 +1,22 @@
 """Suite: one falsifiable claim as data, read from TOML and checked at the edge."""
 
 import json
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hptransfer import registry
 from hptransfer.errors import InputError, located, suggest
-from hptransfer.spec import Axis, RunSpec, canonical, cell_of, round_lr
+from hptransfer.spec import LARGEST, MOST, Axis, RunSpec, canonical, cell_of, round_lr
 from hptransfer.suite.ranges import LR_OCTAVES, octave_range, search_range
 
 FROM_DATA = ("vocab", "in_shape", "n_classes")  # fields of a model that its data set says
 FRESH_SEED = 1000  # verification seeds start here, so the seeds that chose the lr never judge it
-MOST = 2**53  # up to here every integer is a float too
 GROWTH = 4  # octaves by which a start grid may grow at each side
+SEEDS_AT_MOST = 10_000  # fresh ones: a plan names the run of each
+
+
+_Bounded = Annotated[int, Field(le=MOST)]
 
 
 class _Table(BaseModel):
@@ -29,9 +32,9 @@ class OptimizerTable(_Table):
     search: dict[str, str] = {}
     schedule: Literal["linear", "constant", "cosine"] | None = None
     warmup: float | None = Field(default=None, ge=0.0, le=1.0)
-    clip: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    clip: float | None = Field(default=None, ge=0.0, le=LARGEST, allow_inf_nan=False)
     sampler: str | None = None
-    trials: int | None = Field(default=None, ge=1)
+    trials: int | None = Field(default=None, ge=1, le=MOST)
 
     @field_validator("lr")
     @classmethod
@@ -50,8 +53,8 @@ class OptimizerTable(_Table):
 class Thresholds(_Table):
     """Limits of the verdict: `tol` in nats, `drift` in octaves."""
 
-    tol: float = Field(default=0.01, gt=0, allow_inf_nan=False)
-    drift: float = Field(default=0.5, gt=0, allow_inf_nan=False)
+    tol: float = Field(default=0.01, gt=0, le=1e6, allow_inf_nan=False)
+    drift: float = Field(default=0.5, gt=0, le=1e6, allow_inf_nan=False)
 
 
 class Suite(_Table):
@@ -68,26 +71,26 @@ class Suite(_Table):
     claim: str
     model: dict[str, Any]
     data: dict[str, Any]
-    base: dict[str, int] = {}
+    base: dict[str, _Bounded] = {}
     axis: Axis = "width"
-    proxy: int = Field(ge=1)
-    targets: list[int] = []
+    proxy: int = Field(ge=1, le=MOST)
+    targets: list[_Bounded] = []
     steps: int = Field(ge=1, le=10**9)
     batch: int = Field(ge=1, le=10**9)
     optimizers: dict[str, OptimizerTable] = Field(min_length=1)
-    width: int | None = Field(default=None, ge=1)
+    width: int | None = Field(default=None, ge=1, le=MOST)
     schedule: Literal["linear", "constant", "cosine"] = "linear"
     warmup: float = Field(default=0.0, ge=0.0, le=1.0)
-    clip: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    clip: float = Field(default=0.0, ge=0.0, le=LARGEST, allow_inf_nan=False)
     precision: Literal["float32", "bfloat16"] = "float32"
-    micro_batch: int | None = Field(default=None, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1, le=MOST)
     recompute: bool | None = None
-    eval_batches: int = Field(default=64, ge=1)
+    eval_batches: int = Field(default=64, ge=1, le=MOST)
     seeds: int = Field(default=1, ge=1, le=FRESH_SEED)
-    fresh_seeds: int = Field(default=3, ge=1)
+    fresh_seeds: int = Field(default=3, ge=1, le=SEEDS_AT_MOST)
     sampler: str = "bracket"
-    trials: int = Field(default=24, ge=1)
-    ask: int = Field(default=4, ge=1)
+    trials: int = Field(default=24, ge=1, le=MOST)
+    ask: int = Field(default=4, ge=1, le=MOST)
     verify: bool = True
     thresholds: Thresholds = Thresholds()
     negative_control: str | None = None
@@ -162,7 +165,10 @@ class Suite(_Table):
         chosen = [n for n in self.targets if n != proxy] if targets is None else targets
         if proxy in chosen:
             raise InputError(
-                f"--to {proxy}: that is the proxy itself", "name another width with --to or --from"
+                f"{proxy} is the proxy itself",
+                f"name another {self.axis}",
+                option="targets",
+                cures=("targets", "proxy"),
             )
         if max([proxy, *chosen]) > MOST:
             raise InputError(f"{self.axis}: got an integer beyond {MOST}", "name a smaller one")

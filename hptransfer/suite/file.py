@@ -1,5 +1,6 @@
 """A built-in suite's name or a TOML file -> Suite; wrong input as one InputError."""
 
+import json
 import os
 import re
 import tomllib
@@ -9,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hptransfer.errors import InputError, located, quoted, suggest
+from hptransfer.spec import BOUNDS, COUNT, fault, fits
 from hptransfer.suite.claim import MOST, OptimizerTable, Suite, Thresholds
 
 _OURS = ("name", "templates", "bounds", "source", "changed")  # not for a suite file to say
@@ -130,6 +132,42 @@ def parse_suite(table: dict[str, Any], overrides: dict[str, Any]) -> Suite:
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
         raise _readable(first, place) from None
+
+
+def stored_suite(manifest: dict[str, Any]) -> Suite:
+    """A manifest without its schema -> the resolved suite; it says itself what it was made of.
+
+    Raises InputError, or ValueError for a number that JSON does not have.
+    """
+    suite = parse_suite(manifest, {})
+    json.dumps(manifest, ensure_ascii=False, allow_nan=False).encode()  # texts that can be written
+    if suite.templates and suite.templates.keys() != suite.optimizers.keys():
+        raise InputError("templates: not those of the optimizers")
+    for label, template in suite.templates.items():
+        with located(f"templates.{label}"):
+            _check_template(suite, label, template)
+    for label, bounds in suite.bounds.items():
+        if len(bounds) != 2 or not all(fits(x, BOUNDS["log2_lr"]) for x in bounds):
+            raise InputError(f"bounds.{label}: got {bounds!r:.40}, needs two octaves")
+        if bounds[0] > bounds[1]:
+            raise InputError(f"bounds.{label}: got {bounds}, needs a rising range")
+    if suite.data["name"] == "file" and type(suite.data.get("path")) is not str:
+        raise InputError("data.path: not a string")
+    return suite
+
+
+def _check_template(suite: Suite, label: str, template: dict[str, Any]) -> None:
+    """What a report reads of a run's template is there. Raises InputError."""
+    if why := fault(template):
+        raise InputError(why)
+    for part in ("model", "data", "optimizer"):
+        if "revision" not in template[part]:
+            raise InputError(f"{part} without a revision")
+    if suite.axis == "depth" and not fits(template["model"].get("n_layer"), COUNT):
+        raise InputError("model without n_layer, the axis")
+    for key in suite.optimizers[label].search:
+        if type(template["hp"].get(key)) is not float:
+            raise InputError(f"hp.{key}: not a number, but it is searched")
 
 
 def _readable(first: Any, place: str) -> InputError:

@@ -10,7 +10,15 @@ from hptransfer.testing import datasets, models, optimizers
 from hptransfer.testing.common import BrokenError
 from hptransfer.train.foreign import is_torch_optimizer
 
+__all__ = [
+    "KINDS",
+    "Check",
+    "kind_of",
+    "validate",
+]
+
 KINDS = ("optimizer", "model", "dataset")
+"""What has a contract."""
 
 
 @dataclass(frozen=True)

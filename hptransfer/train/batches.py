@@ -1,5 +1,7 @@
 """Batches of a unit on its device, a pure function of (seed, step)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ class Batches:
     """Batches on the device, a pure function of (seed, step)."""
 
     def __init__(
-        self, specs: list[RunSpec], data: Data, device: torch.device, dtype: torch.dtype
+        self, specs: Sequence[RunSpec], data: Data, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.seeds = list(dict.fromkeys(spec.seed for spec in specs))
         self.lane_seed = torch.tensor(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hptransfer import registry
 from hptransfer.errors import InputError
-from hptransfer.spec import RunRecord, RunSpec, digest
+from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.train import memory, snapshots
 from hptransfer.train.build import Data, Described
 from hptransfer.train.counting import counted_step, run_flops
@@ -31,7 +31,6 @@ __all__ = [
     "load_data",
     "pick_device",
     "train",
-    "unit_key",
 ]
 
 CURVE_POINTS = 50
@@ -64,11 +63,6 @@ class Restarted:
 
     spec: RunSpec
     reason: str
-
-
-def unit_key(unit: list[RunSpec]) -> str:
-    """Identity of a unit: that of its runs in their order."""
-    return digest("".join(spec.key for spec in unit))
 
 
 def load_data(data: dict[str, Any]) -> Data:
@@ -108,20 +102,27 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise InputError(f"--device: got {name!r}, allowed: auto, cpu, cuda, cuda:0, ...")
+        raise InputError(f"got {name!r}, allowed: auto, cpu, cuda, cuda:0, ...", option="device")
     if name.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise InputError(f"--device: {name}: torch sees no CUDA device", "use --device cpu")
+            raise InputError(
+                f"{name}: torch sees no CUDA device",
+                "use the device cpu",
+                option="device",
+                cures=("device",),
+            )
         index = name.removeprefix("cuda").removeprefix(":")
         if index and int(index) >= torch.cuda.device_count():
             raise InputError(
-                f"--device: {name}: not there", f"torch sees {torch.cuda.device_count()} device(s)"
+                f"{name}: not there",
+                f"torch sees {torch.cuda.device_count()} device(s)",
+                option="device",
             )
     return torch.device(name)
 
 
 def train(
-    unit: list[RunSpec],
+    unit: Unit,
     data: Data,
     device: torch.device,
     *,
@@ -143,15 +144,14 @@ def train(
         yield from _train(unit, data, device, resume, *how, snapshot_seconds)
         return
     except torch.OutOfMemoryError:
-        if len(unit) == 1:
+        if unit.lanes == 1:
             raise InputError(
-                f"width {unit[0].width}: one run does not fit in the memory of {device}",
+                f"width {unit.spec.width}: one run does not fit in the memory of {device}",
                 "a smaller width fits, or micro_batch = 1, recompute = true in the suite",
             ) from None
     # Outside the except clause, for the exception holds the frames and so the unit's tensors.
     memory.release()
-    half = len(unit) // 2
-    for part in (unit[:half], unit[half:]):
+    for part in unit.halves():
         yield from train(
             part,
             data,
@@ -164,7 +164,7 @@ def train(
 
 
 def _train(
-    unit: list[RunSpec],
+    unit: Unit,
     data: Data,
     device: torch.device,
     resume: Path | None,
@@ -173,14 +173,14 @@ def _train(
     described: Described | None,
     snapshot_seconds: float,
 ) -> Iterator[Progress | Snapshot | Restarted | RunRecord]:
-    spec = unit[0]
+    spec = unit.spec
     if device.type == "cuda":
         memory.release()
     peak = memory.watch_peak(device)
     began = time.perf_counter()
     params, flops = (described.params, described.flops) if described else (None, None)
     how = {"micro_batch": micro_batch, "recompute": recompute, "params": params}
-    make = partial(Lanes, unit, data, device, **how)
+    make = partial(Lanes, unit.runs, data, device, **how)
     lanes = make()
     first, spent = 0, 0.0
     if resume is not None:
@@ -190,7 +190,7 @@ def _train(
             yield Restarted(spec, f"its snapshot {error}")
             del lanes  # before the next ones are made: both may not fit
             lanes = make()
-    keys = tuple(s.key for s in unit)
+    keys = unit.keys
     saved = time.perf_counter()
     every = max(1, spec.steps // CURVE_POINTS)
     steps = spec.steps
@@ -211,14 +211,14 @@ def _train(
                 break
             if time.perf_counter() - saved > snapshot_seconds and t + 1 < spec.steps:
                 elapsed = spent + time.perf_counter() - began
-                yield Snapshot(unit_key(unit), t + 1, snapshots.writer(lanes, t + 1, elapsed))
+                yield Snapshot(unit.key, t + 1, snapshots.writer(lanes, t + 1, elapsed))
                 saved = time.perf_counter()
     lanes.read_out()
     final = lanes.evaluate().tolist()
     seconds = spent + time.perf_counter() - began
     assert flops is not None  # a snapshot is never one of the last step
     ends = list(zip(lanes.specs, final, lanes.losses.cpu(), strict=True))
-    env = {**environment(device, len(unit), lanes.micro_batch), "recompute": lanes.recompute}
+    env = {**environment(device, unit.lanes, lanes.micro_batch), "recompute": lanes.recompute}
     del lanes, make  # before the peak is read
     if recompute:
         memory.release()  # blocks that are recomputed refer to themselves

@@ -1,7 +1,7 @@
 """Weights at the start of a run, each drawn from a generator of (seed, name) alone."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -17,7 +17,7 @@ GPU_THREADS = 8  # a generator draws on one core
 
 
 def drawn(
-    specs: list[RunSpec],
+    specs: Sequence[RunSpec],
     optimizer: Callable[..., Rule],
     groups: list[list[Param]],
     device: torch.device,
@@ -50,7 +50,7 @@ def _key(spec: RunSpec) -> str:
 
 
 def _jobs(
-    specs: list[RunSpec],
+    specs: Sequence[RunSpec],
     optimizer: Callable[..., Rule],
     alike: list[Param],
     device: torch.device,
@@ -68,7 +68,7 @@ def _jobs(
     return jobs
 
 
-def _stacked(weights: dict[str, list[Tensor]], specs: list[RunSpec]) -> Tensor:
+def _stacked(weights: dict[str, list[Tensor]], specs: Sequence[RunSpec]) -> Tensor:
     stacks = {key: torch.stack(own) for key, own in weights.items()}
     if len(specs) == 1:
         return stacks[_key(specs[0])]

@@ -1,6 +1,6 @@
 """Lanes: runs that differ in scalar hyperparameters or seed, trained as one vectorised run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,7 @@ class Lanes:
 
     def __init__(
         self,
-        specs: list[RunSpec],
+        specs: Sequence[RunSpec],
         data: Data,
         device: torch.device,
         *,
@@ -74,7 +74,8 @@ class Lanes:
         if not takes_lanes and not self.single:
             raise InputError(
                 f"{self.spec.optimizer['name']!r} is a torch.optim.Optimizer, which trains one run",
-                "--lanes 1",
+                "train one run at a time: 1 lane",
+                cures=("lanes",),
             )
         draw = self._group if takes_lanes else self._own_init()
         params = describe_params(self.spec, data) if params is None else params

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from hptransfer.cost.machine import usable_cores
 from hptransfer.run.session import Options, Session
 from hptransfer.suite.file import load_suite, suite_names
 from hptransfer.train import engine
@@ -53,7 +54,7 @@ def main() -> None:
     changes = {k: v for k in shortened if (v := getattr(options, k)) is not None}
     device = engine.pick_device(options.device)
     print(
-        f"{engine.device_name(device)}, {len(os.sched_getaffinity(0))} cores, "
+        f"{engine.device_name(device)}, {usable_cores()} cores, "
         f"torch {torch.__version__}, Python {platform.python_version()}; "
         f"{changes or 'suites as they are'}\n"
     )

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import torch
 
+from hptransfer.cost.machine import usable_cores
 from hptransfer.train import engine
 
 HERE = Path(__file__).parent
@@ -95,7 +96,7 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     files = [str(ROOT / "tests" / f"test_{name}.py") for name in ("engine", "lanes", "polar")]
     widths = ["64"] if small else ["256", "1024", "4096"]
     tests = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *files]
-    marked = ["-m", "gpu", "-n", str(min(8, os.cpu_count() or 1)), "-W", "default"]
+    marked = ["-m", "gpu", "-n", str(min(8, usable_cores())), "-W", "default"]
     marked += ["--junitxml", str(out / "tests.xml")]
     searched = ["--trials", "3"] if small else []
     return [
@@ -174,7 +175,7 @@ def main() -> None:
     device = engine.pick_device(options.device)
     found["machine"] = {
         "device": engine.device_name(device),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

@@ -7,7 +7,6 @@ Prints a Markdown table of medians; asserts nothing about time.
 """
 
 import argparse
-import os
 import platform
 import statistics
 import subprocess
@@ -18,10 +17,13 @@ from pathlib import Path
 
 import torch
 
-from hptransfer.cost.estimate import calibrate
+from hptransfer.cost.calibrate import calibrate
+from hptransfer.cost.count import count
+from hptransfer.cost.machine import usable_cores
+from hptransfer.cost.placement import Placement
 from hptransfer.run.workers import Ended, Job, Pool
 from hptransfer.search.plan import pack
-from hptransfer.spec import RunRecord, RunSpec
+from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.suite.file import load_suite
 from hptransfer.train import engine
 
@@ -33,16 +35,16 @@ def specs_at(width: int, trials: int, steps: int, optimizer: str) -> list[RunSpe
     return [template.point(-8 + i / 2, 0) for i in range(trials)]
 
 
-def in_units(specs: list[RunSpec], lanes: int) -> list[list[RunSpec]]:
+def in_units(specs: list[RunSpec], lanes: int) -> list[Unit]:
     return pack(specs, lambda _: lanes)
 
 
-def pooled(pool: Pool, units: list[list[RunSpec]], data: dict[str, object], workers: int) -> float:
+def pooled(pool: Pool, units: list[Unit], data: dict[str, object], workers: int) -> float:
     """Seconds that so many warm workers take for the units, with one thread each."""
     began, waiting = time.perf_counter(), list(units)
     while waiting or pool.in_flight:
-        while waiting and len(pool.reached) < workers:
-            pool.submit(Job(waiting.pop(0), data, "cpu", 1, None))
+        while waiting and len(pool.jobs) < workers:
+            pool.submit(Job(waiting.pop(0), data, "cpu", Placement()))
         for message in pool.messages(timeout=1.0):
             if isinstance(message, Ended) and message.error:
                 raise RuntimeError(message.traceback or message.error)
@@ -54,7 +56,7 @@ def in_a_loop(specs: list[RunSpec], data: engine.Data, threads: int) -> float:
     engine.configure(threads)
     began = time.perf_counter()
     for spec in specs:
-        for message in engine.train([spec], data, torch.device("cpu")):
+        for message in engine.train(Unit((spec,)), data, torch.device("cpu")):
             assert not isinstance(message, RunRecord) or message.status == "done"
     return time.perf_counter() - began
 
@@ -71,7 +73,7 @@ def a_process_each(width: int, trials: int, steps: int, optimizer: str) -> float
 def one(width: str, trials: str, steps: str, optimizer: str, index: str) -> None:
     spec = specs_at(int(width), int(trials), int(steps), optimizer)[int(index)]
     data = engine.load_data(load_suite("gpt_width").data)
-    for _ in engine.train([spec], data, torch.device("cpu")):
+    for _ in engine.train(Unit((spec,)), data, torch.device("cpu")):
         pass
 
 
@@ -87,7 +89,7 @@ def main() -> None:
     if options.one:
         one(*options.one)
         return
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     suite = load_suite("gpt_width")
     data = engine.load_data(suite.data)
     print(f"{engine.device_name(torch.device('cpu'))}, {cores} cores, torch {torch.__version__}, ")
@@ -99,10 +101,11 @@ def main() -> None:
         for width in options.widths:
             specs = specs_at(width, options.trials, options.steps, options.optimizer)
             engine.configure(1)
-            lanes = calibrate(specs[0], data, torch.device("cpu")).lanes
+            cost = count(specs[0], data)
+            lanes = calibrate(specs[0], cost, data, torch.device("cpu")).lanes
             share = -(-len(specs) // cores)
             units = in_units(specs, min(lanes, share))
-            warm = [[s] for s in specs_at(width, cores, 1, options.optimizer)]
+            warm = [Unit((s,)) for s in specs_at(width, cores, 1, options.optimizer)]
             pooled(pool, warm, suite.data, cores)
             seconds: dict[str, list[float]] = {"ours": [], "loop": [], "process": []}
             for _ in range(options.repeats):
@@ -113,7 +116,7 @@ def main() -> None:
                 )
             rate = {k: 60 * options.trials / statistics.median(v) for k, v in seconds.items()}
             print(
-                f"| {width} | {len(units[0])} x {cores} | {rate['ours']:.1f} | {rate['loop']:.1f} "
+                f"| {width} | {units[0].lanes} x {cores} | {rate['ours']:.1f} | {rate['loop']:.1f} "
                 f"| {rate['process']:.1f} | {rate['ours'] / rate['loop']:.2f} "
                 f"| {rate['ours'] / rate['process']:.2f} |",
                 flush=True,

@@ -9,7 +9,6 @@ Prints a Markdown table with medians of the time; asserts nothing.
 """
 
 import argparse
-import os
 import platform
 import statistics
 import time
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hptransfer.cost.machine import usable_cores
 from hptransfer.geometry.polar import PolarDtype, PolarForm, PolarMethod, polar
 from hptransfer.train import engine
 
@@ -86,7 +86,7 @@ def main() -> None:
     )
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_cores())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
-"""A step in a process a core with one thread each, against fewer processes with more threads.
+"""A step in one process per core with one thread each, against fewer processes with more threads.
 
-What a calibration looks at where a step takes more than 50 ms, here for every width and optimizer
-of a suite; all processes of a share train at once. Prints a Markdown table; asserts nothing about
+A calibration times these where a step is long; here they are timed for every width and optimizer of
+a suite. All processes of a placement train at once. Prints a Markdown table; asserts nothing about
 time.
 
     python tests/benchmarks/shares.py [SUITE ...]
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from hptransfer.run.session import Options, Session
-from hptransfer.run.workers import Probe
+from hptransfer.run.workers import Timing
 from hptransfer.suite.file import load_suite
 from hptransfer.train import engine
 
@@ -39,12 +39,12 @@ def main() -> None:
                     for width in (suite.proxy, *suite.targets):
                         spec = session.suite.template(label, width)
                         first = 0.0
-                        for share in session.costs.shares(spec):
-                            found = pool.measure(Probe(spec, suite.data, "cpu", share, 1))
+                        for placement in session.costs.placements(spec):
+                            found = pool.time(Timing(spec, suite.data, "cpu", placement, 1))
                             first = first or found.shared
                             print(
                                 f"| {name} | {label} | {width} "
-                                f"| {share.processes} x {share.threads} "
+                                f"| {placement.processes} x {placement.threads} "
                                 f"| {1e3 * found.step:.1f} | {found.shared / first:.2f} |",
                                 flush=True,
                             )

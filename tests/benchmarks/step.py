@@ -13,7 +13,6 @@ medians; asserts nothing about time.
 
 import argparse
 import math
-import os
 import platform
 import statistics
 import time
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import hptransfer.optim
+from hptransfer.cost.machine import usable_cores
 from hptransfer.geometry.polar import (
     GRAM_ASPECT,
     GRAM_ROWS_BFLOAT16,
@@ -212,7 +212,7 @@ def main() -> None:
     options = parser.parse_args()
     device = engine.pick_device(options.device)
     print(
-        f"{engine.device_name(device)}, {len(os.sched_getaffinity(0))} cores, "
+        f"{engine.device_name(device)}, {usable_cores()} cores, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"Python {platform.python_version()}; {options.layers} layers, medians of "
         f"{options.repeats}, milliseconds.\n"

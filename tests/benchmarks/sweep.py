@@ -14,7 +14,6 @@ nothing about time.
 """
 
 import argparse
-import os
 import platform
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from hptransfer.cost.machine import usable_cores
 from hptransfer.datasets import Tokens
 from hptransfer.suite.file import load_suite
 from hptransfer.train import engine
@@ -122,12 +122,12 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="Write an SVG here.")
     options = parser.parse_args()
     device = engine.pick_device(options.device)
-    cores = 2 if device.type == "cuda" else len(os.sched_getaffinity(0))
+    cores = 2 if device.type == "cuda" else usable_cores()
     options.practice = -(-options.practice // cores) * cores  # every round full
     tokens = engine.load_data(load_suite("gpt_width").data)
     assert isinstance(tokens, Tokens)
     print(
-        f"{engine.device_name(device)}, {len(os.sched_getaffinity(0))} cores, "
+        f"{engine.device_name(device)}, {usable_cores()} cores, "
         f"torch {torch.__version__}, "
         f"Python {platform.python_version()}; {options.optimizer}, {options.trials} trials of "
         f"{options.steps} steps, medians of {options.repeats}; trials per hour.\n"

@@ -12,7 +12,6 @@ of the latter. Prints a Markdown table; asserts nothing.
 
 import argparse
 import itertools
-import os
 import platform
 import statistics
 import time
@@ -23,7 +22,9 @@ import torch.nn.functional as F
 from baseline import optimizers
 
 from hptransfer import registry
-from hptransfer.cost.estimate import Estimate, estimate, fit, memory_of
+from hptransfer.cost.count import Cost, count
+from hptransfer.cost.machine import memory_of, usable_cores
+from hptransfer.cost.placement import place
 from hptransfer.datasets import Tokens
 from hptransfer.models.gpt import gpt
 from hptransfer.spec import RunSpec
@@ -56,12 +57,13 @@ def wait(device: torch.device) -> None:
 
 
 def ours(
-    spec: RunSpec, cost: Estimate, data: Tokens, device: torch.device
+    spec: RunSpec, cost: Cost, data: Tokens, device: torch.device
 ) -> tuple[Callable[[], None], int]:
     """A step, and examples a backward pass."""
-    how = fit(cost, spec.batch, 0.9 * memory_of(device), None, None)
-    assert how is not None
-    parts, again = how.micro_batch, how.recompute
+    placement = place(cost, spec.batch, 0.9 * memory_of(device))
+    assert placement is not None
+    assert placement.micro_batch is not None
+    parts, again = placement.micro_batch, placement.recompute
     lanes = Lanes([spec], data, device, micro_batch=parts, recompute=again, drawn=False)
     count = itertools.count()
 
@@ -70,7 +72,7 @@ def ours(
         lanes.gradients(t)
         lanes.update(t)
 
-    return step, how.micro_batch
+    return step, parts
 
 
 def plain(spec: RunSpec, device: torch.device, micro_batch: int, name: str) -> Callable[[], None]:
@@ -141,7 +143,7 @@ def main() -> None:
     peak_rate = rate(device)
     over = " | ".join(f"over {name}" for name in PLAIN)
     print(
-        f"{engine.device_name(device)}, {len(os.sched_getaffinity(0))} cores, "
+        f"{engine.device_name(device)}, {usable_cores()} cores, "
         f"torch {torch.__version__}, Python {platform.python_version()}; "
         f"{options.batch * options.context:,} tokens a step, {options.layers} layers, "
         f"{peak_rate / 1e12:.2f} TFLOP/s\n"
@@ -152,7 +154,7 @@ def main() -> None:
         ways, costs, shown = {}, {}, {}
         for name in options.optimizers:
             spec = spec_at(width, name, options)
-            costs[name] = estimate(spec, data)
+            costs[name] = count(spec, data)
             step, micro_batch = ours(spec, costs[name], data, device)
             used = f"{costs[name].memory / 2**30:.1f} (estimated)"
             if device.type == "cuda":  # one model at a time is there, so the peak is its own

@@ -1,0 +1,116 @@
+"""What the commands share: the app, its consoles, and how they take a suite from their options."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+from hptransfer.cli.options import RunOptions
+from hptransfer.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    import torch
+
+    from hptransfer.suite.claim import Suite
+
+DEFAULT_SUITE = "gpt_width"
+ASK_ABOVE = 1800.0  # seconds
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Does the learning rate tuned on a small model still hold on a wide one?",
+)
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+class FailedError(Exception):
+    """Runs that failed although the input was right."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def load(
+    name: str,
+    options: RunOptions,
+    *,
+    seeds: int | None = None,
+    fresh_seeds: int | None = None,
+    verify: bool | None = None,
+) -> "Suite":
+    """The suite with the fields that the command line sets. Raises InputError."""
+    # pydantic: --help does not wait for it
+    from hptransfer.suite.file import load_suite
+
+    counts = {
+        "steps": options.steps,
+        "trials": options.trials,
+        "seeds": seeds,
+        "fresh_seeds": fresh_seeds,
+        "verify": verify,
+    }
+    changes: dict[str, Any] = {key: value for key, value in counts.items() if value is not None}
+    if data := options.data:
+        is_path = os.sep in data or os.path.exists(data)  # Path.exists raises for a long name
+        changes["data"] = {"name": "file", "path": data} if is_path else {"name": data}
+    suite = load_suite(name, changes)
+    if options.trials:
+        tables = {k: t.model_copy(update={"trials": None}) for k, t in suite.optimizers.items()}
+        suite = suite.model_copy(update={"optimizers": tables})
+    return suite
+
+
+def only(suite: "Suite", labels: list[str] | None) -> list[str]:
+    """The labels that --optimizer names, each once, or all. Raises InputError."""
+    for label in labels or ():
+        if label not in suite.optimizers:
+            known = ", ".join(suite.optimizers)
+            raise InputError(
+                f"suite {suite.name!r} has no {label!r}",
+                suggest(label, suite.optimizers) or f"its optimizers: {known}",
+                option="optimizer",
+            )
+    return list(dict.fromkeys(labels or suite.optimizers))
+
+
+def warn(suite: "Suite", labels: list[str]) -> None:
+    """Name the optimizers whose transport has strength 0."""
+    if still := suite.untransported(labels):
+        err.print(
+            f"warning: {', '.join(still)}: at a constant lr the transport has strength 0, which is "
+            'plain Scion; hp = { transport_schedule = "constant" } turns it on',
+            soft_wrap=True,
+        )
+
+
+def warn_of_precision(suite: "Suite", device: "torch.device") -> None:
+    """Say where a suite asks for products that are slow on this device."""
+    from hptransfer.geometry.processor import bfloat16_rows
+
+    if suite.precision == "bfloat16" and bfloat16_rows(device) is None:
+        err.print(
+            'warning: precision = "bfloat16": this processor has no fast bfloat16 products; '
+            'precision = "float32" takes less time here',
+            soft_wrap=True,
+        )
+
+
+def confirm(seconds: float, yes: bool) -> None:
+    """Ask before a job of more than half an hour. Raises InputError where nobody can answer."""
+    from hptransfer.cli.text import duration
+
+    if seconds <= ASK_ABOVE or yes:
+        return
+    faster = "fewer --optimizer, a smaller width, --steps, or a GPU (--device cuda) would be faster"
+    if not sys.stdin.isatty():
+        raise InputError(f"this takes about {duration(seconds)}", f"add --yes; {faster}")
+    err.print(f"This takes about {duration(seconds)}; {faster}.")
+    if not typer.confirm("Go on?", err=True):
+        raise typer.Exit(130)

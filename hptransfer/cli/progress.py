@@ -1,0 +1,148 @@
+"""Progress on the terminal: bars, or one line per finished unit where there is no terminal."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from hptransfer.cli.text import duration, power, shown
+from hptransfer.spec import Unit
+from hptransfer.suite.claim import Suite
+
+if TYPE_CHECKING:
+    from hptransfer.run.session import Event, Session, Status
+    from hptransfer.spec import RunSpec
+
+
+@contextlib.contextmanager
+def bar(console: Console, total: int, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A progress bar with the time left on a terminal, else a line each; the caller advances it."""
+    if quiet or not console.is_terminal:
+        done = 0
+
+        def line(text: str) -> None:
+            nonlocal done
+            done += 1
+            if not quiet:
+                console.print(shown(f"[{done}/{total}] {text}"))
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda text: progress.update(task, advance=1, description=shown(text).plain)
+
+
+def others_line(suite: Suite, others: list[str]) -> str:
+    """How many processes work on a suite; `others`: those beside this one."""
+    count, named = 1 + len(others), ", ".join(others)
+    return (
+        f"note: with this one {count} processes work on {suite.name} ({named}) and share its runs"
+    )
+
+
+class Live:
+    """Progress on stderr: bars on a terminal, one line a finished unit elsewhere.
+
+    `others`: how many other processes the user knows of.
+    """
+
+    def __init__(self, console: Console, session: "Session", quiet: bool, others: int = 0) -> None:
+        self.session = session
+        self.console = console
+        self.quiet = quiet
+        self.bars = console.is_terminal and not quiet
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+        self.total: TaskID | None = None
+        self.tasks: dict[str, TaskID] = {}
+        self.losses: dict[str, float] = {}
+        self.done = self.left = 0
+        self.others, self.waits = others, False
+
+    def __enter__(self) -> "Live":
+        if self.bars:
+            self.progress.start()
+            self.total = self.progress.add_task("all runs", total=1, note="")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bars:
+            self.progress.stop()
+
+    def name(self, unit: Unit) -> str:
+        """`adamw width 128  2^-7..2^-5 (3 lanes)`."""
+        label, n = self.session.suite.names([unit.spec])[unit.spec.key]
+        lrs = sorted({spec.log2_lr for spec in unit.runs})
+        lr = power(lrs[0]) if len(lrs) == 1 else f"{power(lrs[0])}..{power(lrs[-1])}"
+        lanes = f" ({unit.lanes} lanes)" if unit.lanes > 1 else ""
+        return f"{label} {self.session.suite.axis} {n}  {lr}{lanes}"
+
+    def show(self, event: "Event") -> None:
+        """Bring the display up to date with one event of a session."""
+        from hptransfer.run import session
+        from hptransfer.spec import RunRecord, Unit
+        from hptransfer.train import engine
+
+        match event:
+            case session.Started(unit) if self.bars:
+                name = shown(self.name(unit)).plain
+                task = self.progress.add_task(name, total=unit.spec.steps, note="")
+                self.tasks[unit.spec.key] = task
+            case engine.Progress(keys, step, _, loss, alive) if self.bars:
+                note = f"loss {loss:.3f}" if alive else "diverged"
+                self.progress.update(self.tasks[keys[0]], completed=step, note=note)
+            case engine.Restarted(spec, reason) if not self.quiet:
+                line = f"note: {self.name(Unit((spec,)))} starts anew: {reason}"
+                self.console.print(shown(line), soft_wrap=True)
+            case RunRecord() as record:
+                self.losses[record.key] = record.loss
+            case session.Ended(unit, error):
+                self._ended(unit, error)
+            case session.Status() as status:
+                self._status(status)
+            case _:
+                pass
+
+    def _status(self, status: "Status") -> None:
+        self.done, self.left = status.done, status.left
+        if len(status.others) > self.others and not self.quiet:
+            line = others_line(self.session.suite, status.others)
+            self.console.print(line, markup=False, soft_wrap=True)
+        self.others = max(self.others, len(status.others))
+        waits = self._awaited(status.awaited) if status.awaited else ""
+        if self.bars and self.total is not None:
+            total = status.done + status.left
+            note = f"{status.done}/{total}, {waits or f'about {duration(status.seconds)} left'}"
+            self.progress.update(self.total, completed=status.done, total=total, note=note)
+        elif waits and not (self.waits or self.quiet):  # once until this process trains again
+            self.console.print(waits, markup=False, soft_wrap=True)
+        self.waits = bool(waits)
+
+    def _awaited(self, awaited: "list[tuple[RunSpec, str]]") -> str:
+        """`waits for adamw width 128  2^-5 of pid 1234 and 2 other runs`."""
+        (spec, process), *more = awaited
+        runs = f" and {len(more)} other run{'s' if len(more) > 1 else ''}" if more else ""
+        return f"waits for {self.name(Unit((spec,)))} of {process}{runs}"
+
+    def _ended(self, unit: Unit, error: str) -> None:
+        if unit.spec.key in self.tasks:
+            self.progress.remove_task(self.tasks.pop(unit.spec.key))
+        if self.quiet:
+            return
+        if error:
+            self.console.print(shown(f"failed: {self.name(unit)}: {error}", "red"))
+        elif not self.bars:
+            best = min(self.losses.pop(spec.key, float("inf")) for spec in unit.runs)
+            loss = "diverged" if best == float("inf") else f"{best:.3f}"
+            done = self.done + unit.lanes
+            line = f"[{done}/{max(done, self.done + self.left)}] {self.name(unit)}  {loss}"
+            self.console.print(shown(line), soft_wrap=True)

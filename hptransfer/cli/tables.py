@@ -1,0 +1,158 @@
+"""Tables on the terminal: the plan, learning-rate curves, parts, clauses of a contract."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from hptransfer import registry
+from hptransfer.cli.text import duration, power, shown
+from hptransfer.suite.claim import Suite
+from hptransfer.suite.file import load_suite, suite_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hptransfer.records.store import Store
+    from hptransfer.run.session import Forecast, Session
+    from hptransfer.testing import Check
+
+_SPARKS = "▁▂▃▄▅▆▇█"
+
+
+def plain_table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, text: int = 1
+) -> Table:
+    """A table whose first columns are text and whose others are numbers."""
+    heading = shown(title, "bold")
+    table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < text else "right", no_wrap=i < text)
+    for row in rows:
+        table.add_row(*map(shown, row))
+    return table
+
+
+def names(kind: str) -> list[str]:
+    """Every name of a kind, `suite` included."""
+    return suite_names() if kind == "suite" else registry.names(kind)
+
+
+def plan_table(session: "Session", expected: "list[Forecast]", known: int, costs: bool) -> Table:
+    """One row per optimizer and axis value: runs, lanes of a process, processes, time.
+
+    `costs`: also FLOPs, and the memory of a process.
+    """
+    axis = session.suite.axis
+    rows = [
+        (
+            cell.label,
+            str(cell.n),
+            str(len(cell.specs)),
+            str(session.costs.lanes(cell.specs[0])),
+            str(cell.speed.processes),
+            duration(cell.seconds),
+            *(
+                (
+                    f"{cell.flops(session.costs.cost(cell.specs[0])) / 1e12:.3g}",
+                    f"{session.costs.memory(cell.specs[0]) / 2**20:.0f}",
+                )
+                if costs
+                else ()
+            ),
+        )
+        for cell in expected
+    ]
+    title = f"{session.suite.name}: {sum(len(c.specs) for c in expected)} runs to do, {known} known"
+    columns = ("optimizer", axis, "runs", "lanes", "processes", "time")
+    columns += ("TFLOP", "MiB") if costs else ()
+    return plain_table(title, columns, rows)
+
+
+def parts_table(kind: str) -> Table:
+    """Names and one-line summaries of optimizers, models or data sets, or the suites."""
+    if kind == "suite":
+        rows = [(name, load_suite(name).claim) for name in suite_names()]
+    else:
+        rows = [(name, registry.describe(kind, name).summary) for name in registry.names(kind)]
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for row in rows:
+        table.add_row(*map(shown, row))
+    table.title, table.title_justify = f"{kind}s", "left"
+    return table
+
+
+def proxy_lines(suite: Suite, store: "Store") -> list[str]:
+    """A line per optimizer: its lr at the proxy of a resolved suite, or that it has none yet."""
+    from hptransfer.analysis.metrics import optimum, select
+
+    manifest = store.read_manifest()
+    rows = select(suite, store.frame())
+    rows = rows[(rows["stage"] == "search") & (rows["status"] != "failed")]
+    lines = []
+    for label in suite.optimizers:
+        own = rows[rows["optimizer"] == label]
+        at_proxy = own[own["n"] == suite.proxy]
+        best = optimum(at_proxy)
+        if best is not None:
+            lr = suite.clip_lr(label, best.log2_lr)
+            where = f"{suite.axis} {suite.proxy} ({best.n_points} points)"
+            lines.append(f"{label}: lr 2^{lr:g} from {where}")
+        elif manifest is not None and len(own):
+            others = ", ".join(str(n) for n in sorted(set(own["n"])))
+            lines.append(
+                f"{label}: not tuned at {suite.axis} {suite.proxy}, which is done first "
+                f"(tuned: {others}; --from takes one of these)"
+            )
+        else:
+            lines.append(f"{label}: not tuned at {suite.axis} {suite.proxy}, which is done first")
+    return lines
+
+
+def checks_head(target: str, kind: str) -> Text:
+    article = "an" if kind == "optimizer" else "a"
+    return Text.assemble(shown(target, "bold"), f" as {article} {kind}")
+
+
+def check_line(check: "Check") -> Text:
+    """One clause of a contract: its mark, its text, what was seen."""
+    mark = Text("holds", "green") if check.passed else Text("fails", "red")
+    line = Text.assemble("  ", mark, "  ", shown(check.name))
+    return line.append("  ").append(shown(check.detail, "dim")) if check.detail else line
+
+
+def curve_table(suite: Suite, n: int, rows: "pd.DataFrame") -> tuple[Table, list[str]]:
+    """The lr curve of every optimizer at one axis value: a table, and a line of points each."""
+    from hptransfer.analysis.metrics import clipped, optimum
+
+    lines, points = [], []
+    for label in suite.optimizers:
+        own = rows[(rows.optimizer == label) & (rows.n == n) & (rows.stage == "search")]
+        own = own[own.status != "failed"]
+        if own.empty:
+            continue
+        best = optimum(own)
+        mean = own.assign(loss=clipped(own)).groupby("log2_lr").loss.mean()
+        diverged = (own.status == "diverged").groupby(own.log2_lr).all()
+        flags = [] if best is None else [f"censored ({best.censored})"] if best.censored else []
+        flags += ["cliff"] if best is not None and best.cliff else []
+        cells = ("-", "-") if best is None else (power(round(best.log2_lr, 2)), f"{best.loss:.4f}")
+        lines.append((label, *cells, str(len(own)), spark(list(mean)), " ".join(flags)))
+        each = [
+            f"{lr:g}: {'div' if gone else f'{loss:.3f}'}"
+            for (lr, loss), gone in zip(mean.items(), diverged, strict=True)
+        ]
+        points.append(f"{label} (log2 lr: loss)  {',  '.join(each)}")
+    columns = ("optimizer", "best lr", "loss", "runs", "curve", "")
+    title = f"{suite.name}: best learning rate at {suite.axis} {n}"
+    return plain_table(title, columns, lines), points
+
+
+def spark(values: list[float]) -> str:
+    """A line of blocks, low to high."""
+    low, high = min(values), max(values)
+    scale = (len(_SPARKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_SPARKS[round((v - low) * scale)] for v in values)

@@ -1,0 +1,24 @@
+"""One line for the terminal: foreign text, durations, learning rates."""
+
+from rich.text import Text
+
+from hptransfer.errors import printable
+
+
+def shown(text: str, style: str = "") -> Text:
+    """Text as one line for the terminal, without rich markup and control characters.
+
+    A name in a foreign file could move the cursor or begin a line of its own.
+    """
+    return Text(printable(text), style)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min`, `2.1 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def power(log2_lr: float) -> str:
+    return f"2^{log2_lr:g}"

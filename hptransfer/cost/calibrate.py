@@ -1,0 +1,151 @@
+"""Which number of lanes and of processes is the fastest, found by timing."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Literal
+
+import torch
+
+from hptransfer.cost import machine
+from hptransfer.cost.count import Cost
+from hptransfer.cost.placement import Placement
+from hptransfer.cost.speed import Speed, extrapolated, matmul_rate, measure
+from hptransfer.errors import InputError
+from hptransfer.geometry.processor import bfloat16_rows
+from hptransfer.spec import RunSpec
+from hptransfer.train.build import Data
+from hptransfer.train.lanes import vectorises
+from hptransfer.train.memory import release
+
+SLOW_STEP_FLOPS = 5e11  # a heavier step on CPU is extrapolated, for timing it takes too long
+# Seconds of a step from which on a CPU gains nothing by lanes, and may gain by more threads.
+LONG_STEP = 0.05
+MOST_LANES = 64
+WORTH = 0.9  # lanes or threads must save a tenth, or noise would choose their number
+
+Alone = Callable[[int], Speed | None]
+"""Speed of so many lanes where nothing else trains; None where they do not fit."""
+Together = Callable[[Placement, int], Speed]
+"""Speed of so many lanes in every process of a placement at once. InputError where it fails."""
+
+
+def calibrate(
+    spec: RunSpec,
+    cost: Cost,
+    data: Data,
+    device: torch.device,
+    placements: Sequence[Placement] = (Placement(),),
+    together: Together | None = None,
+) -> Speed:
+    """The fastest number of lanes, and of processes among the placements, by `choose`.
+
+    A step too heavy to time on CPU is extrapolated at the first placement. Raises InputError where
+    one run does not fit.
+    """
+    first = placements[0]
+    if device.type == "cpu" and cost.model_flops + cost.optimizer_flops > SLOW_STEP_FLOPS:
+        fast = bfloat16_rows(device) is not None
+        return extrapolated(cost, matmul_rate(device), first.processes, fast_bfloat16=fast)
+    whole = first.micro_batch is None or first.micro_batch >= spec.batch
+    several = whole and vectorises(spec)
+    budget = 0.6 * machine.memory_of(device) / first.processes
+
+    def alone(lanes: int) -> Speed | None:
+        return _measured(spec, data, device, lanes, first)
+
+    speed = choose(
+        placements,
+        alone,
+        together,
+        fits=lambda lanes: several and lanes * cost.memory < budget,
+        long_step=LONG_STEP if device.type == "cpu" else float("inf"),
+    )
+    if speed is None:
+        raise InputError(
+            f"width {spec.width}: one run does not fit in the memory of {device}",
+            "a smaller width fits, or micro_batch = 1, recompute = true in the suite",
+        )
+    return speed
+
+
+def choose(
+    placements: Sequence[Placement],
+    alone: Alone,
+    together: Together | None,
+    *,
+    fits: Callable[[int], bool],
+    long_step: float = LONG_STEP,
+) -> Speed | None:
+    """The fastest of what is timed; None where one lane does not fit.
+
+    A short step: lanes that `fits` allows, doubled while that pays, at the first placement. A step
+    above `long_step` seconds: one lane, and the next placement while that pays. `together` gives
+    the final numbers, for processes that train side by side slow each other down; None where other
+    runs train or the device has one process.
+    """
+    first = placements[0]
+    one = alone(1)
+    if one is None:
+        return None
+    long = one.step > long_step
+    best = one if long else _more_lanes(one, alone, fits)
+    if together is None:
+        return replace(best, processes=first.processes)
+    best = together(first, best.lanes)
+    return _fewer_processes(best, placements, together) if long else best
+
+
+def _more_lanes(best: Speed, alone: Alone, fits: Callable[[int], bool]) -> Speed:
+    """The last number of lanes that pays; `best` is the speed of one lane."""
+    lanes = 4
+    while lanes <= MOST_LANES and fits(lanes):
+        more = alone(lanes)
+        if more is None or not _pays(more, best, "step"):
+            break
+        best = _faster(best, alone(best.lanes) or best, "step")  # was it a slow moment?
+        if not _pays(more, best, "step"):
+            break
+        best = more
+        lanes *= 2
+    return best
+
+
+def _fewer_processes(best: Speed, placements: Sequence[Placement], together: Together) -> Speed:
+    """The last placement that pays and can be timed; `best` is the speed at the first."""
+    for now, later in pairwise(placements):
+        try:
+            fewer = together(later, 1)
+        except InputError:  # a run would end so too
+            break
+        if not _pays(fewer, best, "shared"):
+            break
+        best = _faster(best, together(now, 1), "shared")  # was it a slow moment?
+        if not _pays(fewer, best, "shared"):
+            break
+        best = fewer
+    return best
+
+
+Seconds = Literal["step", "shared"]
+
+
+def _pays(candidate: Speed, best: Speed, seconds: Seconds) -> bool:
+    return getattr(candidate, seconds) <= WORTH * getattr(best, seconds)
+
+
+def _faster(one: Speed, other: Speed, seconds: Seconds) -> Speed:
+    return min(one, other, key=lambda speed: getattr(speed, seconds))
+
+
+def _measured(
+    spec: RunSpec, data: Data, device: torch.device, lanes: int, placement: Placement
+) -> Speed | None:
+    """`measure`, None where the device's memory is too small. It gives the memory back."""
+    try:
+        return measure(spec, data, device, lanes, placement)
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        if device.type == "cuda":
+            release()

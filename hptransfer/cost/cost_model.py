@@ -1,0 +1,183 @@
+"""The cost model of a suite on a device: cost, placement and speed of each of its runs."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import astuple
+from typing import Any, NoReturn
+
+import torch
+
+from hptransfer.cost import machine
+from hptransfer.cost.calibrate import Together, calibrate
+from hptransfer.cost.count import Cost, count
+from hptransfer.cost.placement import Placement, counts, place, placements, room
+from hptransfer.cost.remembered import Cache, sources
+from hptransfer.cost.speed import Speed
+from hptransfer.errors import InputError
+from hptransfer.registry import BUILTINS
+from hptransfer.spec import Param, RunSpec
+from hptransfer.suite.claim import Suite
+from hptransfer.train import engine, memory
+from hptransfer.train.build import Data, Described, describe_params, foreign_parts
+from hptransfer.train.lanes import vectorises
+
+TimeTogether = Callable[[RunSpec, Placement, int], Speed]
+"""Speed of so many lanes of a run in every process of a placement at once."""
+
+
+class CostModel:
+    """Cost, placement and speed of the runs of a suite, each found once.
+
+    `workers`, `lanes`: the user's choice, None to find the fastest. `together` times steps in the
+    workers. `training` says whether workers train now: then nothing is timed in them, and what is
+    timed beside them is forgotten with the session.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        data: Data,
+        device: torch.device,
+        *,
+        together: TimeTogether,
+        training: Callable[[], bool],
+        workers: int | None = None,
+        lanes: int | None = None,
+    ) -> None:
+        self._suite, self._data, self._device = suite, data, device
+        self._together, self._training = together, training
+        self._chosen_workers, self._chosen_lanes = workers, lanes
+        self.cores = machine.usable_cores()
+        # one process per core on CPU, where threads cost time; one on a GPU
+        self.workers = workers or (1 if device.type == "cuda" else self.cores)
+        self._cache = Cache()
+        # by cell, which decides them
+        self._costs: dict[str, Cost] = {}
+        self._described: dict[str, Described] = {}
+        self._placements: dict[str, list[Placement]] = {}
+        self._speeds: dict[str, Speed] = {}
+        self._beside: dict[str, list[Any]] = {}  # by key of the cache, timed beside other runs
+
+    def cost(self, spec: RunSpec) -> Cost:
+        """Counted anew in every session where a part is the user's own: what it imports may change
+        and leave no trace in the key."""
+        if spec.cell not in self._costs:
+            key = Cache.key("cost", sources(), _alike(spec, "steps", "schedule", "warmup"))
+            own = spec.model["name"] not in BUILTINS["model"]
+            own = own or spec.optimizer["name"] not in BUILTINS["optimizer"]
+            values = None if own else self._cache.get(key)
+            with foreign_parts(spec):
+                cost = Cost(*values) if values else count(spec, self._data)
+            if not own:
+                self._cache.put(key, list(astuple(cost)))
+            self._costs[spec.cell] = cost
+        return self._costs[spec.cell]
+
+    def described(self, spec: RunSpec) -> Described:
+        """Parameters and FLOPs, which a worker then need not find. Cached for built-in models."""
+        if spec.cell not in self._described:
+            key = Cache.key("parameters", sources(), _alike(spec, "steps", "schedule", "warmup"))
+            builtin = spec.model["name"] in BUILTINS["model"]
+            values = self._cache.get(key) if builtin else None
+            params = [Param.from_json(p) for p in values or ()] or describe_params(spec, self._data)
+            if builtin:
+                self._cache.put(key, [p.to_json() for p in params])
+            flops = self.cost(spec).flops if vectorises(spec) else None
+            self._described[spec.cell] = Described(params, flops)
+        return self._described[spec.cell]
+
+    def placements(self, spec: RunSpec) -> list[Placement]:
+        """Where a run may be placed, the most processes first. Raises InputError where it cannot.
+
+        The user's choice of workers and a GPU leave one.
+        """
+        if spec.cell not in self._placements:
+            memory = machine.memory_of(self._device)
+            processes = [self.workers] if self._chosen_workers else counts(self.workers)
+            found = placements(
+                self.cost(spec),
+                spec.batch,
+                processes,
+                cores=self.cores,
+                memory=memory,
+                micro_batch=self._suite.micro_batch,
+                recompute=self._suite.recompute,
+            )
+            if not found:
+                self._refuse(spec, room(memory, processes[-1]))
+            self._placements[spec.cell] = found
+        return self._placements[spec.cell]
+
+    def placement(self, spec: RunSpec) -> Placement:
+        """The fastest placement of a run. Raises InputError where it has none."""
+        found = self.placements(spec)
+        if len(found) == 1:
+            return found[0]
+        processes = self.speed(spec).processes
+        return next(placement for placement in found if placement.processes == processes)
+
+    def speed(self, spec: RunSpec) -> Speed:
+        """Timed once on this machine, and kept in the cache."""
+        if spec.cell not in self._speeds:
+            found = self.placements(spec)
+            where = (engine.device_name(self._device), [astuple(each) for each in found])
+            alike = _alike(spec, "steps", "schedule", "warmup", "eval_batches", "data")
+            cost = astuple(self.cost(spec))  # a model whose imports have grown is timed anew
+            key = Cache.key("speed and processes", sources(), *where, cost, alike)
+            values = self._cache.get(key) or self._beside.get(key)
+            if values is None:
+                training = self._training()
+                values = list(astuple(self._timed(spec, found, training)))
+                if training:
+                    self._beside[key] = values
+                else:
+                    self._cache.put(key, values)
+            self._speeds[spec.cell] = Speed(*values)
+        return self._speeds[spec.cell]
+
+    def lanes(self, spec: RunSpec) -> int:
+        """Runs that train together in one process."""
+        if not vectorises(spec) or self.placement(spec).recompute:
+            return 1
+        return self._chosen_lanes or self.speed(spec).lanes
+
+    def memory(self, spec: RunSpec) -> int:
+        """Bytes of a process that trains such runs."""
+        return self.placement(spec).memory * self.lanes(spec)
+
+    def _timed(self, spec: RunSpec, found: list[Placement], training: bool) -> Speed:
+        engine.configure(found[0].threads)
+
+        def in_workers(placement: Placement, lanes: int) -> Speed:
+            return self._together(spec, placement, lanes)
+
+        together: Together | None = None if training or self.workers == 1 else in_workers
+        with foreign_parts(spec):
+            speed = calibrate(spec, self.cost(spec), self._data, self._device, found, together)
+        memory.return_freed_memory()  # to the workers
+        return speed
+
+    def _refuse(self, spec: RunSpec, room: float) -> NoReturn:
+        """Raise InputError that names the largest width that fits into `room` bytes."""
+        axis, width = self._suite.axis, spec.width
+        fits = None
+        fixed = {"micro_batch": self._suite.micro_batch, "recompute": self._suite.recompute}
+        while axis == "width" and fits is None and width > 1:
+            width //= 2
+            with contextlib.suppress(InputError):  # a width that the model cannot have
+                fits = place(self.cost(spec.at("width", width)), spec.batch, room, **fixed)
+        cost = self.cost(spec)
+        least = cost.fixed + min(cost.activations, cost.recomputed) // spec.batch
+        name = spec.optimizer["name"]
+        fewer = "fewer workers or " if (self._chosen_workers or 1) > 1 else ""
+        raise InputError(
+            f"{name} at {axis} {self._suite.axis_value(spec)} needs about {least / 2**30:.1f} GiB, "
+            f"one example at a time; {engine.device_name(self._device)} has room for "
+            f"{room / 2**30:.1f} GiB a process",
+            f"width {width} would fit" if fits else f"{fewer}a smaller model may fit",
+        )
+
+
+def _alike(spec: RunSpec, *without: str) -> str:
+    """Identity of what the lanes of a unit share, without these fields."""
+    return spec.identity("log2_lr", "seed", "real_hp", *without)

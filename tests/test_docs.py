@@ -1,0 +1,196 @@
+"""The docs are whole: public names, commands, fields, links, and words that keep to themselves."""
+
+import importlib
+import importlib.util
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import hptransfer
+from hptransfer.suite.file import load_suite
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+READ = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
+RESULTS = ROOT / "results" / "reference"
+
+
+def load_hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+HOOKS = load_hooks()
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("module", HOOKS.PUBLIC)
+def test_what_a_public_module_declares_is_there_and_has_a_docstring(module: str) -> None:
+    declared = HOOKS.declared(module)
+    assert len(declared) == len(set(declared)) > 0
+    loaded = importlib.import_module(module)
+    for symbol in declared:
+        value = getattr(loaded, symbol)
+        if callable(value) and getattr(value, "__module__", "") == module:
+            assert value.__doc__, symbol
+
+
+def test_every_public_module_has_a_page() -> None:
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "reference").rglob("*"
+    ) if path.suffix == ".md")  # fmt: skip
+    shown = re.findall(r"^::: (\S+)$", pages, flags=re.MULTILINE)
+    assert sorted(shown) == sorted(HOOKS.PUBLIC)
+
+
+def test_a_public_name_without_an_entry_is_named() -> None:
+    entries = [f"{m}.{symbol}" for m in HOOKS.PUBLIC for symbol in HOOKS.declared(m)]
+    pages = " ".join(f'<h2 id="{entry}">' for entry in entries)
+    assert HOOKS.without_page(pages) == []
+    less = pages.replace('"hptransfer.optim.scheduler"', '"scheduler"')
+    assert HOOKS.without_page(less) == ["hptransfer.optim.scheduler"]
+
+
+def test_the_page_of_commands_has_every_command_and_every_option() -> None:
+    text = HOOKS.commands()
+    assert "## hptransfer list\n" in text
+    assert "| `--dry-run` |" in text
+    assert "| `--yes, -y` |" in text
+    assert "| `SUITE` | `gpt_width` | A built-in suite or a path to a .toml file |" in text
+
+
+def test_every_field_of_a_suite_file_has_words_and_no_words_are_left_over() -> None:
+    refused = {"name", "templates", "bounds", "source", "changed"}
+    text = HOOKS.suite_fields()
+    for table, model, words in HOOKS.suite_tables():
+        assert set(model.model_fields) - refused == set(words), table
+        for field in words:
+            assert f"| `{field}` |" in text
+
+
+def test_the_page_of_parts_has_every_field_with_its_default() -> None:
+    text = HOOKS.parts()
+    assert "### transported_scion" in text
+    assert '| `transport_schedule` | `"decay"` | `constant`, `decay` |' in text
+
+
+def test_a_formula_becomes_mathml() -> None:
+    html = r'<p><span class="arithmatex">\(d &lt; \sqrt{n}\)</span></p>'
+    made = HOOKS.mathml(html) if importlib.util.find_spec("latex2mathml") else None
+    if made is None:
+        pytest.skip("needs the extra docs")
+    assert "<msqrt>" in made
+    assert "arithmatex" not in made
+
+
+def keys(table: dict[str, Any], *parts: str) -> set[str]:
+    return {key for part in parts for row in table[part] for key in row}
+
+
+def test_the_page_of_records_names_every_field_that_committed_results_hold() -> None:
+    page = (DOCS / "reference" / "records.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)`", page))
+    for path in RESULTS.glob("*/metrics.json"):
+        [suite] = json.loads(path.read_text())["suites"]
+        assert set(suite) | keys(suite, "pairs", "optima", "exponents", "audit") <= named, path
+        header = (path.parent / "runs.csv").read_text().partition("\n")[0]
+        assert set(header.split(",")) <= named, path
+    for path in RESULTS.glob("*/records-*.jsonl"):
+        record = json.loads(path.read_text().partition("\n")[0])
+        fields = {*record, *record["spec"], *record["env"], *record["probes"]}
+        assert fields <= named, path
+
+
+@pytest.mark.parametrize("path", READ, ids=name)
+def test_a_link_to_a_file_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            assert (path.parent / target).exists(), target
+
+
+def headings(path: Path) -> set[str]:
+    lines = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", line.lower()).strip().replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("path", READ, ids=name)
+def test_a_link_to_a_heading_leads_to_one(path: Path) -> None:
+    for target, heading in re.findall(r"\]\(([\w./-]*\.md)#([\w-]+)\)", path.read_text("utf-8")):
+        assert heading in headings(path.parent / target), f"{target}#{heading}"
+
+
+@pytest.mark.parametrize("path", READ, ids=name)
+def test_docs_name_no_path_of_a_machine(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"(?<![\w.:/])/(?:home|work|tmp|root|Users)/", text)
+
+
+def test_every_page_stands_in_the_navigation() -> None:
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = set(re.findall(r"([\w/-]+\.md)$", config.partition("\nnav:")[2], flags=re.MULTILINE))
+    pages = {str(path.relative_to(DOCS)) for path in PAGES}
+    results = {str(path.relative_to(ROOT)) for path in RESULTS.rglob("*.md")}
+    assert listed == pages | results
+
+
+COMMANDS = [
+    (page.name, line.partition("#")[0].strip())
+    for page in READ
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("hptransfer ")
+]
+
+
+def test_every_option_in_the_docs_is_one_of_its_command() -> None:
+    import typer
+
+    from hptransfer.cli import app
+
+    known: Any = typer.main.get_command(app)
+    assert len(COMMANDS) > 20
+    for page, line in COMMANDS:
+        _, command, *words = shlex.split(line)
+        options = {option for p in known.commands[command].params for option in p.opts}
+        used = {word for word in words if word.startswith("-")}
+        assert used <= options, f"{page}: {line}"
+
+
+def test_the_suite_in_the_docs_is_a_suite(tmp_path: Path) -> None:
+    page = (DOCS / "how-to" / "own-suite.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    path = tmp_path / "my_suite.toml"
+    path.write_text(text, encoding="utf-8")
+    suite = load_suite(str(path))
+    assert list(suite.optimizers) == ["adamw", "scion_sign", "adamw_tpe"]
+
+
+def test_version_and_changelog_agree() -> None:
+    newest = re.search(r"^## (\S+) - ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == hptransfer.__version__
+    assert f"version: {newest[1]}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (ROOT / "hptransfer" / "py.typed").is_file()
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert config["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["hptransfer"]
+
+
+def test_ci_builds_the_docs_in_strict_mode() -> None:
+    text = (ROOT / ".ci" / "run").read_text()
+    assert re.search(r'^"\$bin/mkdocs" build --strict', text, flags=re.MULTILINE)
