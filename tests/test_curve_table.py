@@ -4,11 +4,11 @@ import re
 
 import pandas as pd
 import pytest
-from hptransfer.cli.tables import curve_table
 
 from frames import make_suite, record, to_frame
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.optimum import optimum
+from hptransfer.cli.tables import curve_table
 from hptransfer.suite.claim import Suite
 
 LUCK = {0: -0.3, 1: 0.1, 2: 0.2}  # nats, what each seed adds to a loss

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from hptransfer.cli.progress import Live
 from rich.console import Console
 
+from hptransfer.cli.progress import Live
 from hptransfer.run.session import Finished
 from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.train import engine, snapshots
