@@ -1,13 +1,8 @@
 """Records on disk: append one, read all as a DataFrame. Only claims.py writes here too.
 
 Every writer has its own append-only file of JSON lines. A last line that is cut off is what a
-<<<<<<< HEAD
 killed writer leaves: the reader skips it. Any other line that is no record is left out with a
 warning, because a record dropped in silence is a run trained again in silence.
-=======
-killed writer leaves: the reader skips it. Any other line that is no record is left out, and the
-user is warned, because a record dropped in silence is a run trained again in silence.
->>>>>>> cli
 """
 
 import contextlib
