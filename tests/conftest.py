@@ -15,8 +15,8 @@ hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-# Tests see the shapes in the annotations; a user pays nothing for them. The hook stands before
-# the first import of the package, and so for the whole session.
+# Tests see the shapes in the annotations; a user pays nothing for them. The hook has to stand
+# before the first import of the package, so it stays for the whole session.
 install_import_hook("hptransfer", "shapes.checked")
 
 

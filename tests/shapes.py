@@ -8,12 +8,15 @@ for pyright alone.
 from collections.abc import Callable
 from typing import TypeVar
 
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 
 F = TypeVar("F", bound=Callable[..., object])
+
+
+_beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as for pyright
 
 
 def checked(function: F) -> F:
     hints = getattr(function, "__annotations__", {}).values()
     takes_tensors = any("Tensor" in str(hint) for hint in hints)
-    return beartype(function) if takes_tensors else function
+    return _beartype(function) if takes_tensors else function

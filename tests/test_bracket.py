@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hptransfer.analysis.curve import means
+from hptransfer.analysis.losses import means
 from hptransfer.search import bracket as module
 from hptransfer.search.bracket import bracket
 from hptransfer.suite.claim import Suite

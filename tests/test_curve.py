@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from frames import LOSS_INIT, half_octaves, make_suite, record, search, to_frame
-from hptransfer.analysis.curve import best_by_lr, capped, curve, learned, means
+from hptransfer.analysis.curve import best_by_lr, curve
 from hptransfer.analysis.frame import select
+from hptransfer.analysis.losses import capped, learned, means
 
 SEED = np.array([-0.3, 0.1, 0.2])
 CURVE = np.array([1.0, 0.4, 0.2, 0.5])

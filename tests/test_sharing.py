@@ -122,7 +122,7 @@ def test_the_plan_leaves_out_what_another_process_trains(tmp_path: Path) -> None
     events = first.run()
     unit = up_to_start(events).unit
     with second.sharing.begin(), second.pool as pool:
-        units, awaited = second._todo(pool, {})
+        units, awaited = second._todo(pool, {}, set())
         assert [spec.key for unit in units for spec in unit.runs] == [
             spec.key for spec in second.plan() if spec.key != unit.spec.key
         ]
@@ -130,7 +130,7 @@ def test_the_plan_leaves_out_what_another_process_trains(tmp_path: Path) -> None
         assert not second.sharing.news()
         events.close()  # as Ctrl-C does
         assert second.sharing.news()
-        units, awaited = second._todo(pool, {})
+        units, awaited = second._todo(pool, {}, set())
         assert sum(unit.lanes for unit in units) == 4
         assert awaited == []
     assert traces(tmp_path / "tiny") == []
@@ -167,9 +167,9 @@ def test_a_unit_is_for_every_worker_of_every_process(tmp_path: Path) -> None:
     suite = four_runs(tmp_path)
     alone = session(suite, tmp_path, workers=1, lanes=4)
     with alone.sharing.begin(), alone.pool as pool:
-        assert [unit.lanes for unit in alone._todo(pool, {})[0]] == [4]
+        assert [unit.lanes for unit in alone._todo(pool, {}, set())[0]] == [4]
         with session(suite, tmp_path).sharing.begin():
-            assert [unit.lanes for unit in alone._todo(pool, {})[0]] == [2, 2]
+            assert [unit.lanes for unit in alone._todo(pool, {}, set())[0]] == [2, 2]
 
 
 def test_a_run_that_was_recorded_after_the_look_is_not_claimed(tmp_path: Path) -> None:

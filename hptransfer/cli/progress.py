@@ -104,7 +104,7 @@ class Live:
     def show(self, event: "Event") -> None:
         """Bring the display up to date with one event of a session."""
         from hptransfer.run import session
-        from hptransfer.spec import RunRecord
+        from hptransfer.spec import RunRecord, Unit
         from hptransfer.train import engine
 
         match event:

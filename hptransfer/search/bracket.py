@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hptransfer.analysis.curve import capped, learned, means
+from hptransfer.analysis.losses import capped, learned, means
 from hptransfer.spec import canonical
 from hptransfer.suite.claim import Suite
 
@@ -203,7 +203,7 @@ def _near_the_best(
 
 
 def _means(told: Mapping[Trial, float], roof: Mapping[Trial, float]) -> dict[Key, float]:
-    """Point -> mean loss over its seeds, as analysis.curve takes it.
+    """Point -> mean loss over its seeds, as analysis.losses takes it.
 
     A loss above the loss at init (`roof`) counts as that. A point counts as diverged if no seed
     went below it.

@@ -33,8 +33,8 @@ SUITE_ATTR = "hptransfer.suite"
 def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) -> None:
     """Add the finished search runs that the persistent studies lack; one study per lr curve.
 
-    `rows`: rows of analysis.frame.select. `storage`: an Optuna URL, or None for the journal beside the
-    records. A journal that is lost or damaged is made anew from `rows`.
+    `rows`: rows of analysis.frame.select. `storage`: an Optuna URL, or None for the journal beside
+    the records. A journal that is lost or damaged is made anew from `rows`.
     Raises InputError for a storage that cannot be opened or belongs to something else.
     """
     studies = _studies(suite, rows)
