@@ -1,10 +1,10 @@
 """What the site adds to the Markdown: generated pages, formulas, committed results, one check."""
 
 import ast
+import json
 import re
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -22,53 +22,6 @@ PUBLIC = (
     "hptransfer.optimizers.rules",
     "hptransfer.datasets",
 )
-
-# What a field of a suite means; pydantic knows its type, its default and its limits.
-SUITE_WORDS = {
-    "claim": "one falsifiable sentence; the report prints it",
-    "model": "a model's name, or a table of its name and its fields",
-    "data": "a data set's name, or a table of its name and its fields",
-    "base": "the width at which muP's constants are taken; the proxy's on the axis `width`",
-    "axis": "what grows from the proxy to the targets",
-    "proxy": "the value of the axis at which the learning rate is tuned",
-    "targets": "the values of the axis to which it is carried",
-    "steps": "training steps of a run",
-    "batch": "examples per step",
-    "optimizers": "one table per optimizer, under a label of yours (below)",
-    "width": "the width of every run, where the axis is another",
-    "schedule": "how the learning rate goes on after the warm-up; to 0 unless `constant`",
-    "warmup": "fraction of the steps over which the learning rate rises",
-    "clip": "global norm to which gradients are clipped; 0 for none",
-    "precision": "of forward and backward; weights stay float32",
-    "micro_batch": "examples per backward pass; without it the memory estimate decides",
-    "recompute": "activation checkpointing; without it the memory estimate decides",
-    "eval_batches": "batches of held-out data on which the final loss is taken",
-    "seeds": "search seeds for every learning rate within an octave of the best",
-    "fresh_seeds": "seeds at the target that no search has seen, for the regret",
-    "sampler": "`bracket`, or a sampler of Optuna such as `tpe`",
-    "trials": "learning rates that a search may try",
-    "ask": "trials that a sampler of Optuna proposes at once",
-    "verify": "whether the optimum at the target is measured too",
-    "thresholds": "limits of the verdict (below)",
-    "negative_control": "label of the optimizer that must drift, or the suite shows nothing",
-    "controls": "labels that must fail the coordinate check",
-}
-OPTIMIZER_WORDS = {
-    "use": "the optimizer; without it the label names one",
-    "lr": 'the start grid in powers of two, such as `"2^-11..2^-4"`; '
-    "the bracket may grow it by 4 octaves at each side",
-    "hp": "hyperparameters that differ from the defaults",
-    "search": 'hyperparameters that the sampler searches too, such as `{ beta2 = "0.9..0.99" }`',
-    "schedule": "in place of the suite's",
-    "warmup": "in place of the suite's",
-    "clip": "in place of the suite's",
-    "sampler": "in place of the suite's",
-    "trials": "in place of the suite's",
-}
-THRESHOLD_WORDS = {
-    "tol": "nats of regret that count as nothing",
-    "drift": "octaves of drift that count as nothing",
-}
 
 
 def cell(text: str) -> str:
@@ -111,57 +64,42 @@ def commands() -> str:
     return "\n\n".join(parts)
 
 
-def suite_tables() -> tuple[tuple[str, Any, dict[str, str]], ...]:
-    """Title, pydantic model and words of each table that a suite file may hold."""
-    from hptransfer.suite.claim import OptimizerTable, Suite, Thresholds
-
-    return (
-        ("The suite", Suite, SUITE_WORDS),
-        ("`[optimizers.LABEL]`", OptimizerTable, OPTIMIZER_WORDS),
-        ("`[thresholds]`", Thresholds, THRESHOLD_WORDS),
-    )
-
-
 def suite_fields() -> str:
-    """The fields of a suite file, from pydantic."""
+    """The fields of a suite file, from the JSON schema that pydantic makes."""
+    from hptransfer.suite.schema import schema
+
+    whole = schema()
+    inner = whole["$defs"]
     return "\n\n".join(
-        f"## {title}\n\n" + _fields(model.model_fields, words)
-        for title, model, words in suite_tables()
+        (
+            "## The suite\n\n" + _fields(whole),
+            "## `[optimizers.LABEL]`\n\n" + _fields(inner["OptimizerTable"]),
+            "## `[thresholds]`\n\n" + _fields(inner["Thresholds"]),
+        )
     )
 
 
-def _fields(known: dict[str, Any], words: dict[str, str]) -> str:
-    """A table of the fields that have words; their order is the model's."""
+def _fields(node: dict[str, Any]) -> str:
     rows = []
-    for name, info in known.items():
-        if name not in words:
-            continue  # tests/test_docs.py says which fields a suite file may not hold
-        plain = isinstance(info.default, bool | int | float | str | list)
-        default = "required" if info.is_required() else f"`{_toml(info.default)}`" if plain else ""
-        rows.append((f"`{name}`", _type(info.annotation) + _limits(info), default, words[name]))
+    for name, field in node["properties"].items():
+        default = "required" if name in node.get("required", ()) else ""
+        if field.get("default") not in (None, "", {}):
+            default = f"`{json.dumps(field['default'])}`"
+        rows.append((f"`{name}`", _type(field), default, field["description"]))
     return table("field | type | default | meaning", rows)
 
 
-def _type(annotation: Any) -> str:
-    """A type as TOML has it; choices in full."""
-    if get_origin(annotation) is Literal:
-        return ", ".join(f"`{choice}`" for choice in get_args(annotation))
-    if get_origin(annotation) in (Union, UnionType):
-        return " or ".join(_type(each) for each in get_args(annotation) if each is not NoneType)
-    if get_origin(annotation) is list:
-        return f"list of {_type(get_args(annotation)[0])}"
-    names = {int: "integer", float: "number", str: "text", bool: "true or false"}
-    return names.get(annotation, "table")
-
-
-def _limits(info: Any) -> str:
-    """The limits that pydantic checks, such as `, ≥ 1`."""
-    return "".join(
-        f", {sign} {getattr(limit, key):,}"
-        for limit in info.metadata
-        for key, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
-        if getattr(limit, key, None) is not None
-    )
+def _type(field: dict[str, Any]) -> str:
+    """A type as TOML has it, with its limits; choices in full."""
+    if "enum" in field:
+        return ", ".join(f"`{choice}`" for choice in field["enum"])
+    if "anyOf" in field:
+        return " or ".join(_type(each) for each in field["anyOf"])
+    names = {"object": "table", "array": "list", "boolean": "true or false"}
+    kind = field.get("type", "object")
+    limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    known = [f"{sign} {field[key]:,}" for key, sign in limits.items() if key in field]
+    return ", ".join([names.get(kind, kind), *known])
 
 
 def _toml(value: Any) -> str:
