@@ -14,6 +14,7 @@ from hptransfer.report.write import section
 from hptransfer.search import samplers
 from hptransfer.search.plan import plan
 from hptransfer.suite.claim import Suite
+from hptransfer.suite.ranges import value_range
 
 pytestmark = pytest.mark.usefixtures("no_replays")
 
@@ -22,7 +23,9 @@ def searching(sampler: str, **changes: Any) -> Suite:
     suite = make_suite("muon", sampler=sampler, trials=6, seeds=2, **changes)
     if sampler == "bracket":
         return suite
-    table = suite.optimizers["muon"].model_copy(update={"search": {"beta": "0.8..0.95"}})
+    table = suite.optimizers["muon"].model_copy(
+        update={"search": {"beta": value_range("0.8..0.95")}}
+    )
     return suite.model_copy(update={"optimizers": {"muon": table}})
 
 

@@ -9,6 +9,7 @@ from frames import LOSS_INIT, half_octaves, make_suite, record, search, to_frame
 from hptransfer.analysis.curve import best_by_lr, curve
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.losses import capped, learned, means
+from hptransfer.suite.ranges import value_range
 
 SEED = np.array([-0.3, 0.1, 0.2])
 CURVE = np.array([1.0, 0.4, 0.2, 0.5])
@@ -68,7 +69,9 @@ def test_the_loss_at_an_lr_is_that_of_its_curve_or_of_its_best_trial() -> None:
     rows = to_frame(records[:-1]).assign(hp_point="{}")
     points = curve(rows)
     assert best_by_lr(rows) == pytest.approx(dict(zip(points.x, points.mean, strict=True)))
-    table = suite.optimizers["muon"].model_copy(update={"search": {"beta": "0.8..0.95"}})
+    table = suite.optimizers["muon"].model_copy(
+        update={"search": {"beta": value_range("0.8..0.95")}}
+    )
     suite = suite.model_copy(update={"optimizers": {"muon": table}})
     spec = suite.template("muon", 32)
     pairs = [

@@ -10,6 +10,7 @@ from hptransfer.analysis.frame import select
 from hptransfer.analysis.optimum import optimum
 from hptransfer.cli.tables import curve_table
 from hptransfer.suite.claim import Suite
+from hptransfer.suite.ranges import value_range
 
 LUCK = {0: -0.3, 1: 0.1, 2: 0.2}  # nats, what each seed adds to a loss
 
@@ -43,7 +44,9 @@ def test_the_points_of_unequal_seeds_are_on_one_scale_with_the_optimum() -> None
 
 def test_of_a_search_over_more_than_the_lr_each_lr_shows_its_best_trial() -> None:
     suite = make_suite("muon")
-    searched = suite.optimizers["muon"].model_copy(update={"search": {"beta": "0.8..0.95"}})
+    searched = suite.optimizers["muon"].model_copy(
+        update={"search": {"beta": value_range("0.8..0.95")}}
+    )
     suite = suite.model_copy(update={"optimizers": {"muon": searched}})
     spec = suite.template("muon", 32)
     runs = [

@@ -15,7 +15,7 @@ from hptransfer.report.write import write_report
 from hptransfer.spec import MOST, canonical, digest
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import parse_suite
-from hptransfer.suite.manifest import as_manifest
+from hptransfer.suite.manifest import as_manifest, stored_suite
 from stored import failure, files, left_out
 from stored import record as written
 
@@ -291,4 +291,4 @@ def test_a_damaged_manifest_is_an_error_of_the_command(tmp_path: Path) -> None:
 
 def test_a_suite_of_more_than_can_be_counted_is_refused() -> None:
     with pytest.raises(InputError, match="steps: got 1000000"):
-        parse_suite({**{k: v for k, v in resolved().items() if k != "schema"}, "steps": 10**20}, {})
+        stored_suite({**{k: v for k, v in resolved().items() if k != "schema"}, "steps": 10**20})

@@ -81,7 +81,9 @@ def test_the_page_of_suite_fields_has_every_field_of_a_suite_file_with_its_meani
     held = [field for table in tables for field in table.model_fields]
     assert [row[0].strip("`") for row in rows] == [f for f in held if f not in ("name", "origin")]
     assert all(row[3] for row in rows)
-    assert ["`proxy`", "integer, ≥ 1", "required"] in [row[:3] for row in rows]
+    assert ["`proxy`", "integer, ≥ 1, ≤ 9,007,199,254,740,992", "required"] in [
+        row[:3] for row in rows
+    ]
     choices = ["`schedule`", "`linear`, `constant`, `cosine`", '`"linear"`']
     assert choices in [row[:3] for row in rows]
 

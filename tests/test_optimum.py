@@ -9,6 +9,7 @@ from frames import LOSS_INIT, half_octaves, make_suite, record, search, study, t
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.optimum import optima, optimum
 from hptransfer.suite.claim import FRESH_SEED
+from hptransfer.suite.ranges import value_range
 
 MUON = {"muon": lambda n: -5.2}
 
@@ -102,7 +103,9 @@ def test_fresh_seeds_never_enter_the_optimum():
 
 def searching_suite():
     suite = make_suite("muon")
-    table = suite.optimizers["muon"].model_copy(update={"search": {"beta": "0.8..0.95"}})
+    table = suite.optimizers["muon"].model_copy(
+        update={"search": {"beta": value_range("0.8..0.95")}}
+    )
     return suite.model_copy(update={"optimizers": {"muon": table}})
 
 

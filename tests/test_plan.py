@@ -156,8 +156,9 @@ def test_units_share_everything_but_scalars_and_hold_at_most_the_lanes() -> None
     assert [s.key for unit in units for s in unit.runs] == [s.key for s in specs]
     one = specs[0]
     lanes = [one, one.point(-3, 7, beta1=0.8)]
-    assert pack(lanes, lambda _: 4) == [lanes]
-    assert pack([one, one.at("width", 64)], lambda _: 4) == [[one], [one.at("width", 64)]]
+    assert pack(lanes, lambda _: 4) == [Unit(tuple(lanes))]
+    wider = one.at("width", 64)
+    assert pack([one, wider], lambda _: 4) == [Unit((one,)), Unit((wider,))]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from frames import make_suite, record, to_frame
 from hptransfer.errors import InputError
 from hptransfer.records.lines import LeftOut
 from hptransfer.records.store import Store
-from hptransfer.run.session import Session
+from hptransfer.run import scheduler
 from hptransfer.run.workers import Pool
 from hptransfer.search import bracket, samplers
 from hptransfer.search.plan import forecast
@@ -114,7 +114,7 @@ def test_a_unit_that_ends_without_its_records_is_an_error(
 def test_a_run_with_units_left_and_none_under_way_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Session, "_has_room", lambda *_: False)
+    monkeypatch.setattr(scheduler, "start", lambda *_: [])
     running = session(tiny(tmp_path, steps=2), tmp_path)
     with ends(), pytest.raises(AssertionError, match="units are left, but none is under way"):
         list(running.run())

@@ -48,6 +48,9 @@ def stored_suite(manifest: dict[str, Any]) -> Suite:
         labels = getattr(found, name).keys()
         if labels and labels != table.optimizers.keys():
             raise InputError(f"{name}: not those of the optimizers")
+    for key, value in found.changed.items():
+        if not (type(value) is str if key == "data" else fits(value, COUNT)):
+            raise InputError(f"changed.{key}: got {value!r:.40}")
     for label, template in found.templates.items():
         with located(f"templates.{label}"):
             _check_template(table, label, template)
