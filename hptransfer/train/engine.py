@@ -181,31 +181,18 @@ def _train(
     params, flops = (described.params, described.flops) if described else (None, None)
     how = {"micro_batch": micro_batch, "recompute": recompute, "params": params}
     make = partial(Lanes, unit.runs, data, device, **how)
-    lanes = make()
-    first, spent = 0, 0.0
-    if resume is not None:
-        try:
-            first, spent = snapshots.restore(lanes, resume)
-        except snapshots.UnusableError as error:
-            yield Restarted(spec, f"its snapshot {error}")
-            del lanes  # before the next ones are made: both may not fit
-            lanes = make()
-    keys = unit.keys
+    lanes, first, spent, reason = _resumed(make, resume)
+    if reason:
+        yield Restarted(spec, reason)
     saved = time.perf_counter()
     every = max(1, spec.steps // CURVE_POINTS)
     steps = spec.steps
     for t in range(first, spec.steps):
-        if flops is None:
-            flops = counted_step(lanes, t)
-        else:
-            lanes.gradients(t)
-            lanes.update(t)
+        flops = _step(lanes, t, flops)
         if (t + 1) % every == 0 or t + 1 == spec.steps:
-            seen = lanes.losses[:, : t + 1].cpu()  # the one thing that waits for a GPU
-            alive = seen.isfinite().all(dim=1)
-            best = seen[alive, t].min().item() if alive.any() else float("inf")
-            yield Progress(keys, t + 1, spec.steps, best, int(alive.sum()))
-            if not alive.any():
+            progress = _progress(unit, lanes, t)
+            yield progress
+            if not progress.alive:
                 lanes.losses[:, t + 1 :] = torch.inf
                 steps = t + 1
                 break
@@ -226,6 +213,36 @@ def _train(
         seconds / len(ends), run_flops(flops, steps, spec.eval_batches), peak(), flops, env
     )
     yield from (_record(*end, cost) for end in ends)
+
+
+def _resumed(make: Callable[[], Lanes], resume: Path | None) -> tuple[Lanes, int, float, str]:
+    """Lanes, the steps they have made, the seconds these took, and why a snapshot was not used."""
+    lanes = make()
+    if resume is None:
+        return lanes, 0, 0.0, ""
+    try:
+        return lanes, *snapshots.restore(lanes, resume), ""
+    except snapshots.UnusableError as error:
+        reason = f"its snapshot {error}"
+    del lanes  # before the next ones are made: both may not fit
+    return make(), 0, 0.0, reason
+
+
+def _step(lanes: Lanes, t: int, flops: dict[str, float] | None) -> dict[str, float]:
+    """Train one step; its FLOPs, counted where they are not known."""
+    if flops is None:
+        return counted_step(lanes, t)
+    lanes.gradients(t)
+    lanes.update(t)
+    return flops
+
+
+def _progress(unit: Unit, lanes: Lanes, t: int) -> Progress:
+    """After step t. The one thing in a step that waits for a GPU."""
+    losses = lanes.losses[:, : t + 1].cpu()
+    alive = losses.isfinite().all(dim=1)
+    best = losses[alive, t].min().item() if alive.any() else float("inf")
+    return Progress(unit.keys, t + 1, unit.spec.steps, best, int(alive.sum()))
 
 
 @dataclass(frozen=True)

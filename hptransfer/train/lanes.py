@@ -64,19 +64,9 @@ class Lanes:
             if isinstance(v, float)
         }
         self.lr = self._per_lane([spec.lr for spec in specs])
-        with device:
-            self.model = build(self.spec, data, self.spec.width).to(dtype)
         self.recompute = recompute and self.single
-        if self.recompute:
-            for block in blocks(self.model):
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-        takes_lanes = vectorises(self.spec)
-        if not takes_lanes and not self.single:
-            raise InputError(
-                f"{self.spec.optimizer['name']!r} is a torch.optim.Optimizer, which trains one run",
-                "train one run at a time: 1 lane",
-                cures=("lanes",),
-            )
+        self.model = self._model()
+        takes_lanes = self._takes_lanes()
         draw = self._group if takes_lanes else self._own_init()
         params = describe_params(self.spec, data) if params is None else params
         groups = grouped(params, len(specs), device)
@@ -95,6 +85,25 @@ class Lanes:
         )
         self.losses = torch.zeros(len(specs), self.spec.steps, device=device)
         self._batches = Batches(specs, data, device, dtype)
+
+    def _model(self) -> torch.nn.Module:
+        with self.device:
+            model = build(self.spec, self.data, self.spec.width).to(self.dtype)
+        for block in blocks(model) if self.recompute else ():
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        return model
+
+    def _takes_lanes(self) -> bool:
+        """Whether the optimizer could train several lanes. Raises InputError where it has to."""
+        if vectorises(self.spec):
+            return True
+        if not self.single:
+            raise InputError(
+                f"{self.spec.optimizer['name']!r} is a torch.optim.Optimizer, which trains one run",
+                "train one run at a time: 1 lane",
+                cures=("lanes",),
+            )
+        return False
 
     def _per_lane(self, values: list[float]) -> Tensor:
         scalars = torch.tensor(values, dtype=self.dtype, device=self.device)
