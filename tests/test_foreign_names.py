@@ -107,7 +107,7 @@ def test_a_label_is_no_code_of_the_exported_script(label: str) -> None:
 
 def test_no_value_is_code_of_the_exported_script() -> None:
     evil = "x'); import os #\n{title}"
-    spec = RunSpec.from_json(make_suite("adamw").templates["adamw"])
+    spec = make_suite("adamw").templates["adamw"]
     spec = dataclasses.replace(spec, hp={**spec.hp, evil: evil})
     text = to_python(Setting(evil, spec, evil, "gpt", {}, {"vocab": 256}, evil))
     tree = ast.parse(text)
@@ -123,7 +123,7 @@ def test_no_value_is_code_of_the_exported_script() -> None:
 
 @pytest.mark.parametrize("label", [*LABELS, "\\", "幅", "😀", "\x7f"])
 def test_the_exported_table_holds_a_foreign_label_as_it_stands(label: str) -> None:
-    spec = RunSpec.from_json(make_suite("adamw").templates["adamw"])
+    spec = make_suite("adamw").templates["adamw"]
     each = Setting(label, spec, label, "gpt", {label: {"lr": math.inf}}, {"vocab": 256}, label)
     table = tomllib.loads(to_toml([each]))
     assert table[label]["source"] == table[label]["optimizer"] == label
