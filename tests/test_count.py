@@ -44,7 +44,7 @@ def test_what_is_described_is_not_found_out_again(monkeypatch: pytest.MonkeyPatc
     found = records([run])[0]
     params = [Param.from_json(p.to_json()) for p in describe_params(run, data_for("mlp"))]
     known = Described(params, count(run, data_for("mlp")).flops)
-    monkeypatch.setattr(engine, "_counted_step", None)
+    monkeypatch.setattr(engine, "counted_step", None)
     monkeypatch.setattr("hptransfer.train.lanes.describe_params", None)
     events = engine.train(Unit((run,)), data_for("mlp"), CPU, described=known)
     [told] = [event for event in events if isinstance(event, RunRecord)]
