@@ -58,5 +58,14 @@ def test_the_tree_in_readme_names_every_package_and_top_level_module_and_nothing
     assert sorted(named) == sorted(layers())
 
 
+def test_no_file_of_the_package_is_above_350_lines() -> None:
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in PACKAGE.rglob("*.py")
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 350
+    }
+    assert not long
+
+
 if __name__ == "__main__":
     (ROOT / "docs" / "layout.md").write_text(layout(), encoding="utf-8")

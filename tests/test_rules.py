@@ -332,8 +332,8 @@ def test_a_rule_that_says_nothing_else_has_momentum_and_is_evaluated_at_its_weig
 
 def test_what_a_rule_says_of_its_state_and_its_point_counts() -> None:
     own = SimpleNamespace(
-        init_weight=None,
-        update=None,
+        init_weight=lambda generator: w,
+        update=lambda g, state, w, step: (w, state),
         init_state=lambda w: {"n": w + 1},
         readout=lambda w, state: w + state["n"],
     )
