@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parent / "campaign"
 SHORT: dict[str, list[str]] = runpy.run_path(str(FOLDER / "all.py"))["SHORT"]
 
@@ -12,6 +14,15 @@ SHORT: dict[str, list[str]] = runpy.run_path(str(FOLDER / "all.py"))["SHORT"]
 def campaign(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(FOLDER / f"{name}.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_the_short_campaign_finds_no_fault(name: str) -> None:
+    done = campaign(name, *SHORT[name])
+    assert done.returncode == 0, done.stderr
+    rules = [line for line in done.stdout.splitlines() if line and set(line) <= set("|-")]
+    assert len(rules) == 1, f"one table:\n{done.stdout}"
 
 
 def test_every_campaign_has_a_short_form() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SHORT = {
     "kill": ["--kills", "4"],
-    "mutate": ["--cases", "400"],
+    "mutate": ["--cases", "60"],
     "writers": ["--writers", "3", "--rounds", "1"],
     "surroundings": ["--repeats", "1", "--only", "full_disk", "removed", "few_files"],
 }
