@@ -20,19 +20,14 @@ from units import (
     OPTIMIZERS,
     PAIRS,
     VOCAB,
-    data_for,
     digits,
     lanes,
+    octaves_apart,
     spec,
     stepped,
     tokens,
     weights,
 )
-
-
-def ladder(run: RunSpec, seeds: tuple[int, ...] = (0, 0, 0)) -> list[RunSpec]:
-    """One lane an octave, at these seeds."""
-    return [run.point(run.log2_lr - i, seed) for i, seed in enumerate(seeds)]
 
 
 def outcome(unit: list[RunSpec], **options: object) -> tuple[Tensor, Tensor]:
@@ -46,7 +41,7 @@ def outcome(unit: list[RunSpec], **options: object) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_lanes_equal_single_runs(optimizer: str, model: str, seeds: tuple[int, ...]) -> None:
-    unit = ladder(spec(optimizer, model, batch=16, clip=0.5), seeds)
+    unit = octaves_apart(spec(optimizer, model, batch=16, clip=0.5), seeds)
     together = stepped(unit, dtype=torch.float64)
     singles = [stepped([run], dtype=torch.float64) for run in unit]
     for lane, alone in enumerate(singles):
@@ -64,7 +59,7 @@ def test_lanes_equal_single_runs(optimizer: str, model: str, seeds: tuple[int, .
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_lanes_equal_single_runs_in_float32(optimizer: str, model: str) -> None:
-    unit = ladder(spec(optimizer, model, batch=32, steps=4), (0, 1))
+    unit = octaves_apart(spec(optimizer, model, batch=32, steps=4), (0, 1))
     losses, heldout = outcome(unit)
     for lane, run in enumerate(unit):
         alone_losses, alone_heldout = outcome([run])
@@ -102,7 +97,7 @@ def test_a_real_hyperparameter_may_differ_by_lane(
 def test_a_diverging_lane_leaves_the_others_untouched_bit_for_bit(
     optimizer: str, model: str, seeds: tuple[int, ...]
 ) -> None:
-    calm = ladder(spec(optimizer, model, clip=1.0), seeds)
+    calm = octaves_apart(spec(optimizer, model, clip=1.0), seeds)
     wild = [calm[0], calm[1].point(120.0, calm[1].seed), calm[2]]
     running = stepped(wild)
     for group in running.groups:
@@ -118,7 +113,7 @@ def test_a_diverging_lane_leaves_the_others_untouched_bit_for_bit(
 
 
 def test_a_lane_that_overflows_mid_run_leaves_the_others_untouched_bit_for_bit() -> None:
-    calm = ladder(spec("adamw", "gpt"))
+    calm = octaves_apart(spec("adamw", "gpt"))
     wild = [calm[0], calm[1].point(120.0, 0), calm[2]]
     sick, healthy = stepped(wild), stepped(calm)
     assert sick.finite(5).tolist() == [True, False, True]
@@ -134,8 +129,8 @@ def test_no_operation_falls_back_to_a_loop_over_lanes(optimizer: str, model: str
     switch = torch._C._functorch._set_vmap_fallback_warning_enabled
     switch(True)  # and warnings are errors
     try:
-        outcome(ladder(spec(optimizer, model, steps=2, clip=1.0), (0, 1, 2)))
-        outcome(ladder(spec(optimizer, model, steps=1, precision="bfloat16")))
+        outcome(octaves_apart(spec(optimizer, model, steps=2, clip=1.0), (0, 1, 2)))
+        outcome(octaves_apart(spec(optimizer, model, steps=1, precision="bfloat16")))
     finally:
         switch(False)
 
@@ -144,7 +139,7 @@ def test_no_operation_falls_back_to_a_loop_over_lanes(optimizer: str, model: str
 @pytest.mark.parametrize("model", MODELS)
 def test_micro_batches_equal_the_full_batch(model: str, n: int) -> None:
     for seeds in ((0, 0), (0, 3)):
-        unit = ladder(spec("adamw", model, batch=6), seeds)[:n]
+        unit = octaves_apart(spec("adamw", model, batch=6), seeds)[:n]
         full = stepped(unit, dtype=torch.float64)
         for size in (1, 4, 100):  # 4 does not divide 6
             parts = stepped(unit, dtype=torch.float64, micro_batch=size)
@@ -261,7 +256,7 @@ def test_weights_depend_on_seed_and_name_alone() -> None:
 
 
 def test_large_groups_are_split_without_changing_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    unit = ladder(spec("scion", "gpt", batch=16), (0, 1))
+    unit = octaves_apart(spec("scion", "gpt", batch=16), (0, 1))
     whole = stepped(unit, dtype=torch.float64)
     monkeypatch.setitem(GROUP_ELEMENTS, "cpu", 1)
     monkeypatch.setitem(GROUP_LEAST, "cpu", 1)
@@ -288,7 +283,7 @@ def test_parameters_carry_their_role_and_their_shape_at_the_base_width() -> None
 def test_a_model_trains_in_bfloat16_and_keeps_float32_weights() -> None:
     for model in MODELS:
         for n in (1, 2):
-            unit = ladder(
+            unit = octaves_apart(
                 spec("adamw_mup", model, steps=30, batch=16, precision="bfloat16", log2_lr=-5.0)
             )[:n]
             running = stepped(unit)
@@ -312,41 +307,3 @@ def test_text_shorter_than_the_context_is_an_input_error(part: str) -> None:
     assert caught.value.hint == "a shorter model.context, or more data"
     enough = replace(data, **{part: getattr(data, part)[: CONTEXT + 1]})
     lanes([spec("adamw", "gpt")], enough).gradients(0)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_lanes_equal_single_runs_on_a_gpu(optimizer: str, model: str) -> None:
-    device = torch.device("cuda")
-    data = data_for(model)
-    unit = ladder(spec(optimizer, model, batch=16, clip=0.5), (0, 0, 7))
-    together = Lanes(unit, data, device, dtype=torch.float64)
-    singles = [Lanes([run], data, device, dtype=torch.float64) for run in unit]
-    on_cpu = stepped(unit, dtype=torch.float64)
-    tables = dict(on_cpu.model.named_buffers())  # sines in float32, which devices round otherwise
-    for running in (together, *singles):
-        for name, table in running.model.named_buffers():
-            table.copy_(tables[name])
-        for t in range(unit[0].steps):
-            running.gradients(t)
-            running.update(t)
-    for lane, alone in enumerate(singles):
-        for name, w in weights(alone).items():
-            torch.testing.assert_close(weights(together, lane)[name], w, rtol=0, atol=1e-9)
-            torch.testing.assert_close(weights(on_cpu, lane)[name], w.cpu(), rtol=0, atol=1e-8)
-
-
-@pytest.mark.gpu
-def test_a_diverging_lane_leaves_the_others_untouched_on_a_gpu() -> None:
-    device = torch.device("cuda")
-    calm = ladder(spec("scion", "gpt"))
-    ends = []
-    for unit in (calm, [calm[0], calm[1].point(120.0, 0), calm[2]]):
-        running = Lanes(unit, tokens(), device)
-        for t in range(6):
-            running.gradients(t)
-            running.update(t)
-        ends.append(running)
-    for lane in (0, 2):
-        assert torch.equal(ends[0].losses[lane], ends[1].losses[lane])

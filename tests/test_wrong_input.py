@@ -32,7 +32,7 @@ BAD = [
             (*command, "--seeds", "5000000"),
             f"suites/{command[1]}.toml: {field}: got 5000000, "
             f"input should be less than or equal to {most}",
-            "see README, section Suites",
+            "see docs/how-to/own-suite.md",
         )
         for command, field, most in (
             (("tune", "quickstart"), "seeds", FRESH_SEED),
@@ -74,7 +74,7 @@ CHANGES = [
         "steps = 3",
         'steps = "three"',
         "steps: got 'three', input should be a valid integer",
-        "see README, section Suites",
+        "see docs/how-to/own-suite.md",
     ),
     (
         "[optimizers.scion]",

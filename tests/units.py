@@ -105,6 +105,11 @@ def spec(optimizer: str = "adamw", model: str = "gpt", **changes: Any) -> RunSpe
     return RunSpec(**{**given, **changes})
 
 
+def octaves_apart(run: RunSpec, seeds: tuple[int, ...] = (0, 0, 0)) -> list[RunSpec]:
+    """One lane per octave, at these seeds."""
+    return [run.point(run.log2_lr - i, seed) for i, seed in enumerate(seeds)]
+
+
 def lanes(unit: list[RunSpec], data: Data | None = None, **options: Any) -> Lanes:
     return Lanes(unit, data or data_for(unit[0].model["name"]), CPU, **options)
 

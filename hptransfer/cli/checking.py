@@ -49,7 +49,7 @@ def validate(
     if broken:
         raise FailedError(
             f"{target}: {len(broken)} of {len(clauses)} clauses do not hold",
-            "README, section Your own parts, says what each part has to give",
+            "the how-to pages of docs/ on parts of your own say what each has to give",
         )
 
 

@@ -78,7 +78,7 @@ def made(name: str, optimizer: Callable[..., Rule], p: Param, hp: dict[str, Any]
     if lacks := [m for m in _METHODS if not hasattr(rule, m)]:
         raise InputError(
             f"optimizer {name!r}: gave a {type(rule).__name__} without {', '.join(lacks)}",
-            "README, section Your own parts, says what an optimizer returns",
+            "docs/how-to/own-optimizer.md says what an optimizer returns",
         )
     return rule
 

@@ -16,7 +16,7 @@ from hptransfer.suite.tables import OptimizerTable, Origin, Thresholds
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 NOT_IN_A_FILE = ("name", "origin")  # fields of a suite that its file cannot set
-_SUITES = "see README, section Suites"
+_SUITES = "see docs/how-to/own-suite.md"
 _ALLOWED = "letters a to z, digits and . _ -"
 _COUNTS = ("trials", "seeds", "fresh_seeds")
 

@@ -93,7 +93,10 @@ def stages(options: argparse.Namespace) -> list[Stage]:
 
     carried = ["gpu_width", "--from", narrow, "--to", wide, *where, *short]
     verified = ["--verify", *chosen("adamw", "scion_unconstrained")]
-    files = [str(ROOT / "tests" / f"test_{name}.py") for name in ("engine", "lanes", "polar")]
+    files = [
+        str(ROOT / "tests" / f"test_{name}.py")
+        for name in ("engine", "lanes", "lanes_gpu", "polar")
+    ]
     widths = ["64"] if small else ["256", "1024", "4096"]
     tests = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *files]
     marked = ["-m", "gpu", "-n", str(min(8, usable_cores())), "-W", "default"]
