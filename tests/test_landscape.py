@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import stdtrit
 
@@ -21,13 +22,13 @@ from hptransfer.analysis.landscape import (
 MUON = {"muon": lambda n: -5.2}
 
 
-def test_without_records_there_is_nothing_to_say():
+def test_without_records_there_is_nothing_to_say() -> None:
     suite = make_suite("muon")
     rows = select(suite, to_frame([]))
     assert landscapes(suite, rows) == audits(suite, rows) == exponents(suite, rows) == []
 
 
-def test_the_exponent_of_an_inverse_width_law_is_one_and_censored_widths_are_left_out():
+def test_the_exponent_of_an_inverse_width_law_is_one_and_censored_widths_are_left_out() -> None:
     suite = make_suite("adamw", targets=[64, 128, 256])
     center = CENTERS["adamw"]
     records = [
@@ -42,7 +43,7 @@ def test_the_exponent_of_an_inverse_width_law_is_one_and_censored_widths_are_lef
     assert (alpha.n_values, alpha.left_out) == (3, (256,))
 
 
-def test_an_octave_grid_over_four_widths_has_the_known_quantisation_error():
+def test_an_octave_grid_over_four_widths_has_the_known_quantisation_error() -> None:
     suite = make_suite("muon", targets=[64, 128, 256])
     records = [r for n in (32, 64, 128, 256) for r in search(suite, "muon", n, -5, [-6, -5, -4])]
     [alpha] = exponents(suite, select(suite, to_frame(records)))
@@ -50,7 +51,7 @@ def test_an_octave_grid_over_four_widths_has_the_known_quantisation_error():
     assert half / stdtrit(2, 0.975) == pytest.approx(0.13, abs=0.01)  # one seed: Student's t
 
 
-def test_sensitivity_and_basin_of_a_known_curve():
+def test_sensitivity_and_basin_of_a_known_curve() -> None:
     x = np.arange(-4.0, 4.5, 0.5)
     points = Curve(x, x[:, None] ** 2, x**2, np.zeros(len(x), bool))
     assert lr_sensitivity(points, -2, 2) == pytest.approx(4 / 3, rel=0.06)
@@ -61,7 +62,7 @@ def test_sensitivity_and_basin_of_a_known_curve():
     assert math.isnan(lr_sensitivity(points, -5, 2))
 
 
-def test_the_audit_flags_an_optimum_that_the_training_loss_puts_elsewhere():
+def test_the_audit_flags_an_optimum_that_the_training_loss_puts_elsewhere() -> None:
     suite = make_suite("muon")
     frame = study(suite, MUON)
     moved = 0.08 * (frame["log2_lr"] + 6.7) ** 2
@@ -74,7 +75,9 @@ def test_the_audit_flags_an_optimum_that_the_training_loss_puts_elsewhere():
 
 
 @pytest.mark.parametrize("scatter", [0.3, 0.6])
-def test_the_exponents_interval_covers_a_scatter_that_the_seeds_do_not_explain(scatter):
+def test_the_exponents_interval_covers_a_scatter_that_the_seeds_do_not_explain(
+    scatter: float,
+) -> None:
     suite = make_suite("muon", targets=[64, 128])
     rng, held = np.random.default_rng(0), 0
     for _ in range(60):
@@ -89,14 +92,14 @@ def test_the_exponents_interval_covers_a_scatter_that_the_seeds_do_not_explain(s
     assert held >= 54  # 95% of 60 is 57; a normal quantile gives about 45
 
 
-def test_a_failed_fresh_run_does_not_widen_the_basin():
+def test_a_failed_fresh_run_does_not_widen_the_basin() -> None:
     """A failed run has no loss, so the spread of the seeds cannot count it as one at init."""
     suite = make_suite("muon")
     frame = study(suite, MUON, noise=0.05)
     [_, whole] = landscapes(suite, select(suite, frame))
     lost = frame[(frame["seed"] > 0) & (frame["width"] == 128)].iloc[[-1]].copy()
     lost[["status", "loss", "seed", "key"]] = ["failed", np.nan, 1099, "another"]
-    both = to_frame([*frame.to_dict("records"), *lost.to_dict("records")])
+    both = pd.concat([frame, lost], ignore_index=True)
     [_, widened] = landscapes(suite, select(suite, both))
     assert whole.basin is not None
     assert widened.basin is not None

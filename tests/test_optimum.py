@@ -1,27 +1,28 @@
 """The best learning rate of made-up curves: vertex, standard error, censoring, best trial."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from frames import LOSS_INIT, half_octaves, make_suite, record, search, study, to_frame
 from hptransfer.analysis.frame import select
-from hptransfer.analysis.optimum import optima, optimum
-from hptransfer.suite.claim import FRESH_SEED
+from hptransfer.analysis.optimum import Optimum, optima, optimum
+from hptransfer.suite.claim import FRESH_SEED, Suite
 from hptransfer.suite.ranges import value_range
 
 MUON = {"muon": lambda n: -5.2}
 
 
-def optimum_of(records):
+def optimum_of(records: list[dict[str, Any]]) -> Optimum:
     best = optimum(to_frame(records).assign(hp_point="{}"))
     assert best is not None
     return best
 
 
 @pytest.mark.parametrize("center", [-5.4, -5.0, -4.8])
-def test_the_vertex_of_a_noiseless_parabola_is_its_center(center):
+def test_the_vertex_of_a_noiseless_parabola_is_its_center(center: float) -> None:
     suite = make_suite("muon")
     best = optimum_of(search(suite, "muon", 32, center, half_octaves(center), noise=0))
     assert best.log2_lr == pytest.approx(center, abs=1e-9)
@@ -29,13 +30,13 @@ def test_the_vertex_of_a_noiseless_parabola_is_its_center(center):
     assert not best.cliff
 
 
-def test_with_one_seed_the_standard_error_is_that_of_the_grid():
+def test_with_one_seed_the_standard_error_is_that_of_the_grid() -> None:
     suite = make_suite("muon")
     best = optimum_of(search(suite, "muon", 32, -5, half_octaves(-5)))
     assert best.se == pytest.approx(0.5 / math.sqrt(12))
 
 
-def test_the_bootstrap_standard_error_is_the_spread_of_the_vertex_over_seeds():
+def test_the_bootstrap_standard_error_is_the_spread_of_the_vertex_over_seeds() -> None:
     suite = make_suite("muon")
     spread, told = [], []
     for first in range(0, 120, 4):
@@ -48,7 +49,7 @@ def test_the_bootstrap_standard_error_is_the_spread_of_the_vertex_over_seeds():
     assert 0.7 * np.std(spread) < np.mean(told) < 2 * np.std(spread)
 
 
-def test_identical_seeds_do_not_make_an_optimum_exact():
+def test_identical_seeds_do_not_make_an_optimum_exact() -> None:
     suite = make_suite("muon")
     best = optimum_of(search(suite, "muon", 32, -5.1, half_octaves(-5), range(3), noise=0))
     assert best.se == pytest.approx(1 / 8 / math.sqrt(12))
@@ -58,7 +59,9 @@ def test_identical_seeds_do_not_make_an_optimum_exact():
     ("grid", "flag"),
     [([-5, -4, -3], "low"), ([-7, -6, -5], "high"), ([-8, -5, -4], "gap"), ([-6, -5, -4], None)],
 )
-def test_a_minimum_without_tried_neighbours_is_censored(grid, flag):
+def test_a_minimum_without_tried_neighbours_is_censored(
+    grid: list[float], flag: str | None
+) -> None:
     suite = make_suite("muon")
     best = optimum_of(search(suite, "muon", 32, -5, grid))
     assert best.censored == flag
@@ -66,34 +69,34 @@ def test_a_minimum_without_tried_neighbours_is_censored(grid, flag):
         assert best.log2_lr == -5
 
 
-def test_a_failed_neighbour_counts_as_not_tried():
+def test_a_failed_neighbour_counts_as_not_tried() -> None:
     suite = make_suite("muon")
     records = search(suite, "muon", 32, -5, [-6, -5])
     records += search(suite, "muon", 32, -5, [-4], status="failed")
     assert optimum_of(records).censored == "high"
 
 
-def test_a_diverged_neighbour_is_a_cliff_and_the_grid_point_stands():
+def test_a_diverged_neighbour_is_a_cliff_and_the_grid_point_stands() -> None:
     suite = make_suite("muon")
     best = optimum_of(search(suite, "muon", 32, -5, [-7, -6, -5, -4], cliff=0.5))
     assert (best.log2_lr, best.se, best.cliff, best.n_diverged) == (-5, 0.25, True, 1)
     assert best.censored is None
 
 
-def test_a_neighbour_no_better_than_the_model_at_init_is_a_cliff_too():
+def test_a_neighbour_no_better_than_the_model_at_init_is_a_cliff_too() -> None:
     suite = make_suite("muon")
     records = search(suite, "muon", 32, -5, [-6, -5, -4])
     records[2]["loss"] = LOSS_INIT + 3
     assert optimum_of(records).cliff
 
 
-def test_all_diverged_is_no_optimum():
+def test_all_diverged_is_no_optimum() -> None:
     suite = make_suite("muon")
     rows = to_frame(search(suite, "muon", 32, -5, [-6, -5, -4], status="diverged"))
     assert optimum(rows.assign(hp_point="{}")) is None
 
 
-def test_fresh_seeds_never_enter_the_optimum():
+def test_fresh_seeds_never_enter_the_optimum() -> None:
     suite = make_suite("muon")
     frame = study(suite, MUON)
     alone = frame[frame["seed"] < FRESH_SEED]
@@ -101,7 +104,7 @@ def test_fresh_seeds_never_enter_the_optimum():
     assert both[0] == both[1]
 
 
-def searching_suite():
+def searching_suite() -> Suite:
     suite = make_suite("muon")
     table = suite.optimizers["muon"].model_copy(
         update={"search": {"beta": value_range("0.8..0.95")}}
@@ -109,7 +112,7 @@ def searching_suite():
     return suite.model_copy(update={"optimizers": {"muon": table}})
 
 
-def test_with_searched_values_the_optimum_is_the_best_trial():
+def test_with_searched_values_the_optimum_is_the_best_trial() -> None:
     suite = searching_suite()
     spec = suite.template("muon", 32)
     records = [
@@ -124,7 +127,7 @@ def test_with_searched_values_the_optimum_is_the_best_trial():
     assert best.loss == pytest.approx(2.6)
 
 
-def test_a_seed_that_diverged_once_does_not_make_another_trial_the_best():
+def test_a_seed_that_diverged_once_does_not_make_another_trial_the_best() -> None:
     suite = searching_suite()
     spec = suite.template("muon", 32)
     tried = [(x, seed) for x in (-6.0, -5.5, -5.0, -4.5, -4.0) for seed in (0, 1, 2)] + [(-7.0, 0)]

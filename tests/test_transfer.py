@@ -1,29 +1,30 @@
 """Drift, regret, cost and verdicts on made-up records."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from frames import CENTERS, LOSS_INIT, half_octaves, make_suite, search, study, to_frame
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.optimum import vertices
 from hptransfer.analysis.sentences import negative_control, sentence
-from hptransfer.analysis.transfer import decide, mean_interval, targets, transfers
-from hptransfer.suite.claim import FRESH_SEED, fresh_seeds
+from hptransfer.analysis.transfer import Transfer, decide, mean_interval, targets, transfers
+from hptransfer.suite.claim import FRESH_SEED, Suite, fresh_seeds
 from hptransfer.suite.tables import Thresholds
 
 MUON = {"muon": lambda n: -5.2}
 
 
-def transfer_of(suite, frame, label=None):
+def transfer_of(suite: Suite, frame: pd.DataFrame, label: str | None = None) -> Transfer:
     label = label or next(iter(suite.optimizers))
     return next(t for t in transfers(suite, select(suite, frame)) if t.optimizer == label)
 
 
-def test_an_empty_store_gives_incomplete_verdicts():
+def test_an_empty_store_gives_incomplete_verdicts() -> None:
     assert transfer_of(make_suite("muon"), to_frame([])).verdict == "incomplete"
 
 
-def test_a_drifting_optimum_drifts_and_a_fixed_one_transfers():
+def test_a_drifting_optimum_drifts_and_a_fixed_one_transfers() -> None:
     suite = make_suite("adamw", "muon", negative_control="adamw")
     centers = {label: CENTERS[label] for label in suite.optimizers}
     both = adamw, muon = transfers(suite, select(suite, study(suite, centers)))
@@ -35,14 +36,14 @@ def test_a_drifting_optimum_drifts_and_a_fixed_one_transfers():
     assert "n = 3 fresh seeds" in sentence(suite, adamw)
 
 
-def test_the_regret_is_paired_by_seed():
+def test_the_regret_is_paired_by_seed() -> None:
     suite = make_suite("adamw")
     row = transfer_of(suite, study(suite, {"adamw": CENTERS["adamw"]}, noise=0.05, fresh=4))
     assert row.n_seeds == 4
     assert row.regret.high - row.regret.low < 4 * row.noise_floor * 2
 
 
-def test_equal_rounded_learning_rates_cost_exactly_nothing():
+def test_equal_rounded_learning_rates_cost_exactly_nothing() -> None:
     suite = make_suite("muon")
     row = transfer_of(suite, study(suite, MUON, noise=0.0001))
     assert (row.regret.value, row.regret.low, row.regret.high) == (0, 0, 0)
@@ -50,7 +51,7 @@ def test_equal_rounded_learning_rates_cost_exactly_nothing():
     assert "exactly 0" in sentence(suite, row)
 
 
-def test_without_runs_at_the_target_optimum_the_verdict_is_unverified():
+def test_without_runs_at_the_target_optimum_the_verdict_is_unverified() -> None:
     suite = make_suite("muon")
     row = transfer_of(suite, study(suite, MUON, verify=False))
     assert row.verdict == "unverified"
@@ -59,7 +60,7 @@ def test_without_runs_at_the_target_optimum_the_verdict_is_unverified():
 
 
 @pytest.mark.parametrize("at", [32, 128])
-def test_an_optimum_at_an_edge_is_censored_before_anything_else(at):
+def test_an_optimum_at_an_edge_is_censored_before_anything_else(at: int) -> None:
     suite = make_suite("muon")
     frame = study(suite, MUON)
     cut = (frame["width"] == at) & (frame["seed"] == 0) & (frame["log2_lr"] > -5.2)
@@ -69,7 +70,7 @@ def test_an_optimum_at_an_edge_is_censored_before_anything_else(at):
 
 
 @pytest.mark.parametrize("at", [32, 128])
-def test_all_runs_diverged_is_a_result_with_advice(at):
+def test_all_runs_diverged_is_a_result_with_advice(at: int) -> None:
     suite = make_suite("muon")
     frame = study(suite, MUON)
     lost = frame["width"] == at
@@ -80,7 +81,7 @@ def test_all_runs_diverged_is_a_result_with_advice(at):
     assert 'lr = "2^-18..2^-11"' in sentence(suite, row)
 
 
-def test_missing_fresh_seeds_are_incomplete():
+def test_missing_fresh_seeds_are_incomplete() -> None:
     suite = make_suite("adamw")
     frame = study(suite, {"adamw": CENTERS["adamw"]})
     row = transfer_of(suite, frame[frame["seed"] < FRESH_SEED])
@@ -106,7 +107,7 @@ def test_missing_fresh_seeds_are_incomplete():
         ),
     ],
 )
-def test_an_incomplete_verdict_says_which_fresh_seeds_are_missing(lost, said):
+def test_an_incomplete_verdict_says_which_fresh_seeds_are_missing(lost: int, said: str) -> None:
     suite = make_suite("adamw")
     frame = study(suite, {"adamw": CENTERS["adamw"]})
     row = transfer_of(suite, frame[(frame["seed"] < FRESH_SEED) | (frame["log2_lr"] != lost)])
@@ -114,7 +115,7 @@ def test_an_incomplete_verdict_says_which_fresh_seeds_are_missing(lost, said):
     assert sentence(suite, row) == f"adamw: incomplete. {said}"
 
 
-def test_fresh_seeds_that_never_ran_at_both_learning_rates_give_no_regret():
+def test_fresh_seeds_that_never_ran_at_both_learning_rates_give_no_regret() -> None:
     suite = make_suite("adamw")
     frame = study(suite, {"adamw": CENTERS["adamw"]})
     fresh = frame["seed"] >= FRESH_SEED
@@ -126,7 +127,7 @@ def test_fresh_seeds_that_never_ran_at_both_learning_rates_give_no_regret():
 
 
 @pytest.mark.parametrize(("fresh", "verdict"), [(1, "inconclusive"), (2, "drifts")])
-def test_with_few_fresh_seeds_the_verdict_is_indicative(fresh, verdict):
+def test_with_few_fresh_seeds_the_verdict_is_indicative(fresh: int, verdict: str) -> None:
     suite = make_suite("adamw")
     row = transfer_of(suite, study(suite, {"adamw": CENTERS["adamw"]}, fresh=fresh))
     assert row.verdict == verdict
@@ -135,7 +136,7 @@ def test_with_few_fresh_seeds_the_verdict_is_indicative(fresh, verdict):
     assert ("(one seed gives no interval" in sentence(suite, row)) == (fresh == 1)
 
 
-def test_a_diverged_run_at_the_carried_lr_counts_as_the_loss_at_init():
+def test_a_diverged_run_at_the_carried_lr_counts_as_the_loss_at_init() -> None:
     suite = make_suite("adamw")
     frame = study(suite, {"adamw": CENTERS["adamw"]})
     lost = (frame["log2_lr"] == -6) & (frame["seed"] >= FRESH_SEED)
@@ -146,7 +147,7 @@ def test_a_diverged_run_at_the_carried_lr_counts_as_the_loss_at_init():
     assert "3 of its fresh runs diverged" in sentence(suite, row)
 
 
-def test_the_negative_control_must_drift():
+def test_the_negative_control_must_drift() -> None:
     suite = make_suite("muon", negative_control="muon")
     table = transfers(suite, select(suite, study(suite, MUON)))
     control = negative_control(suite, table)
@@ -155,7 +156,7 @@ def test_the_negative_control_must_drift():
     assert not negative_control(make_suite("muon"), table).shown
 
 
-def test_the_saving_is_as_many_trials_at_the_target_over_the_tuning_at_the_proxy():
+def test_the_saving_is_as_many_trials_at_the_target_over_the_tuning_at_the_proxy() -> None:
     suite = make_suite("muon")
     row = transfer_of(suite, study(suite, MUON))
     assert row.cost.saving_flops == pytest.approx(16)
@@ -163,13 +164,13 @@ def test_the_saving_is_as_many_trials_at_the_target_over_the_tuning_at_the_proxy
     assert row.cost.seconds_per_step == pytest.approx(0.9 * 8 / 100)
 
 
-def test_a_target_given_on_the_command_line_is_judged_too():
+def test_a_target_given_on_the_command_line_is_judged_too() -> None:
     suite = make_suite("muon")
     frame = study(make_suite("muon", targets=[128, 256]), MUON)
     assert targets(suite, select(suite, frame)) == [128, 256]
 
 
-def false_alarms(count, sigma, curvature):
+def false_alarms(count: int, sigma: float, curvature: float) -> float:
     """Share of `drifts` when the true curve is the same at both widths: the rule alone."""
     rng = np.random.default_rng(0)
     x, limits = np.array(half_octaves(-5)), Thresholds()
@@ -190,15 +191,17 @@ def false_alarms(count, sigma, curvature):
 @pytest.mark.parametrize(
     ("sigma", "curvature"), [(0.004, 0.08), (0.02, 0.08), (0.02, 0.02), (0.1, 0.08), (0.1, 0.02)]
 )
-def test_perfect_transfer_is_called_a_drift_in_less_than_one_case_in_twenty(sigma, curvature):
+def test_perfect_transfer_is_called_a_drift_in_less_than_one_case_in_twenty(
+    sigma: float, curvature: float
+) -> None:
     assert false_alarms(1500, sigma, curvature) < 0.05
 
 
-def test_noise_alone_can_raise_a_false_alarm_in_a_flat_basin():
+def test_noise_alone_can_raise_a_false_alarm_in_a_flat_basin() -> None:
     assert false_alarms(1500, 0.1, 0.02) > 0.005
 
 
-def test_perfect_transfer_is_not_called_a_drift_by_the_full_path():
+def test_perfect_transfer_is_not_called_a_drift_by_the_full_path() -> None:
     suite = make_suite("muon")
     verdicts = []
     for seed in range(40):

@@ -22,7 +22,7 @@ def row_of(suite: Suite, frame: pd.DataFrame) -> Transfer:
     return transfers(suite, select(suite, frame))[0]
 
 
-def test_one_search_seed_gives_a_drift_no_interval_and_two_do():
+def test_one_search_seed_gives_a_drift_no_interval_and_two_do() -> None:
     one, two = make_suite("muon"), make_suite("muon", seeds=2)
     row = row_of(one, study(one, CENTER))
     assert math.isnan(row.drift.low)
@@ -40,7 +40,7 @@ def test_a_peak_that_no_record_knows_is_no_number() -> None:
     assert math.isnan(row_of(suite, frame.assign(peak_memory=0)).cost.peak_memory)
 
 
-def test_a_searched_value_is_carried_and_only_the_lr_may_move():
+def test_a_searched_value_is_carried_and_only_the_lr_may_move() -> None:
     """The target was also searched at another beta, which did better there."""
     suite = make_suite("muon")
     table = suite.optimizers["muon"].model_copy(
@@ -70,7 +70,7 @@ def test_a_searched_value_is_carried_and_only_the_lr_may_move():
     assert row.verdict == "transfers"
 
 
-def test_runs_that_failed_did_not_diverge():
+def test_runs_that_failed_did_not_diverge() -> None:
     suite = make_suite("muon")
     frame = study(suite, CENTER)
     at = frame["width"] == 32
@@ -81,7 +81,7 @@ def test_runs_that_failed_did_not_diverge():
     assert "No finished run at width 32" in sentence(suite, row)
 
 
-def test_the_printed_rule_is_in_the_order_in_which_it_is_applied():
+def test_the_printed_rule_is_in_the_order_in_which_it_is_applied() -> None:
     """An edge is named before runs that are missing, and a missing optimum before missing runs."""
     suite = make_suite("muon")
     words = [name for name, _ in rule(suite)]
@@ -94,7 +94,7 @@ def test_the_printed_rule_is_in_the_order_in_which_it_is_applied():
     assert [word for word in words if word in verdicts] == verdicts
 
 
-def test_a_vertex_beyond_what_may_be_tried_is_judged_where_it_was_carried():
+def test_a_vertex_beyond_what_may_be_tried_is_judged_where_it_was_carried() -> None:
     """The range of the suite was moved after its runs; plan and verdict clip alike."""
     suite = make_suite("muon")
     table = suite.optimizers["muon"].model_copy(update={"lr": octave_range("2^-16..2^-10")})
@@ -123,5 +123,7 @@ def test_a_vertex_beyond_what_may_be_tried_is_judged_where_it_was_carried():
         (-0.02, -0.05, 0.01, 2.0, "transfers"),
     ],
 )
-def test_the_rule_of_the_verdict(regret, low, high, drift, verdict):
+def test_the_rule_of_the_verdict(
+    regret: float, low: float, high: float, drift: float, verdict: str
+) -> None:
     assert decide(Interval(regret, low, high), drift, Thresholds()) == verdict
