@@ -21,7 +21,7 @@ def test_each_lane_is_clipped_by_its_own_norm_as_torch_clips(n: int) -> None:
             g.mul_(torch.tensor([1e-3, 1.0, 50.0]).view(n, *(1,) * (g.ndim - 1)))
     before = [
         {
-            k: (g.g[i] if n == 1 else g.g[i, lane]).clone()
+            k: (g.g[i] if n == 1 else g.g[i][lane]).clone()
             for g in running.groups
             for i, k in enumerate(g.names)
         }
@@ -35,7 +35,7 @@ def test_each_lane_is_clipped_by_its_own_norm_as_torch_clips(n: int) -> None:
         torch.nn.utils.clip_grad_norm_(fakes.values(), 0.5)
         for group in running.groups:
             for i, k in enumerate(group.names):
-                ours = group.g[i] if n == 1 else group.g[i, lane]
+                ours = group.g[i] if n == 1 else group.g[i][lane]
                 # torch divides by norm + 1e-6
                 torch.testing.assert_close(ours, fakes[k].grad, rtol=3e-6, atol=0)
 

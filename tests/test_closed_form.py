@@ -2,17 +2,26 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypedDict
 
 import pytest
 import torch
 from torch import Tensor
 
 from hptransfer import registry
+from hptransfer.geometry.norms import MeanNorm
 from hptransfer.optimizers.muon import muon
 from hptransfer.optimizers.rules import Rule, as_matrix, init_state, readout
-from hptransfer.optimizers.scion import LMO, scion, scion_light, scion_unconstrained
+from hptransfer.optimizers.scion import (
+    LMO,
+    Light,
+    NormName,
+    scion,
+    scion_light,
+    scion_unconstrained,
+)
 from hptransfer.optimizers.sgd import nsgd, signsgd
-from hptransfer.optimizers.transported import transported_scion
+from hptransfer.optimizers.transported import Transported, transported_scion
 from hptransfer.spec import Param
 from units import DENSE, EMBEDDING, HIDDEN, OUTPUT, VECTOR, at, random
 
@@ -21,7 +30,7 @@ QKV = Param("q", "hidden", (24, 8), (6, 2), parts=3)
 TIED = Param("t", "output", (7, 8), (7, 2), tied=True)
 MATRICES = (EMBEDDING, DENSE, HIDDEN, OUTPUT, CONV, QKV, TIED)
 EVERY = (*MATRICES, VECTOR)
-NORMS = ("spectral", "sign", "colnorm", "rownorm", "euclidean")
+NORMS: tuple[NormName, ...] = ("spectral", "sign", "colnorm", "rownorm", "euclidean")
 
 
 def pull(p: Param, w: Tensor, t: int, scale: float = 1.0) -> Tensor:
@@ -48,7 +57,15 @@ def linear(peak: float, steps: int) -> list[float]:
     return [peak * (1 - t / steps) for t in range(steps)]
 
 
-def named(norm: str) -> dict[str, str]:
+class Norms(TypedDict):
+    """The norm of each role, as fields of Scion."""
+
+    input: NormName
+    hidden: NormName
+    output: NormName
+
+
+def named(norm: NormName) -> Norms:
     return {"input": norm, "hidden": norm, "output": norm}
 
 
@@ -67,14 +84,14 @@ def named(norm: str) -> dict[str, str]:
 )
 @pytest.mark.parametrize("stretch", [1.0, 3.0])
 def test_constrained_iterates_stay_in_their_ball(
-    norm: str, factory: Callable[..., Rule], stretch: float
+    norm: NormName, factory: Callable[..., LMO | Light | Transported], stretch: float
 ) -> None:
     """||X_t|| <= max(||X_0||, rho), at every lr up to 1, also where the start lies outside."""
     for p in EVERY:
         rule = factory(
             p, polar="svd", vector="sign" if norm == "sign" else "bias_rms", **named(norm)
         )
-        ball: LMO = rule if isinstance(rule, LMO) else rule.scion  # type: ignore[attr-defined]
+        ball = rule if isinstance(rule, LMO) else rule.scion
         start = stretch * rule.init_weight(torch.Generator().manual_seed(0))[None]
         began = ball.norm.norm(as_matrix(p, start))
         limit = torch.clamp(began, min=ball.radius) * (1 + 1e-12)
@@ -109,7 +126,7 @@ def test_a_transported_y_may_leave_the_ball_where_x_does_not() -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_scg_is_uscg_with_decoupled_decay(norm: str) -> None:
+def test_scg_is_uscg_with_decoupled_decay(norm: NormName) -> None:
     for p in EVERY:
         scg, uscg = (f(p, polar="svd", **named(norm)) for f in (scion, scion_unconstrained))
         rates = linear(0.3, 30)
@@ -134,7 +151,8 @@ def test_the_uscg_family_holds_normalised_sgd_signsgd_and_muon(beta: float) -> N
             ends = path(reduced, p, start, rates), path(nsgd(p, beta=beta), p, start, plain)
             torch.testing.assert_close(*(end[-1] for end in ends), rtol=0, atol=1e-12)
         reduced = scion_unconstrained(p, beta=beta, vector="sign", **named("sign"))
-        factor = reduced.radius * reduced.norm.factor((p.d_out, p.d_in))  # type: ignore[attr-defined]
+        assert isinstance(reduced.norm, MeanNorm)
+        factor = reduced.radius * reduced.norm.factor((p.d_out, p.d_in))
         plain = [lr * factor for lr in rates]
         ends = path(reduced, p, start, rates), path(signsgd(p, beta=beta), p, start, plain)
         torch.testing.assert_close(*(end[-1] for end in ends), rtol=0, atol=1e-12)
@@ -193,7 +211,7 @@ def test_the_scale_of_the_loss_changes_no_iterate(
 def test_the_scale_of_the_loss_changes_no_iterate_of_muons_matrices() -> None:
     for polar in ("polar_express", "jordan", "svd"):
         for p in (HIDDEN, CONV, QKV):
-            rule = muon(p, polar=polar)  # type: ignore[arg-type]
+            rule = muon(p, polar=polar)
             plain, scaled = (
                 path(rule, p, random(1, *p.shape), linear(0.05, 12), by)[-1] for by in (1.0, 1e-6)
             )

@@ -187,7 +187,7 @@ def test_an_output_that_no_layer_gives_is_watched_beside_the_layers() -> None:
     running = lanes([spec("scion", "mlp")])
     model = running.model
     whole = model.forward
-    model.forward = lambda x: 2 * whole(x)  # type: ignore[method-assign]
+    model.forward = lambda x: 2 * whole(x)
     found = outputs(running)
     assert list(found) == ["first", "second", "head", "logits"]
     assert torch.equal(found["logits"], 2 * found["head"])

@@ -30,9 +30,9 @@ from units import (
 )
 
 
-def outcome(unit: list[RunSpec], **options: object) -> tuple[Tensor, Tensor]:
+def outcome(unit: list[RunSpec], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Training losses (lanes, steps) and held-out losses (lanes,)."""
-    running = stepped(unit, **options)
+    running = stepped(unit, dtype=dtype)
     running.read_out()
     return running.losses, running.evaluate()
 
@@ -126,7 +126,8 @@ def test_a_lane_that_overflows_mid_run_leaves_the_others_untouched_bit_for_bit()
 
 @pytest.mark.parametrize(("optimizer", "model"), PAIRS)
 def test_no_operation_falls_back_to_a_loop_over_lanes(optimizer: str, model: str) -> None:
-    switch = torch._C._functorch._set_vmap_fallback_warning_enabled
+    # torch's stub leaves it out
+    switch = torch._C._functorch._set_vmap_fallback_warning_enabled  # pyright: ignore[reportAttributeAccessIssue]
     switch(True)  # and warnings are errors
     try:
         outcome(octaves_apart(spec(optimizer, model, steps=2, clip=1.0), (0, 1, 2)))

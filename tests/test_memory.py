@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from hptransfer.cost import machine
 from hptransfer.cost.count import Cost, count
+from hptransfer.models.gpt import GPT, Block
 from hptransfer.run.session import Options, Session
 from hptransfer.suite.file import load_suite
 from hptransfer.train import memory
@@ -39,7 +40,9 @@ def test_recomputing_calls_every_block_twice_a_step() -> None:
             nonlocal count
             count += 1
 
-        for block in running.model.blocks:  # type: ignore[union-attr]
+        assert isinstance(running.model, GPT)
+        for block in running.model.blocks:
+            assert isinstance(block, Block)
             block.up.register_forward_hook(seen)
         running.gradients(0)
         calls.append(count)

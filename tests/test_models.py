@@ -14,10 +14,11 @@ from torch.func import functional_call, vmap
 
 from hptransfer import registry
 from hptransfer.errors import InputError
-from hptransfer.models.cnn import activated, cnn
-from hptransfer.models.gpt import GPT, gpt, rms_norm
-from hptransfer.models.mlp import mlp
-from hptransfer.models.vit import vit
+from hptransfer.models.cnn import CNN, activated, cnn
+from hptransfer.models.cnn import Block as CNNBlock
+from hptransfer.models.gpt import GPT, Block, gpt, rms_norm
+from hptransfer.models.mlp import MLP, mlp
+from hptransfer.models.vit import ViT, vit
 from hptransfer.train.build import build
 from hptransfer.train.schedule import lr_factor
 from units import MODELS, OPTIMIZERS, data_for, lanes, records, spec, stepped, tokens, weights
@@ -48,7 +49,8 @@ def test_every_optimizer_lowers_the_loss_of_every_model(optimizer: str, model: s
 def test_roles_name_every_parameter_of_every_model() -> None:
     for model in MODELS:
         built = build(spec("adamw", model), data_for(model), 16)
-        roles = built.roles()  # type: ignore[operator]
+        assert isinstance(built, GPT | MLP | ViT | CNN)
+        roles = built.roles()
         assert set(roles) == {name for name, _ in built.named_parameters()}
         assert set(roles.values()) == {"input", "hidden", "output"}
 
@@ -93,14 +95,15 @@ def test_activations_are_multiplied_by_the_square_root_of_two(sqrt2: bool) -> No
     h = gain * F.relu(h @ net.second.weight.mT)
     torch.testing.assert_close(net(x), h @ net.head.weight.mT)
     block = gpt(width=8, vocab=4, n_layer=1, head_size=8, context=4, sqrt2=sqrt2).double().blocks[0]
+    assert isinstance(block, Block)
     for name in ("q", "k", "v", "o"):
         torch.nn.init.zeros_(getattr(block, name).weight)
     y = noise(1, 4, 8)
     turn = torch.ones(4, 4, dtype=torch.complex128)
-    hidden = gain * F.gelu(rms_norm(y) @ block.up.weight.mT)  # type: ignore[union-attr]
+    hidden = gain * F.gelu(rms_norm(y) @ block.up.weight.mT)
     torch.testing.assert_close(
         block(y, turn),
-        y + hidden @ block.down.weight.mT,  # type: ignore[union-attr]
+        y + hidden @ block.down.weight.mT,
     )
 
 
@@ -184,7 +187,7 @@ def test_a_tied_weight_moves_once_by_the_gradient_of_both_its_uses(lanes_: int) 
 
 @pytest.mark.parametrize("factory", [gpt, vit])
 def test_a_residual_branch_is_scaled_by_the_base_depth_over_the_depth(
-    factory: Callable[..., torch.nn.Module],
+    factory: Callable[..., GPT | ViT],
 ) -> None:
     x = noise(2, 4, 8)
     turn = (torch.ones(4, 4, dtype=torch.complex128),) if factory is gpt else ()
@@ -192,7 +195,7 @@ def test_a_residual_branch_is_scaled_by_the_base_depth_over_the_depth(
     def branches(**fields: int) -> tuple[Tensor, Tensor]:
         """What attention and the MLP add to x."""
         torch.manual_seed(0)
-        block = factory(8, head_size=8, **fields).double().blocks[0]  # type: ignore[index, union-attr]
+        block = factory(8, head_size=8, **fields).double().blocks[0]
         added = []
         for off in ("down", "o"):
             kept = getattr(block, off).weight.data.clone()
@@ -211,10 +214,10 @@ def test_a_residual_branch_is_scaled_by_the_base_depth_over_the_depth(
 
 @pytest.mark.parametrize("factory", [gpt, vit])
 def test_heads_grow_with_the_width_at_a_fixed_size(
-    factory: Callable[..., torch.nn.Module],
+    factory: Callable[..., GPT | ViT],
 ) -> None:
     for width in (16, 64):
-        assert factory(width, head_size=16).blocks[0].head_size == 16  # type: ignore[index, union-attr]
+        assert factory(width, head_size=16).blocks[0].head_size == 16
 
 
 @pytest.mark.parametrize(
@@ -265,12 +268,13 @@ def test_a_cnn_is_the_residual_network_of_its_description() -> None:
     x = noise(2, 3, 9, 6)
     h = activated(F.conv2d(x, net.stem.weight, stride=2, padding=1), 8, math.sqrt(2))
     for block, size in zip(net.blocks, [(3, 2), (2, 1), (1, 1)], strict=True):
+        assert isinstance(block, CNNBlock)
         h = F.avg_pool2d(h, 2, ceil_mode=True)
         assert h.shape[2:] == size
         inner = activated(h, 8, math.sqrt(2))
-        inner = F.conv2d(inner, block.first.weight, padding=1)  # type: ignore[union-attr]
+        inner = F.conv2d(inner, block.first.weight, padding=1)
         inner = activated(inner, 8, math.sqrt(2))
-        h = h + F.conv2d(inner, block.second.weight, padding=1)  # type: ignore[union-attr]
+        h = h + F.conv2d(inner, block.second.weight, padding=1)
     pooled = activated(h, 8, math.sqrt(2)).mean(dim=(2, 3))
     pooled = pooled - pooled.mean(1, keepdim=True)
     pooled = pooled / (pooled.square().mean(1, keepdim=True) + 1e-5).sqrt()

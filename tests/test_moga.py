@@ -1,14 +1,16 @@
 """MOGA: its two families of norms by role, the look-ahead on the old average, and the defaults."""
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from hptransfer.optimizers.moga import moga_col, moga_row
+from hptransfer.optimizers.moga import MOGA, moga_col, moga_row
 from hptransfer.optimizers.rules import as_matrix, from_matrix, init_state
-from hptransfer.optimizers.scion import scion_unconstrained
+from hptransfer.optimizers.scion import NormName, scion_unconstrained
 from hptransfer.spec import Param
 from units import DENSE, EMBEDDING, HIDDEN, OUTPUT, VECTOR, at, moved, random
 
@@ -38,55 +40,62 @@ def by_column(g: Tensor, q: float) -> Tensor:
     return g.shape[0] ** (1 / q) / g.shape[1] * columns
 
 
-def expected(p: Param, g: Tensor, direction: object) -> Tensor:
+def expected(p: Param, g: Tensor, direction: Callable[[Tensor], Tensor]) -> Tensor:
     """The direction of every fused matrix in the tensor's own shape."""
     matrices = as_matrix(p, g)
     stacked = matrices if p.parts > 1 else matrices[None]
-    units = torch.stack([direction(matrix) for matrix in stacked])  # type: ignore[operator]
+    units = torch.stack([direction(matrix) for matrix in stacked])
     return from_matrix(p, units if p.parts > 1 else units[0])
 
 
 @pytest.mark.parametrize("p", ["1", "1.5", "2", "3", "inf"])
 @pytest.mark.parametrize("param", MATRICES, ids=lambda p: p.name)
-def test_moga_row_moves_by_the_slides_row_formula(param: Param, p: str) -> None:
+def test_moga_row_moves_by_the_slides_row_formula(
+    param: Param, p: Literal["1", "1.5", "2", "3", "inf"]
+) -> None:
     g, w = random(*param.shape), random(*param.shape, seed=1)
-    step = moved(moga_row(param, p=p, weight_decay=0.0), g, w, at(lr=0.5)) - w  # type: ignore[arg-type]
+    step = moved(moga_row(param, p=p, weight_decay=0.0), g, w, at(lr=0.5)) - w
     direction = expected(param, g, lambda matrix: by_row(matrix, float(p)))
     torch.testing.assert_close(step, -0.5 * direction, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("q", ["2", "3", "inf"])
 @pytest.mark.parametrize("param", MATRICES, ids=lambda p: p.name)
-def test_moga_col_moves_by_the_slides_column_formula(param: Param, q: str) -> None:
+def test_moga_col_moves_by_the_slides_column_formula(
+    param: Param, q: Literal["2", "3", "inf"]
+) -> None:
     g, w = random(*param.shape), random(*param.shape, seed=1)
-    step = moved(moga_col(param, q=q, weight_decay=0.0), g, w, at(lr=0.5)) - w  # type: ignore[arg-type]
+    step = moved(moga_col(param, q=q, weight_decay=0.0), g, w, at(lr=0.5)) - w
     direction = expected(param, g, lambda matrix: by_column(matrix, float(q)))
     torch.testing.assert_close(step, -0.5 * direction, rtol=0, atol=1e-14)
 
 
 def test_the_second_power_is_rownorm_and_colnorm_and_the_ends_are_sign() -> None:
     g, w = random(*HIDDEN.shape), torch.zeros(HIDDEN.shape, dtype=torch.float64)
-    for rule, name in (
+    pairs: list[tuple[MOGA, NormName]] = [
         (moga_row(HIDDEN, p="2"), "rownorm"),
         (moga_col(HIDDEN, q="2"), "colnorm"),
         (moga_row(HIDDEN, p="1"), "sign"),
         (moga_col(HIDDEN, q="inf"), "sign"),
-    ):
-        scion = scion_unconstrained(HIDDEN, hidden=name, radius_hidden=1.0)  # type: ignore[arg-type]
+    ]
+    for rule, name in pairs:
+        scion = scion_unconstrained(HIDDEN, hidden=name, radius_hidden=1.0)
         torch.testing.assert_close(moved(rule, g, w, at()), moved(scion, g, w, at()))
 
 
 @pytest.mark.parametrize("factory", [moga_row, moga_col])
-def test_embeddings_move_by_tokens_or_signs_and_vectors_by_signs(factory: object) -> None:
+def test_embeddings_move_by_tokens_or_signs_and_vectors_by_signs(
+    factory: Callable[..., MOGA],
+) -> None:
     g, w = random(*EMBEDDING.shape), torch.zeros(EMBEDDING.shape, dtype=torch.float64)
     g[2] = 0
-    step = moved(factory(EMBEDDING), g, w, at(lr=0.5))  # type: ignore[operator]
+    step = moved(factory(EMBEDDING), g, w, at(lr=0.5))
     rms = step.square().mean(1).sqrt()
     torch.testing.assert_close(rms, 0.5 * torch.tensor([1.0, 1, 0, 1, 1, 1, 1]).double())
-    step = moved(factory(EMBEDDING, embedding="sign"), g, w, at(lr=0.5))  # type: ignore[operator]
+    step = moved(factory(EMBEDDING, embedding="sign"), g, w, at(lr=0.5))
     assert torch.equal(step, -0.5 * g.sign())
     for p, start in ((VECTOR, 0.0), (GAIN, 1.0)):
-        rule = factory(p, weight_decay=0.5)  # type: ignore[operator]
+        rule = factory(p, weight_decay=0.5)
         w = rule.init_weight(torch.Generator())
         assert torch.equal(w, torch.full((8,), start).double())
         step = moved(rule, random(8), w, at(lr=0.25)) - w

@@ -23,6 +23,7 @@ from hptransfer.geometry.norms import (
     rownorm,
     sign,
 )
+from hptransfer.geometry.polar import PolarDtype, PolarMethod
 
 INPUTS = {"": False, " of a one-hot input": True}
 ENTRYWISE: dict[str, Norm] = {
@@ -162,9 +163,13 @@ def test_directions_are_those_of_the_table_in_methods() -> None:
 
 def test_spectral_hands_method_precision_and_steps_to_the_polar_factor() -> None:
     g = matrix(0, 6, 4, dtype=torch.float32)
-    for method, dtype, steps in (("jordan", "float32", 3), ("polar_express", "bfloat16", 6)):
-        norm = Spectral(method=method, dtype=dtype, steps=steps)  # type: ignore[arg-type]
-        d = polar(g, method, dtype, steps)  # type: ignore[arg-type]
+    cases: list[tuple[PolarMethod, PolarDtype, int]] = [
+        ("jordan", "float32", 3),
+        ("polar_express", "bfloat16", 6),
+    ]
+    for method, dtype, steps in cases:
+        norm = Spectral(method=method, dtype=dtype, steps=steps)
+        d = polar(g, method, dtype, steps)
         assert torch.equal(norm.lmo(g), -norm.factor(g.shape) * d)
         assert not torch.equal(norm.lmo(g), Spectral().lmo(g))
 

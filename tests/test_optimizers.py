@@ -9,10 +9,10 @@ from torch import Tensor
 from hptransfer import registry
 from hptransfer.optimizers.adamw import Adam, adamw, adamw_emb, adamw_mup
 from hptransfer.optimizers.lion import lion
-from hptransfer.optimizers.muon import Orthogonal, muon, muon_sp
+from hptransfer.optimizers.muon import Orthogonal, Scaling, muon, muon_sp
 from hptransfer.optimizers.rules import init_state
 from hptransfer.optimizers.sgd import nsgd, sgd, signsgd
-from hptransfer.spec import Param
+from hptransfer.spec import Param, Role
 from units import (
     DENSE,
     EMBEDDING,
@@ -109,10 +109,10 @@ def test_adamw_emb_differs_from_adamw_in_the_lr_of_embeddings_alone() -> None:
 
 
 def test_adamw_starts_every_matrix_at_the_same_deviation() -> None:
-    for role in ("input", "hidden", "output"):
-        w = adamw(Param("x", role, (256, 300), (256, 100))).init_weight(  # type: ignore[arg-type]
-            torch.Generator().manual_seed(1)
-        )
+    roles: tuple[Role, ...] = ("input", "hidden", "output")
+    for role in roles:
+        p = Param("x", role, (256, 300), (256, 100))
+        w = adamw(p).init_weight(torch.Generator().manual_seed(1))
         assert w.std().item() == pytest.approx(0.02, rel=0.02)
 
 
@@ -121,12 +121,13 @@ def test_adamw_starts_every_matrix_at_the_same_deviation() -> None:
 
 def test_muon_scales_its_hidden_step_by_the_named_rule() -> None:
     g, w = random(12, 8), zeros(HIDDEN)
-    for scaling, scale in (
-        ("original", math.sqrt(12 / 8)),
-        ("spectral", math.sqrt(12 / 8)),
-        ("match_rms_adamw", 0.2 * math.sqrt(12)),
-    ):
-        step = moved(muon(HIDDEN, scaling=scaling, polar="svd"), g, w, at(lr=0.5))  # type: ignore[arg-type]
+    scales: dict[Scaling, float] = {
+        "original": math.sqrt(12 / 8),
+        "spectral": math.sqrt(12 / 8),
+        "match_rms_adamw": 0.2 * math.sqrt(12),
+    }
+    for scaling, scale in scales.items():
+        step = moved(muon(HIDDEN, scaling=scaling, polar="svd"), g, w, at(lr=0.5))
         torch.testing.assert_close(step, -0.5 * scale * unit(g))
     wide = Param("h", "hidden", (8, 12), (2, 3))
     step = moved(muon(wide, polar="svd"), g.mT, w.mT, at(lr=0.5))

@@ -172,7 +172,7 @@ def test_muon_is_torch_muon(
             weight_decay=0.1,
             momentum=0.95,
             nesterov=nesterov,
-            adjust_lr_fn=scaling,  # type: ignore[arg-type]
+            adjust_lr_fn=scaling,
         ),
         dtype=torch.float64 if same_polar else torch.float32,
         polar="svd" if same_polar else "jordan",

@@ -171,12 +171,12 @@ def test_a_layer_that_only_one_width_has_is_an_error() -> None:
 
 
 def saying(roles: dict[str, str]) -> Callable[[int], nn.Module]:
-    def make(width: int) -> nn.Module:
-        holder = one(lambda w: Raw(50, w), gate=lambda w: Raw(w))(width)
-        holder.roles = lambda: roles  # type: ignore[assignment]
-        return holder
+    return one(lambda w: Raw(50, w), gate=lambda w: Raw(w), roles=lambda w: lambda: roles)
 
-    return make
+
+class MixIsOutput(Net):
+    def roles(self) -> dict[str, str]:
+        return {"mix.weight": "output"}
 
 
 def test_what_roles_says_wins_and_what_it_leaves_out_is_inferred() -> None:
@@ -184,25 +184,14 @@ def test_what_roles_says_wins_and_what_it_leaves_out_is_inferred() -> None:
     assert found["layer.scale"].embedding
     assert found["layer.scale"].d_out == 8
     assert found["gate.scale"].gain
-    net = Net
-    net.roles = lambda self: {"mix.weight": "output"}  # type: ignore[attr-defined]
-    try:
-        found = described(net)
-    finally:
-        del net.roles  # type: ignore[attr-defined]
+    found = described(MixIsOutput)
     assert found["mix.weight"].role == "output"
     assert found["first.weight"].role == "input"
 
 
 def test_a_position_table_of_three_dimensions_can_be_called_an_embedding() -> None:
-    make = one(lambda w: Raw(1, 6, w))
-
-    def saying_so(width: int) -> nn.Module:
-        model = make(width)
-        model.roles = lambda: {"layer.scale": "embedding"}  # type: ignore[assignment]
-        return model
-
-    p = described(saying_so)["layer.scale"]
+    make = one(lambda w: Raw(1, 6, w), roles=lambda w: lambda: {"layer.scale": "embedding"})
+    p = described(make)["layer.scale"]
     assert (p.d_out, p.d_in) == (8, 6)
     tensor = torch.randn(2, 1, 6, 8)
     assert torch.equal(from_matrix(p, as_matrix(p, tensor)), tensor)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,7 +59,7 @@ def test_a_rule_reads_roles_and_shapes_and_never_names(name: str) -> None:
 def test_parameters_together_move_as_each_alone(name: str) -> None:
     for p in EVERY:
         rule: Rule = registry.load("optimizer", name)(p)
-        assert rule.batched  # type: ignore[attr-defined]
+        assert rules._batched(rule)
         g, w = random(3, *p.shape), random(3, *p.shape, seed=1)
         together, state = rule.update(g, init_state(rule, w), w, at())
         if "gradient" in state:  # it takes the gradient buffer's place
@@ -310,34 +309,3 @@ def test_tensors_with_strides_of_their_own_move_as_others(make: Callable[..., Ru
     rules.update_(rule, g, rules.init_state(rule, w), own, at(0, 0.1))
     torch.testing.assert_close(torch.stack(own), expected)
     assert torch.equal(inside[:, :, 1::2], beside)
-
-
-@pytest.mark.parametrize("batched", [False, True])
-def test_a_rule_that_says_nothing_else_has_momentum_and_is_evaluated_at_its_weights(
-    batched: bool,
-) -> None:
-    least = SimpleNamespace(
-        batched=batched,
-        init_weight=lambda generator: random(3, 2),
-        update=lambda g, state, w, step: (w - step.lr * g, {"m": state["m"] + g}),
-    )
-    rule = rules.made("least", lambda p: least, HIDDEN, {})
-    w = random(4, 3, 2)
-    state = rules.init_state(rule, w)
-    assert {key: value.tolist() for key, value in state.items()} == {"m": (0 * w).tolist()}
-    moved, state = rules.update(rule, w, state, w, at(lr=0.5))
-    assert torch.equal(state["m"], w)
-    assert torch.equal(rules.readout(rule, moved, state), 0.5 * w)
-
-
-def test_what_a_rule_says_of_its_state_and_its_point_counts() -> None:
-    own = SimpleNamespace(
-        init_weight=lambda generator: w,
-        update=lambda g, state, w, step: (w, state),
-        init_state=lambda w: {"n": w + 1},
-        readout=lambda w, state: w + state["n"],
-    )
-    w = random(2, 3)
-    state = rules.init_state(own, w)  # type: ignore[arg-type]
-    assert torch.equal(state["n"], w + 1)
-    assert torch.equal(rules.readout(own, w, state), w + w + 1)  # type: ignore[arg-type]

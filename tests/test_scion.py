@@ -11,7 +11,14 @@ from torch import Tensor
 
 from hptransfer import registry
 from hptransfer.optimizers.rules import Rule, as_matrix, init_state
-from hptransfer.optimizers.scion import LMO, scion, scion_light, scion_unconstrained
+from hptransfer.optimizers.scion import (
+    LMO,
+    NormName,
+    Start,
+    scion,
+    scion_light,
+    scion_unconstrained,
+)
 from hptransfer.optimizers.transported import transported_scion
 from hptransfer.spec import Param
 from units import (
@@ -84,10 +91,7 @@ TABLE: list[tuple[str, Param, Callable[[Tensor], Tensor]]] = [
 def test_every_norm_moves_every_role_by_the_table(
     norm: str, p: Param, direction: Callable[[Tensor], Tensor]
 ) -> None:
-    rule = scion_unconstrained(
-        p,
-        **{p.role: norm, f"radius_{p.role}": 3.0, "polar": "svd"},  # type: ignore[arg-type]
-    )
+    rule = scion_unconstrained(p, **{p.role: norm, f"radius_{p.role}": 3.0, "polar": "svd"})
     g = random(*p.shape)
     torch.testing.assert_close(moved(rule, g, zeros(p), at(lr=0.5)), -1.5 * direction(g))
 
@@ -142,9 +146,9 @@ def test_every_tap_of_a_convolution_starts_semi_orthogonal() -> None:
 
 
 @pytest.mark.parametrize("norm", ["colnorm", "rownorm", "sign", "spectral", "euclidean"])
-def test_any_norm_can_be_named_for_any_role(norm: str) -> None:
+def test_any_norm_can_be_named_for_any_role(norm: NormName) -> None:
     for p in (*PARAMS.values(), CONV, QKV, TIED):
-        rule = scion_unconstrained(p, input=norm, hidden=norm, output=norm)  # type: ignore[arg-type]
+        rule = scion_unconstrained(p, input=norm, hidden=norm, output=norm)
         step = moved(rule, random(*p.shape), zeros(p), at(lr=0.5))
         size = rule.norm.norm(as_matrix(p, step))
         expected = torch.full_like(size, 0.5 * rule.radius)
@@ -208,11 +212,11 @@ def test_unseen_tokens_keep_their_embedding_in_a_run() -> None:
 
 
 @pytest.mark.parametrize("norm", ["auto", "rownorm", "sign"])
-def test_the_guard_lets_a_token_rest_that_is_seen_no_more(norm: str) -> None:
+def test_the_guard_lets_a_token_rest_that_is_seen_no_more(norm: NormName) -> None:
     """Its average falls below 0.01 of the others after log(0.01)/log(0.9), 44 steps."""
     rested = {}
     for guard in (0.0, 0.01):
-        rule = scion_unconstrained(EMBEDDING, input=norm, guard=guard)  # type: ignore[arg-type]
+        rule = scion_unconstrained(EMBEDDING, input=norm, guard=guard)
         w = random(1, 7, 8)
         state = init_state(rule, w)
         moves = []
@@ -232,7 +236,7 @@ def test_the_guard_is_of_embeddings_alone() -> None:
     g = random(*HIDDEN.shape)
     g[:, 0] *= 1e-6
     for norm in ("colnorm", "sign", "rownorm"):
-        rules = [scion_unconstrained(HIDDEN, hidden=norm, guard=v) for v in (0.0, 0.5)]  # type: ignore[arg-type]
+        rules = [scion_unconstrained(HIDDEN, hidden=norm, guard=v) for v in (0.0, 0.5)]
         a, b = (moved(rule, g, zeros(HIDDEN), at()) for rule in rules)
         assert torch.equal(a, b)
 
@@ -242,8 +246,9 @@ def test_the_guard_is_of_embeddings_alone() -> None:
 
 def test_a_first_gradient_start_takes_the_gradient_whole() -> None:
     g = random(1, *HIDDEN.shape)
-    for start, weight in (("zero", 0.1), ("first", 1.0)):
-        rule = scion(HIDDEN, start=start)  # type: ignore[arg-type]
+    weights: dict[Start, float] = {"zero": 0.1, "first": 1.0}
+    for start, weight in weights.items():
+        rule = scion(HIDDEN, start=start)
         _, state = rule.update(g, init_state(rule, g), g, at(0))
         torch.testing.assert_close(state["m"], weight * g)
         _, state = rule.update(2 * g, state, g, at(1))

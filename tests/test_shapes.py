@@ -15,4 +15,4 @@ def test_a_shape_that_the_annotation_does_not_admit_is_an_error() -> None:
 
 def test_what_is_no_tensor_is_an_error_outside_the_geometry_too() -> None:
     with pytest.raises(TypeCheckError):
-        average([1.0], torch.ones(1), 0.5)  # type: ignore[arg-type]
+        average([1.0], torch.ones(1), 0.5)  # pyright: ignore[reportArgumentType]

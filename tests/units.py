@@ -1,6 +1,7 @@
 """Small data sets and runs that the numeric tests share."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -105,16 +106,34 @@ def spec(optimizer: str = "adamw", model: str = "gpt", **changes: Any) -> RunSpe
     return RunSpec(**{**given, **changes})
 
 
+class LaneOptions(TypedDict, total=False):
+    """The keywords of `Lanes`."""
+
+    dtype: torch.dtype
+    micro_batch: int | None
+    recompute: bool
+    drawn: bool
+
+
+class TrainOptions(TypedDict, total=False):
+    """The keywords of `engine.train`."""
+
+    resume: Path | None
+    micro_batch: int | None
+    recompute: bool
+    snapshot_seconds: float
+
+
 def octaves_apart(run: RunSpec, seeds: tuple[int, ...] = (0, 0, 0)) -> list[RunSpec]:
     """One lane per octave, at these seeds."""
     return [run.point(run.log2_lr - i, seed) for i, seed in enumerate(seeds)]
 
 
-def lanes(unit: list[RunSpec], data: Data | None = None, **options: Any) -> Lanes:
+def lanes(unit: list[RunSpec], data: Data | None = None, **options: Unpack[LaneOptions]) -> Lanes:
     return Lanes(unit, data or data_for(unit[0].model["name"]), CPU, **options)
 
 
-def stepped(unit: list[RunSpec], steps: int | None = None, **options: Any) -> Lanes:
+def stepped(unit: list[RunSpec], steps: int | None = None, **options: Unpack[LaneOptions]) -> Lanes:
     """Lanes after `steps` steps, by default all of them; not yet read out."""
     running = lanes(unit, **options)
     for t in range(unit[0].steps if steps is None else steps):
@@ -132,7 +151,9 @@ def weights(running: Lanes, lane: int = 0) -> dict[str, torch.Tensor]:
     }
 
 
-def records(unit: list[RunSpec], data: Data | None = None, **options: Any) -> list[RunRecord]:
+def records(
+    unit: list[RunSpec], data: Data | None = None, **options: Unpack[TrainOptions]
+) -> list[RunRecord]:
     """What the engine gives for a unit on CPU."""
     messages = engine.train(
         Unit(tuple(unit)), data or data_for(unit[0].model["name"]), CPU, **options

@@ -8,9 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from hptransfer.geometry.polar import PolarMethod, ProductDtype, polar
-from hptransfer.optimizers.adamw import adamw, adamw_mup, start_text
+from hptransfer.optimizers.adamw import Adam, adamw, adamw_mup, start_text
 from hptransfer.optimizers.rules import (
-    Rule,
     Stack,
     State,
     Step,
@@ -106,7 +105,7 @@ def muon(
     aux_lr: float = 0.0078125,
     aux_beta1: float = 0.9,
     aux_beta2: float = 0.95,
-) -> Rule:
+) -> Orthogonal | Adam:
     """Muon on hidden matrices (their lr is tuned); muP-AdamW at a fixed lr elsewhere.
 
     lr: operator norm of an update of a square matrix. `scaling`: sqrt(max(1, d_out/d_in)),
@@ -136,7 +135,7 @@ def muon_sp(
     aux_beta1: float = 0.9,
     aux_beta2: float = 0.95,
     init_std: float = 0.02,
-) -> Rule:
+) -> Orthogonal | Adam:
     """Muon's plain recipe, a control: auxiliary AdamW and init in the standard parametrization.
 
     lr as in `muon`. The auxiliary lr is the same at every width, so the logits drift.
