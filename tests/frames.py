@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -76,6 +76,15 @@ def made_up_loss(spec: RunSpec, n: int, center: float, noise: float) -> float:
     return float(bowl + noise * (shared + 0.5 * own))
 
 
+class How(TypedDict, total=False):
+    """The keywords of `record`."""
+
+    noise: float
+    cliff: float
+    status: str | None
+    device: str
+
+
 def record(
     spec: RunSpec,
     n: int,
@@ -138,7 +147,7 @@ def search(
     center: float,
     grid: Iterable[float],
     seeds: Iterable[int] = (0,),
-    **how: Any,
+    **how: Unpack[How],
 ) -> list[dict[str, Any]]:
     """Records of a label at n over a grid of log2 lr."""
     seeds = list(seeds)
@@ -164,7 +173,7 @@ def study(
     seeds: int = 1,
     verify: bool = True,
     widths: Iterable[int] | None = None,
-    **how: Any,
+    **how: Unpack[How],
 ) -> pd.DataFrame:
     """Search at every width, then fresh seeds at each target at the carried and the own lr."""
     records: list[dict[str, Any]] = []

@@ -1,6 +1,7 @@
 """A made-up search and its records."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from hptransfer.errors import InputError
 from hptransfer.search import bracket, samplers
-from hptransfer.search.samplers import propose
+from hptransfer.search.samplers import Space, propose
 from hptransfer.spec import RunSpec, canonical
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import parse_suite
@@ -99,7 +100,7 @@ def run(suite: Suite, pairs: list[Pair] | None = None, n: int = 32) -> list[Pair
     raise AssertionError("the search does not end")
 
 
-def failure(call: Any, *arguments: Any) -> InputError:
+def failure(call: Callable[..., object], *arguments: Any) -> InputError:
     with pytest.raises(InputError) as caught:
         call(*arguments)
     assert "\n" not in str(caught.value)
@@ -112,9 +113,11 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = samplers._Replay.__init__
 
-    def begin(self: samplers._Replay, sampler: str, *arguments: object) -> None:
+    def begin(
+        self: samplers._Replay, sampler: str, trials: int, ask: int, seed: int, space: Space
+    ) -> None:
         names.append(sampler)
-        real(self, sampler, *arguments)  # type: ignore[arg-type]
+        real(self, sampler, trials, ask, seed, space)
 
     monkeypatch.setattr(samplers._Replay, "__init__", begin)
     return names

@@ -1,6 +1,7 @@
 """Sessions on a tiny suite, and machines with other numbers of cores."""
 
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import pytest
 
@@ -10,9 +11,19 @@ from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.file import parse_suite
 
 
-def session(suite: SuiteTable, folder: Path, **options: object) -> Session:
+class SessionOptions(TypedDict, total=False):
+    """The fields of `Options` that a test may choose."""
+
+    device: str
+    workers: int | None
+    lanes: int | None
+    storage: str | None
+    snapshot_seconds: float
+
+
+def session(suite: SuiteTable, folder: Path, **options: Unpack[SessionOptions]) -> Session:
     """On the CPU, in two workers of one lane unless told otherwise."""
-    chosen = {"device": "cpu", "workers": 2, "lanes": 1, **options}
+    chosen: SessionOptions = {"device": "cpu", "workers": 2, "lanes": 1, **options}
     return Session(suite, Options(folder, **chosen), list(suite.optimizers))
 
 

@@ -1,5 +1,7 @@
 """A made-up record and suite, and what a store is asked."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,21 +32,21 @@ def record(seed: int = 0, **changes: object) -> RunRecord:
         eval_batches=64,
         seed=seed,
     )
-    values: dict[str, object] = {
-        "spec": spec,
-        "status": "done",
-        "loss": 2.5,
-        "loss_init": 5.5,
-        "train_loss": 2.4,
-        "train_mean": 3.0,
-        "curve": [[0, 5.5], [50, 3.25], [100, 2.5]],
-        "seconds": 1.5,
-        "flops": 1e9,
-        "peak_memory": 1000,
-        "env": {"device": "cpu", "lanes": 4, "threads": 1},
-        "finished": 1e9 + seed,
-    }
-    return RunRecord(**{**values, **changes})  # type: ignore[arg-type]
+    made = RunRecord(
+        spec=spec,
+        status="done",
+        loss=2.5,
+        loss_init=5.5,
+        train_loss=2.4,
+        train_mean=3.0,
+        curve=[[0, 5.5], [50, 3.25], [100, 2.5]],
+        seconds=1.5,
+        flops=1e9,
+        peak_memory=1000,
+        env={"device": "cpu", "lanes": 4, "threads": 1},
+        finished=1e9 + seed,
+    )
+    return replace(made, **changes)
 
 
 def suite(name: str = "x") -> Suite:
@@ -68,9 +70,9 @@ def files(store: Store) -> list[Path]:
     return sorted(store.folder.glob("records-*.jsonl"))
 
 
-def failure(call: object, *arguments: object) -> InputError:
+def failure(call: Callable[..., object], *arguments: object) -> InputError:
     with pytest.raises(InputError) as caught:
-        call(*arguments)  # type: ignore[operator]
+        call(*arguments)
     assert "\n" not in str(caught.value)
     assert caught.value.hint
     return caught.value

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from random import Random
 
 import numpy as np
 import pandas as pd
@@ -54,24 +55,24 @@ def test_a_finished_bracket_encloses_its_minimum_or_ends_at_a_limit(
 
 @given(tables(), st.randoms(use_true_random=False))
 def test_the_order_of_the_answers_does_not_change_the_points(
-    table: dict[float, float], random: object
+    table: dict[float, float], random: Random
 ) -> None:
     known: dict[float, float] = {}
     while missing := bracket(known, START, LIMITS):
-        lr = random.choice(missing)  # type: ignore[attr-defined]
+        lr = random.choice(missing)
         known[lr] = table[lr]
     assert known == search(table.__getitem__)
 
 
 @given(tables(), st.randoms(use_true_random=False))
 def test_no_later_stage_is_proposed_while_one_is_incomplete(
-    table: dict[float, float], random: object
+    table: dict[float, float], random: Random
 ) -> None:
     known: dict[float, float] = {}
     while stage := bracket(known, START, LIMITS):
         left = set(stage)
         while left:
-            lr = random.choice(sorted(left))  # type: ignore[attr-defined]
+            lr = random.choice(sorted(left))
             known[lr] = table[lr]
             left.remove(lr)
             if left:

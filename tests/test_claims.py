@@ -9,8 +9,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -43,10 +44,10 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def _hold(folder: Path, keys: list[str], pipe: Any, links: bool) -> None:
+def _hold(folder: Path, keys: list[str], pipe: Connection, links: bool) -> None:
     """In a process: claim, say what was won, stay until the pipe is closed."""
     if not links:
-        Path.symlink_to = no_links  # type: ignore[method-assign]
+        Path.symlink_to = no_links
     own = Claims(folder)
     with own.announce():
         pipe.recv()
@@ -55,7 +56,9 @@ def _hold(folder: Path, keys: list[str], pipe: Any, links: bool) -> None:
 
 
 @contextmanager
-def process(folder: Path, keys: list[str], *, links: bool = True) -> Iterator[tuple[Any, Any]]:
+def process(
+    folder: Path, keys: list[str], *, links: bool = True
+) -> Iterator[tuple[SpawnProcess, Connection]]:
     """Another process, which claims when it is told to."""
     ours, theirs = CONTEXT.Pipe()
     other = CONTEXT.Process(target=_hold, args=(folder, keys, theirs, links))
@@ -69,7 +72,8 @@ def process(folder: Path, keys: list[str], *, links: bool = True) -> Iterator[tu
         ours.close()
 
 
-def kill(other: Any) -> None:
+def kill(other: SpawnProcess) -> None:
+    assert other.pid is not None
     os.kill(other.pid, signal.SIGKILL)
     other.join()
 

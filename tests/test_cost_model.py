@@ -13,7 +13,7 @@ from hptransfer.cost import machine
 from hptransfer.cost.placement import Placement
 from hptransfer.cost.speed import Speed
 from hptransfer.errors import InputError
-from hptransfer.run.session import Finished, Session, Started
+from hptransfer.run.session import Event, Finished, Session, Started
 from hptransfer.run.workers import Ended, Job, Pool, Timing
 from hptransfer.spec import Unit
 from sessions import cores, session, tiny
@@ -118,7 +118,7 @@ def test_a_step_that_a_worker_cannot_time_is_one_line(tmp_path: Path) -> None:
     with session(tiny(tmp_path), tmp_path).pool as pool:
         pool.start(2)
         with pytest.raises(InputError, match=r"timed in 2 workers: its process died$") as caught:
-            pool.time(replace(timing(waiting), data=Kill()))  # type: ignore[arg-type]
+            pool.time(replace(timing(waiting), data=Kill()))
         assert "too little memory" in caught.value.hint
 
 
@@ -171,6 +171,7 @@ def test_a_run_that_fits_alone_is_trained_alone_on_all_cores(
     room = int(1.1 / 0.9 * (cost.fixed + cost.activations))
     monkeypatch.setattr(machine, "memory_of", lambda device: room)
     beside = {8: 0, 64: 0}
+    event: Event | None = None
     for event in waiting.run():
         if isinstance(event, Started):
             width = event.unit.spec.width

@@ -4,6 +4,7 @@ import re
 
 import pandas as pd
 import pytest
+from rich.text import Text
 
 from frames import make_suite, record, to_frame
 from hptransfer.analysis.frame import select
@@ -38,7 +39,9 @@ def test_the_points_of_unequal_seeds_are_on_one_scale_with_the_optimum() -> None
     assert losses == pytest.approx({lr: 2.6 + 0.08 * (lr + 6) ** 2 for lr in losses}, abs=6e-4)
     best = optimum(rows)
     assert best is not None
-    assert next(iter(table.columns[2].cells)).plain == f"{best.loss:.4f}"
+    shown = next(iter(table.columns[2].cells))
+    assert isinstance(shown, Text)
+    assert shown.plain == f"{best.loss:.4f}"
     assert min(losses.values()) == pytest.approx(best.loss, abs=6e-4)
 
 

@@ -2,8 +2,8 @@ import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +106,7 @@ def test_another_sympy_warns_and_the_hash_found_is_carried(
     ],
 )
 def test_a_missing_package_is_wrong_input_that_names_the_install_command(
-    load: Any, missing: str, hint: str, monkeypatch: pytest.MonkeyPatch
+    load: Callable[[], object], missing: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError) as error:

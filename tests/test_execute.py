@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hptransfer.cost.placement import Placement
-from hptransfer.run.session import Finished, Started, Status, _Rarely
+from hptransfer.run.session import Event, Finished, Started, Status, _Rarely
 from hptransfer.run.workers import Ended, Job
 from hptransfer.spec import RunRecord, Unit
 from hptransfer.suite.claim import SuiteTable
@@ -63,6 +63,7 @@ def test_a_run_whose_worker_is_killed_goes_on_from_its_snapshot_next_time(
 ) -> None:
     suite = tiny(tmp_path, steps=600)  # so many that no run is over when the first is seen
     cut = session(suite, tmp_path, snapshot_seconds=0.0)
+    event: Event | None = None
     for event in cut.run():
         if isinstance(event, engine.Progress) and event.step >= 15:
             for process in cut.pool._processes.values():

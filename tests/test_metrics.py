@@ -34,7 +34,11 @@ def differences(made: Any, kept: Any, place: str = "") -> list[str]:
     if isinstance(made, list) and isinstance(kept, list) and len(made) == len(kept):
         pairs = enumerate(zip(made, kept, strict=True))
         return [line for i, pair in pairs for line in differences(*pair, f"{place}[{i}]")]
-    if type(made) is type(kept) is float and math.isclose(made, kept, rel_tol=1e-9, abs_tol=1e-10):
+    if (
+        isinstance(made, float)
+        and isinstance(kept, float)
+        and math.isclose(made, kept, rel_tol=1e-9, abs_tol=1e-10)
+    ):
         return []
     return [] if type(made) is type(kept) and made == kept else [f"{place}: {made}, not {kept}"]
 

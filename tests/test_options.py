@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from hptransfer import cli
@@ -48,9 +49,11 @@ def test_a_name_that_is_no_option_is_refused_where_the_command_is_declared() -> 
 
 def test_every_option_and_cure_that_an_error_names_is_a_flag_of_a_command() -> None:
     package = Path(cli.__file__).parents[1]
+    commands = typer.main.get_command(cli.app)
+    assert isinstance(commands, TyperGroup)
     flags = {
         name
-        for command in typer.main.get_command(cli.app).commands.values()  # type: ignore[attr-defined]
+        for command in commands.commands.values()
         for parameter in command.params
         for name in parameter.opts
     }

@@ -153,6 +153,7 @@ def test_a_session_waits_for_the_runs_of_another_and_claims_nothing_meanwhile(
     assert len(status.others) == 1
     assert status.done == 3
     assert second.sharing.claims._held == {}
+    event: Event | None = None
     for event in early:
         if isinstance(event, RunRecord):
             assert event.key not in first.sharing.claims._held

@@ -229,9 +229,13 @@ def test_a_manifest_that_cannot_be_read_is_not_overwritten(
     assert (tmp_path / "x" / "suite.json").read_text() == text
 
 
+def one_written(path: Path) -> None:
+    path.write_text("one")
+
+
 def test_a_write_that_breaks_off_leaves_the_file_before(tmp_path: Path) -> None:
     store = Store(tmp_path, "x")
-    store.save_snapshot("k", lambda path: path.write_text("one"))  # type: ignore[arg-type,return-value]
+    store.save_snapshot("k", one_written)
 
     def broken(path: Path) -> None:
         path.write_text("tw")
@@ -262,7 +266,7 @@ def test_records_of_other_stores_are_counted_as_they_come(tmp_path: Path) -> Non
 def test_only_torn_snapshots_are_cleared_away(tmp_path: Path) -> None:
     store = Store(tmp_path, "x")
     store.drop_torn_snapshots()
-    store.save_snapshot("k", lambda path: path.write_text("one"))  # type: ignore[arg-type,return-value]
+    store.save_snapshot("k", one_written)
     (tmp_path / "x" / "snapshots" / ".k.pt.host-1-abc.tmp").touch()
     store.drop_torn_snapshots()
     assert [path.name for path in (tmp_path / "x" / "snapshots").iterdir()] == ["k.pt"]

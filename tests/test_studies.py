@@ -3,12 +3,11 @@
 import multiprocessing
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pandas as pd
 import pytest
-from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from hptransfer.records.store import Store
@@ -23,7 +22,7 @@ def journal(path: Path) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(path)))
 
 
-def only_study(storage: Any) -> optuna.Study:
+def only_study(storage: str | BaseStorage) -> optuna.Study:
     (name,) = optuna.get_all_study_names(storage)
     return optuna.load_study(study_name=name, storage=storage)
 

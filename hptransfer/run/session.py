@@ -6,7 +6,7 @@ claimed, and waits for the records of the rest.
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +127,7 @@ class Session:
             for (label, n), alike in cells.items()
         ]
 
-    def run(self) -> Iterator[Event]:
+    def run(self) -> Generator[Event, None, None]:
         """Train every missing run. Closing the generator keeps what is recorded."""
         if self.options.storage is not None:
             self.sync()  # refuses a storage that cannot be used before anything trains
