@@ -61,7 +61,7 @@ class GPT(nn.Module):
         return self.head(F.rms_norm(h, (C,)))
 
 
-def optimizers(model: GPT, name: str, lr: float) -> list[torch.optim.Optimizer]:
+def optimizers(model: nn.Module, name: str, lr: float) -> list[torch.optim.Optimizer]:
     hidden = [p for n, p in model.named_parameters() if n.startswith("blocks")]
     other = [p for n, p in model.named_parameters() if not n.startswith("blocks")]
     betas = (0.9, 0.95)

@@ -39,7 +39,7 @@ def main() -> None:
         table = {"name": name, "revision": part.revision}
         spec = replace(template, optimizer=table, hp=part.defaults, clip=0.0).point(-8.0, 0)
         lanes = Lanes([spec], data, device)
-        more = 0
+        more = before = 0
         for t in range(2):
             lanes.gradients(t)
             if device.type == "cuda":

@@ -45,6 +45,8 @@ from hptransfer.train.groups import GROUP_ELEMENTS, GROUP_LEAST
 PRODUCT_COUNT = 10
 PRODUCTS = "products of 5 plain Jordan steps alone"
 DEFAULT_PRODUCTS = "products of the default alone"
+Step = Callable[[], object]
+Made = Callable[[], Step]  # with what the step works on
 FACTORS: dict[str, PolarMethod] = {
     "ours: polar factors alone, Jordan": "jordan",
     "ours: polar factors alone, default": "polar_express",
@@ -52,7 +54,7 @@ FACTORS: dict[str, PolarMethod] = {
 
 
 def timed(
-    steps: dict[str, Callable[[], Callable[[], Any]]], device: torch.device, repeats: int
+    steps: dict[str, Made], device: torch.device, repeats: int
 ) -> dict[str, tuple[float, int]]:
     """Median seconds of each, and on CUDA the bytes allocated above what was there before.
 
@@ -62,11 +64,12 @@ def timed(
     if device.type == "cuda" and len(steps) > 1:
         alone = {name: timed({name: step}, device, repeats) for name, step in steps.items()}
         return {name: found[name] for name, found in alone.items()}
-    steps = {name: made() for name, made in steps.items()}
+    ready = {name: made() for name, made in steps.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     peaks = dict.fromkeys(steps, 0)
     for lap in range(repeats + 1):  # the first is a warm-up
-        for name, step in steps.items():
+        for name, step in ready.items():
+            before = 0
             wait(device)
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
@@ -86,7 +89,7 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def product(device: torch.device, dtype: torch.dtype, n: int) -> Callable[[], Any]:
+def product(device: torch.device, dtype: torch.dtype, n: int) -> Step:
     """PRODUCT_COUNT n x n products, after which the floor is reckoned."""
     a = torch.randn(n, n, device=device).to(dtype)
     return lambda: [a @ a for _ in range(PRODUCT_COUNT)]
@@ -129,13 +132,13 @@ def plain(x: Tensor, rows: Iterable[Row]) -> Tensor:
     return x
 
 
-def jordan_products(model: nn.Module, device: torch.device) -> Callable[[], Any]:
+def jordan_products(model: nn.Module, device: torch.device) -> Step:
     """The products of 5 Jordan steps in bfloat16."""
     stacks = [x.bfloat16() for x in stacked(model, device, wide=True)]
     return lambda: [plain(x, JORDAN_STEPS * [JORDAN]) for x in stacks]
 
 
-def default_products(model: nn.Module, device: torch.device) -> Callable[[], Any]:
+def default_products(model: nn.Module, device: torch.device) -> Step:
     """Those of the default's 8 steps in bfloat16: of a long matrix the first four and the last are
     plain, and the three between them on its Gram matrix."""
     stacks = [x.bfloat16() for x in stacked(model, device, wide=True)]
@@ -156,7 +159,7 @@ def default_products(model: nn.Module, device: torch.device) -> Callable[[], Any
     return lambda: [eight(x) for x in stacks]
 
 
-def polar_factors(model: nn.Module, device: torch.device, method: PolarMethod) -> Callable[[], Any]:
+def polar_factors(model: nn.Module, device: torch.device, method: PolarMethod) -> Step:
     """What a step of ours takes of its momenta."""
     stacks = stacked(model, device, wide=False)
     return lambda: [polar(x, method) for x in stacks]
@@ -168,9 +171,7 @@ def with_gradients(model: nn.Module) -> nn.Module:
     return model
 
 
-def contestants(
-    width: int, layers: int, device: torch.device
-) -> dict[str, Callable[[], Callable[[], Any]]]:
+def contestants(width: int, layers: int, device: torch.device) -> dict[str, Made]:
     """What makes each step, on a model of its own, so that none warms another's caches."""
 
     def model() -> nn.Module:
@@ -180,7 +181,7 @@ def contestants(
     def hidden(own: nn.Module) -> list[Tensor]:
         return [p for name, p in own.named_parameters() if name.startswith("blocks")]
 
-    def ours(name: str, **hp: Any) -> Callable[[], Any]:
+    def ours(name: str, **hp: Any) -> Step:
         own = model()
         for key, p in own.named_parameters():  # the others are given hidden matrices only
             if not key.startswith("blocks"):
@@ -189,7 +190,9 @@ def contestants(
             base = gpt(64 if width != 64 else 128, n_layer=layers)
         return hptransfer.optim.optimizer(own, name, lr=1e-3, base=base, **hp).step
 
-    found = {"torch.optim.Muon": lambda: torch.optim.Muon(hidden(model()), lr=1e-3).step}
+    found: dict[str, Made] = {
+        "torch.optim.Muon": lambda: torch.optim.Muon(hidden(model()), lr=1e-3).step
+    }
     try:
         from pytorch_optimizer import SCION
 
@@ -221,12 +224,12 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for width in options.widths:
         n = 8192 if device.type == "cuda" else min(2048, max(512, 4 * width))
-        steps = {"product": lambda n=n: product(device, torch.bfloat16, n)}
+        steps: dict[str, Made] = {"product": partial(product, device, torch.bfloat16, n)}
         with torch.device("meta"):
             shapes = gpt(width, n_layer=options.layers)
-        steps[PRODUCTS] = lambda shapes=shapes: jordan_products(shapes, device)
+        steps[PRODUCTS] = partial(jordan_products, shapes, device)
         if width >= (bfloat16_rows(device) or math.inf):  # else they are float32 ones
-            steps[DEFAULT_PRODUCTS] = lambda shapes=shapes: default_products(shapes, device)
+            steps[DEFAULT_PRODUCTS] = partial(default_products, shapes, device)
         for name, method in FACTORS.items():
             steps[name] = partial(polar_factors, shapes, device, method)
         steps |= contestants(width, options.layers, device)

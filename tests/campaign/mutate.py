@@ -76,35 +76,67 @@ def bytes_changed(data: bytes, generator: random.Random, words: tuple[bytes, ...
     return data
 
 
-def places_in(value: object) -> list[tuple[dict[str, object] | list[object], str | int]]:
-    """Every value inside, as its holder and its key."""
+@dataclass(frozen=True)
+class Field:
+    """A value inside an object of a JSON text."""
+
+    holder: dict[str, object]
+    key: str
+
+    def get(self) -> object:
+        return self.holder[self.key]
+
+    def set(self, value: object) -> None:
+        self.holder[self.key] = value
+
+    def remove(self) -> None:
+        del self.holder[self.key]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A value inside a list of a JSON text."""
+
+    holder: list[object]
+    index: int
+
+    def get(self) -> object:
+        return self.holder[self.index]
+
+    def set(self, value: object) -> None:
+        self.holder[self.index] = value
+
+    def remove(self) -> None:
+        del self.holder[self.index]
+
+
+def values_in(value: object) -> list[Field | Item]:
+    """Every value inside, at any depth."""
+    own: list[Field | Item] = []
     if isinstance(value, dict):
-        own: list[tuple[dict[str, object] | list[object], str | int]] = [(value, k) for k in value]
-        return own + [place for item in value.values() for place in places_in(item)]
-    if isinstance(value, list):
-        own = [(value, i) for i in range(len(value))]
-        return own + [place for item in value for place in places_in(item)]
-    return []
+        own += [Field(value, key) for key in value]
+    elif isinstance(value, list):
+        own += [Item(value, i) for i in range(len(value))]
+    return own + [inner for each in own for inner in values_in(each.get())]
 
 
 def json_changed(data: bytes, generator: random.Random) -> bytes:
     """One or two values of a JSON text, replaced, taken out, renamed or put elsewhere."""
     value = json.loads(data)
     for _ in range(generator.choice((1, 1, 2))):
-        places = places_in(value)
-        if not places:
+        inner = values_in(value)
+        if not inner:
             return json.dumps(generator.choice(VALUES)).encode()
-        holder, key = generator.choice(places)
-        other, other_key = generator.choice(places)
+        one, other = generator.choice(inner), generator.choice(inner)
         way = generator.randrange(5)
         if way == 0:
-            del holder[key]  # type: ignore[arg-type]
-        elif way == 1 and isinstance(holder, dict):
-            holder[generator.choice(TEXTS)] = holder.pop(str(key))
+            one.remove()
+        elif way == 1 and isinstance(one, Field):
+            one.holder[generator.choice(TEXTS)] = one.holder.pop(one.key)
         elif way == 2:
-            holder[key] = json.loads(json.dumps(other[other_key]))  # type: ignore[index, call-overload]
+            one.set(json.loads(json.dumps(other.get())))
         else:
-            holder[key] = generator.choice(VALUES)  # type: ignore[index, call-overload]
+            one.set(generator.choice(VALUES))
     return json.dumps(value).encode()
 
 

@@ -90,9 +90,15 @@ class Place:
             )
         return Started(process, Path(out.name))
 
-    def command(self, *arguments: str, **options: object) -> Done:
+    def command(
+        self,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        before: Callable[[], None] | None = None,
+        user: int | None = None,
+    ) -> Done:
         """A command to its end. Takes the options of `start`."""
-        return self.start(*arguments, **options).end()  # type: ignore[arg-type]
+        return self.start(*arguments, env=env, before=before, user=user).end()
 
     def lines(self) -> Counter[str]:
         """How many whole records of finished training every run has."""
