@@ -39,6 +39,11 @@ class Steps:
         self._recorded: _Recorded | None = None
         self.graph = replayable(lanes)
 
+    @property
+    def practice(self) -> int:
+        """Steps that take longer than those after them."""
+        return EAGER_STEPS + 1 if self.graph else 1
+
     def step(self, t: int) -> None:
         """Step t, after all steps before it."""
         lanes = self._lanes
@@ -71,10 +76,10 @@ class _Recorded:
             losses = lanes.accumulate(self._x, self._y, shared)
             lanes.losses.index_copy_(1, self._index, losses[:, None].to(lanes.losses.dtype))
             lanes.move(Moment(self._index[0].to(dtype), now, then), state_in_place=True)
-            self._index.add_(1)
 
     def replay(self, t: int) -> None:
         x, y, _ = self._batches.train(t)
+        self._index.fill_(t)
         self._x.copy_(x)
         self._y.copy_(y)
         self._graph.replay()

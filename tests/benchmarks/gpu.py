@@ -105,8 +105,8 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     return [
         Stage("tests", [*tests, *(["--co"] if small else []), *marked], 120),
         Stage("tune", ours("tune", "gpu_width", "--width", narrow, *where, *short, *searched), 90),
-        Stage("transfer", ours("transfer", *carried, "--seeds", "3", *searched), 150),
-        Stage("verify", ours("transfer", *carried, *verified, *searched), 140, 20),
+        Stage("transfer", ours("transfer", *carried, "--seeds", "3", *searched), 180),
+        Stage("verify", ours("transfer", *carried, *verified, *searched), 200, 20),
         Stage("report", ours("report", "gpu_width", *where[2:4]), 40),
         Stage("replay", [sys.executable, str(HERE / "replay.py")], 60, 20),
         Stage(
