@@ -161,7 +161,8 @@ class RuleOptimizer(torch.optim.Optimizer):
                 self._keeps_gradient = True
 
     def _rule(self, group: dict[str, Any], kind: Param, like: Tensor) -> Rule:
-        real = {k: like.new_full((), group[k]) for k in self.real}
+        # a fused kernel takes numbers, which a GPU would be waited for
+        real = {k: group[k] if like.is_cuda else like.new_full((), group[k]) for k in self.real}
         return self.factory(kind, **real, **self.static)
 
     def _state(self, rule: Rule, index: int, moving: list[Tensor]) -> rules.State:

@@ -189,8 +189,8 @@ def test_a_linear_decay_ends_its_last_step_at_one_over_the_steps() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_training_batches_are_a_pure_function_of_seed_and_step(model: str) -> None:
     one = spec("adamw", model)
-    alone, other = lanes([one])._batches, lanes([one.point(-3.0, 5)])._batches
-    both = lanes([one, one.point(-3.0, 5)])._batches
+    alone, other = lanes([one]).batches, lanes([one.point(-3.0, 5)]).batches
+    both = lanes([one, one.point(-3.0, 5)]).batches
     for t in (3, 0, 3):
         x, y, shared = alone.train(t)
         x5, y5, _ = other.train(t)
@@ -206,7 +206,7 @@ def test_training_batches_are_a_pure_function_of_seed_and_step(model: str) -> No
 @pytest.mark.parametrize("model", MODELS)
 def test_every_seed_is_evaluated_on_the_same_batches(model: str) -> None:
     one = spec("adamw", model)
-    alone, other = lanes([one])._batches, lanes([one.point(-3.0, 1005)])._batches
+    alone, other = lanes([one]).batches, lanes([one.point(-3.0, 1005)]).batches
     for i in range(3):
         for a, b in zip(alone.heldout(i), other.heldout(i), strict=True):
             assert torch.equal(a, b)
@@ -226,7 +226,7 @@ def test_evaluation_reads_the_held_out_part_alone() -> None:
 def test_a_target_is_the_token_after_its_input() -> None:
     counting = np.arange(200, dtype=np.uint8)
     data = Tokens("counting", counting, counting, 200, "0" * 64)
-    x, y, _ = lanes([spec("adamw", "gpt")], data)._batches.train(0)
+    x, y, _ = lanes([spec("adamw", "gpt")], data).batches.train(0)
     assert x.shape == y.shape == (4, CONTEXT)
     assert torch.equal(y, x + 1)
 

@@ -173,7 +173,7 @@ def test_a_tied_weight_moves_once_by_the_gradient_of_both_its_uses(lanes_: int) 
             other.parameters(), lr=1.0, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
         )
         for t in range(one.steps):
-            x, y, _ = begun._batches.train(t)
+            x, y, _ = begun.batches.train(t)
             optimizer.zero_grad()
             F.cross_entropy(other(x).flatten(0, 1), y.flatten()).backward()
             optimizer.param_groups[0]["lr"] = one.lr * lr_factor(one, t)

@@ -205,7 +205,7 @@ def test_unseen_tokens_keep_their_embedding_in_a_run() -> None:
     fresh = lanes([run])
     before, after = weights(fresh)["embedding.weight"], weights(stepped([run]))["embedding.weight"]
     seen = torch.zeros(len(before), dtype=torch.bool)
-    seen[fresh._batches.train(0)[0].flatten()] = True
+    seen[fresh.batches.train(0)[0].flatten()] = True
     assert torch.equal(after[~seen], before[~seen])
     moves = (after - before)[seen].square().mean(1).sqrt()
     torch.testing.assert_close(moves, torch.full_like(moves, run.lr))

@@ -11,6 +11,7 @@ from hptransfer.cost.placement import Placement
 from hptransfer.spec import RunSpec
 from hptransfer.train.build import Data
 from hptransfer.train.lanes import Lanes
+from hptransfer.train.replay import Steps
 
 CUDA_SECONDS = 0.2  # a GPU's step is too short for a clock that stops after two
 # Parts of the float32 matrix-product rate that an extrapolated step reaches. The optimizer's is
@@ -61,7 +62,7 @@ def measure(
 ) -> Speed:
     """Time at least two training steps and one evaluation, each for at least `seconds`.
 
-    `ready` is called after a first step, before the clock starts. On a GPU an evaluation comes
+    `ready` is called after the first steps, before the clock starts. On a GPU an evaluation comes
     first too, for the first call of a kernel loads it.
     """
     if device.type == "cuda":
@@ -75,18 +76,15 @@ def measure(
         recompute=placement.recompute,
         drawn=False,
     )
-    running.gradients(0)
-    running.update(0)
+    steps = Steps(running)
+    for t in range(steps.practice):
+        steps.step(t % spec.steps)
     if device.type == "cuda":
         running.evaluate()
     _synchronise(device)
     ready()
 
-    def step(t: int) -> None:
-        running.gradients(t % spec.steps)
-        running.update(t % spec.steps)
-
-    training = _mean_seconds(step, 2, seconds, device)
+    training = _mean_seconds(lambda t: steps.step(t % spec.steps), 2, seconds, device)
     evaluation = _mean_seconds(lambda _: running.evaluate(), 1, seconds, device)
     return Speed(lanes, training / lanes, evaluation / 2 / lanes)
 

@@ -33,6 +33,7 @@ class Adam:
     """
 
     batched: ClassVar[bool] = True
+    fused: ClassVar[bool] = True
     p: Param
     beta1: float
     beta2: float
@@ -60,15 +61,16 @@ class Adam:
 
     def update_(self, g: Stack, state: State, w: Stack, step: Step) -> None:
         """`update` in place, by torch's fused kernel: one pass over memory instead of nine."""
-        lr = float(self._lr(step))
+        lr = self._lr(step) * self.lr_multiplier
+        seen = torch.zeros((), device=w[0].device) + step.t  # for a GPU no copy from the CPU
         adamw_step(
             *(list(w), list(g), list(state["m"]), list(state["v"]), []),
-            [torch.tensor(float(step.t)) for _ in w],
+            [seen.clone() for _ in w],  # which the kernel counts up
             fused=True,
             amsgrad=False,
             beta1=float(self.beta1),
             beta2=float(self.beta2),
-            lr=lr * self.lr_multiplier,
+            lr=float(lr) if lr.device.type == "cpu" else lr.float(),  # no wait for a GPU
             weight_decay=float(self.decay) / self.lr_multiplier,
             eps=float(self.eps),
             maximize=False,

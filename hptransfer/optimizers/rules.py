@@ -37,12 +37,20 @@ Stack = Tensor | Sequence[Tensor]
 
 
 class Step(NamedTuple):
-    """`t`: gradients seen before this one; `lr` now, in the next step, and the tuned `lr_peak`."""
+    """`t`: gradients seen before this one; `lr` now, in the next step, and the tuned `lr_peak`.
 
-    t: int
+    A rule of this package is also given `t` as a tensor without axes, in a step that a GPU replays.
+    """
+
+    t: int | Tensor
     lr: Tensor
     lr_next: Tensor
     lr_peak: Tensor
+
+    @property
+    def first(self) -> bool:
+        """Whether no gradient was seen before; a step that is replayed is never the first."""
+        return isinstance(self.t, int) and self.t == 0
 
 
 @runtime_checkable
@@ -60,7 +68,8 @@ class Rule(Protocol):
       Y; else the weights.
     - `update_(g, state, w, step)`, of a batched rule: moves the tensors of one lane and its state
       in place, g and w being a Stack. It is not used for a subclass that does not define its own,
-      nor for tensors that are not contiguous.
+      nor for tensors that are not contiguous. On a GPU it is used, for float32, where a true
+      attribute `fused` says so.
     """
 
     def init_weight(self, generator: Generator) -> Tensor:
@@ -105,7 +114,8 @@ def update(rule: Rule, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[
 def update_(rule: Rule, g: Stack, state: State, w: Stack, step: Step) -> State:
     """`update` of one lane, which moves `w` in place and may overwrite `state`."""
     own = {**vars(type(rule)), **getattr(rule, "__dict__", {})}  # not what a base class gives
-    able = _batched(rule) and "update_" in own and w[0].device.type == "cpu"
+    fused = getattr(rule, "fused", False) and w[0].dtype == torch.float32
+    able = _batched(rule) and "update_" in own and (fused or w[0].device.type == "cpu")
     in_place = getattr(rule, "update_", None)
     if in_place is not None and able and _contiguous(w) and _contiguous(g):
         in_place(g, state, w, step)

@@ -132,13 +132,13 @@ class LMO:
         add_(w, moves)
 
     def momentum(self, g: Tensor, state: State, step: Step) -> Tensor:
-        if step.t == 0 and self.start == "first":
+        if step.first and self.start == "first":
             return g.clone()
         return average(state["m"], g, self.beta)
 
     def momentum_(self, g: Stack, state: State, step: Step) -> None:
         """`momentum` into the state."""
-        if step.t == 0 and self.start == "first":
+        if step.first and self.start == "first":
             for kept, first in zip(state["m"], g, strict=True):
                 kept.copy_(first)
         else:

@@ -19,6 +19,7 @@ from hptransfer.train.build import Data, Described
 from hptransfer.train.counting import counted_step, run_flops
 from hptransfer.train.environment import device_name, environment
 from hptransfer.train.lanes import Lanes
+from hptransfer.train.replay import Steps
 
 __all__ = [
     "Data",
@@ -187,8 +188,12 @@ def _train(
     saved = time.perf_counter()
     every = max(1, spec.steps // CURVE_POINTS)
     steps = spec.steps
+    running = Steps(lanes)
     for t in range(first, spec.steps):
-        flops = _step(lanes, t, flops)
+        if flops is None:
+            flops = counted_step(lanes, t)
+        else:
+            running.step(t)
         if (t + 1) % every == 0 or t + 1 == spec.steps:
             progress = _progress(unit, lanes, t)
             yield progress
@@ -205,8 +210,9 @@ def _train(
     seconds = spent + time.perf_counter() - began
     assert flops is not None  # a snapshot is never one of the last step
     ends = list(zip(lanes.specs, final, lanes.losses.cpu(), strict=True))
-    env = {**environment(device, unit.lanes, lanes.micro_batch), "recompute": lanes.recompute}
-    del lanes, make  # before the peak is read
+    env = environment(device, unit.lanes, lanes.micro_batch)
+    env |= {"recompute": lanes.recompute, "graph": running.graph}
+    del lanes, make, running  # before the peak is read
     if recompute:
         memory.release()  # blocks that are recomputed refer to themselves
     cost = _Cost(
@@ -226,15 +232,6 @@ def _resumed(make: Callable[[], Lanes], resume: Path | None) -> tuple[Lanes, int
         reason = f"its snapshot {error}"
     del lanes  # before the next ones are made: both may not fit
     return make(), 0, 0.0, reason
-
-
-def _step(lanes: Lanes, t: int, flops: dict[str, float] | None) -> dict[str, float]:
-    """Train one step; its FLOPs, counted where they are not known."""
-    if flops is None:
-        return counted_step(lanes, t)
-    lanes.gradients(t)
-    lanes.update(t)
-    return flops
 
 
 def _progress(unit: Unit, lanes: Lanes, t: int) -> Progress:

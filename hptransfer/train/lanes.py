@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,17 @@ from hptransfer.train.schedule import lr_factor
 def vectorises(spec: RunSpec) -> bool:
     """Whether runs of this spec can share a unit: not under a torch.optim.Optimizer."""
     return not is_torch_optimizer(registry.load_spec("optimizer", spec.optimizer))
+
+
+class Moment(NamedTuple):
+    """`t`: a step; `now`, `then`: lr in it and in the next, over the peak lr.
+
+    Numbers, or tensors without axes in a step that a GPU replays.
+    """
+
+    t: int | Tensor
+    now: float | Tensor
+    then: float | Tensor
 
 
 class Lanes:
@@ -59,7 +70,7 @@ class Lanes:
         self.optimizer: Callable[..., Rule] = registry.load_spec("optimizer", self.spec.optimizer)
         self.static = {k: v for k, v in self.spec.hp.items() if not isinstance(v, float)}
         self.hp = {
-            k: self._per_lane([spec.hp[k] for spec in specs])
+            k: self._hyperparameter([spec.hp[k] for spec in specs])
             for k, v in self.spec.hp.items()
             if isinstance(v, float)
         }
@@ -84,7 +95,7 @@ class Lanes:
             else foreign.construct(self.optimizer, self.spec, self.leaves.values())  # type: ignore[arg-type]
         )
         self.losses = torch.zeros(len(specs), self.spec.steps, device=device)
-        self._batches = Batches(specs, data, device, dtype)
+        self.batches = Batches(specs, data, device, dtype)
 
     def _model(self) -> torch.nn.Module:
         with self.device:
@@ -108,6 +119,12 @@ class Lanes:
     def _per_lane(self, values: list[float]) -> Tensor:
         scalars = torch.tensor(values, dtype=self.dtype, device=self.device)
         return scalars[0] if self.single else scalars
+
+    def _hyperparameter(self, values: list[float]) -> Tensor | float:
+        """A number where one lane trains on a GPU: a fused kernel takes no tensor for it."""
+        scalars = self._per_lane(values)
+        numbers = self.single and self.device.type == "cuda"
+        return scalars.cpu().item() if numbers else scalars
 
     def _any_weights(self, alike: list[Param]) -> Tensor:
         lanes = () if self.single else (len(self.specs),)
@@ -169,7 +186,11 @@ class Lanes:
         return vmap(self._loss, in_dims=(0, data_dim, data_dim))(self.leaves, x, y)
 
     def gradients(self, t: int) -> None:
-        """Mean gradient of step t into `Group.g`, micro-batch by micro-batch; losses kept."""
+        """Mean gradient of step t into `Group.g`; its losses are kept."""
+        self.losses[:, t] = self.accumulate(*self.batches.train(t))
+
+    def accumulate(self, x: Tensor, y: Tensor, shared: bool) -> Tensor:
+        """Mean gradient of a batch into `Group.g`, micro-batch by micro-batch; losses, (lanes,)."""
         free = [group for group in self.groups if not group.carried]
         for group in free:
             if isinstance(group.g, Tensor):
@@ -178,7 +199,6 @@ class Lanes:
             group.g = []
             for name in group.names:  # the backward pass then need not add to anything
                 self.leaves[name].grad = None
-        x, y, shared = self._batches.train(t)
         axis = 0 if shared else 1
         total = torch.zeros(len(self.specs), device=self.device, dtype=self.dtype)
         for xs, ys in zip(
@@ -189,29 +209,33 @@ class Lanes:
             if self.single:
                 separate(self.leaves.values())
             total += losses.detach()
-        self.losses[:, t] = total
         for group in free:
             if not isinstance(group.g, Tensor):
                 group.g = [gradient_of(self.leaves[name]) for name in group.names]
+        return total
 
-    @torch.no_grad()
     def update(self, t: int) -> None:
         """One optimizer step on every group, in place."""
+        self.move(Moment(t, lr_factor(self.spec, t), lr_factor(self.spec, t + 1)))
+
+    @torch.no_grad()
+    def move(self, moment: Moment, state_in_place: bool = False) -> None:
+        """One optimizer step on every group; `state_in_place`: the states keep their memory."""
         if self.spec.clip > 0:
             self._clip(self.spec.clip)
-        now, then = lr_factor(self.spec, t), lr_factor(self.spec, t + 1)
-
+        t, now, then = moment
         if self.foreign is not None:
-            foreign.step(self.foreign, self.spec.lr * now)
+            foreign.step(self.foreign, self.spec.lr * float(now))
             return
 
         def one(
-            hp: dict[str, Tensor], lr: Tensor, g: Tensor, state: State, w: Tensor, p: Param
+            hp: dict[str, Tensor | float], lr: Tensor, g: Tensor, state: State, w: Tensor, p: Param
         ) -> tuple[Tensor, State]:
             rule = self.optimizer(p, **hp, **self.static)
             return rules.update(rule, g, state, w, Step(t, lr * now, lr * then, lr))
 
         for group in self.groups:
+            before = dict(group.state)
             if self.single:
                 rule = self.optimizer(group.p, **self.hp, **self.static)
                 step = Step(t, self.lr * now, self.lr * then, self.lr)
@@ -226,6 +250,11 @@ class Lanes:
                 if self.spec.clip > 0:
                     raise self._unclippable()
                 self._carry(group, kept)
+            if state_in_place:
+                for key, value in group.state.items():
+                    if before[key] is not value:
+                        before[key].copy_(value)
+                group.state = before
 
     def _unclippable(self) -> InputError:
         name = self.spec.optimizer["name"]
@@ -269,7 +298,7 @@ class Lanes:
             foreign.read_out(self.foreign)
             return
 
-        def one(hp: dict[str, Tensor], w: Tensor, state: State, p: Param) -> Tensor:
+        def one(hp: dict[str, Tensor | float], w: Tensor, state: State, p: Param) -> Tensor:
             return rules.readout(self.optimizer(p, **hp, **self.static), w, state)
 
         for group in self.groups:
@@ -311,7 +340,7 @@ class Lanes:
         """Mean loss over the fixed held-out batches, nats; (lanes,). Call after `read_out`."""
         total = torch.zeros(len(self.specs), device=self.device, dtype=self.dtype)
         for i in range(self.spec.eval_batches):
-            x, y = self._batches.heldout(i)
+            x, y = self.batches.heldout(i)
             for xs, ys in zip(x.split(self.micro_batch), y.split(self.micro_batch), strict=True):
                 total += self._lane_losses(xs, ys, shared=True) * (len(xs) / len(x))
         return total / self.spec.eval_batches

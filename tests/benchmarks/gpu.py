@@ -95,7 +95,7 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     verified = ["--verify", *chosen("adamw", "scion_unconstrained")]
     files = [
         str(ROOT / "tests" / f"test_{name}.py")
-        for name in ("engine", "lanes", "lanes_gpu", "polar")
+        for name in ("engine", "lanes", "lanes_gpu", "polar", "replay")
     ]
     widths = ["64"] if small else ["256", "1024", "4096"]
     tests = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *files]
@@ -103,11 +103,12 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     marked += ["--junitxml", str(out / "tests.xml")]
     searched = ["--trials", "3"] if small else []
     return [
-        Stage("tests", [*tests, *(["--co"] if small else []), *marked], 90),
+        Stage("tests", [*tests, *(["--co"] if small else []), *marked], 120),
         Stage("tune", ours("tune", "gpu_width", "--width", narrow, *where, *short, *searched), 90),
-        Stage("transfer", ours("transfer", *carried, "--seeds", "3", *searched), 150),
-        Stage("verify", ours("transfer", *carried, *verified, *searched), 140, 20),
+        Stage("transfer", ours("transfer", *carried, "--seeds", "3", *searched), 180),
+        Stage("verify", ours("transfer", *carried, *verified, *searched), 200, 20),
         Stage("report", ours("report", "gpu_width", *where[2:4]), 40),
+        Stage("replay", [sys.executable, str(HERE / "replay.py")], 60, 20),
         Stage(
             "step",
             script("step", "--widths", *widths, "--layers", "1" if small else "2"),
