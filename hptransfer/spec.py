@@ -67,10 +67,12 @@ class Param:
     depth_m: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values; shapes become lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
+        """Inverse of `to_json`."""
         own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**own)
 
@@ -83,18 +85,22 @@ class Param:
 
     @property
     def d_out(self) -> int:
+        """Rows of the weight as a matrix: fan-out, d of an embedding, size of a vector."""
         return self._fans(self.shape)[0]
 
     @property
     def d_in(self) -> int:
+        """Columns of the weight as a matrix: fan-in with all taps, vocabulary, 1 for a vector."""
         return self._fans(self.shape)[1]
 
     @property
     def base_d_out(self) -> int:
+        """`d_out` in the base model."""
         return self._fans(self.base_shape)[0]
 
     @property
     def base_d_in(self) -> int:
+        """`d_in` in the base model."""
         return self._fans(self.base_shape)[1]
 
     @property
@@ -151,6 +157,7 @@ class RunSpec:
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values, which `key` hashes."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
@@ -195,6 +202,7 @@ class RunSpec:
 
     @property
     def lr(self) -> float:
+        """Peak learning rate, 2^log2_lr."""
         return 2.0**self.log2_lr
 
     def axis_value(self, axis: Axis) -> int:
@@ -204,8 +212,8 @@ class RunSpec:
     def at(self, axis: Axis, value: int) -> Self:
         """This spec at another axis value."""
         table, dot, key = AXIS_FIELD[axis].partition(".")
-        changed = {**getattr(self, table), key: value} if dot else value
-        return replace(self, **{table: changed})
+        new = {**getattr(self, table), key: value} if dot else value
+        return replace(self, **{table: new})
 
     def point(self, log2_lr: float, seed: int, **hp: float) -> Self:
         """This spec at a learning rate (rounded to 1/8 octave), a seed and these values of hp."""
