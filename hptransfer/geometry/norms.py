@@ -101,6 +101,7 @@ class Spectral:
     steps: int = 0
 
     def factor(self, shape: tuple[int, ...]) -> float:
+        """Singular value of an lmo of shape (..., d_out, d_in)."""
         d_out, d_in = shape[-2:]
         factor = math.sqrt(d_out if self.one_hot else d_out * self.taps / d_in)
         return (max(1.0, factor) if self.dense_input else factor) / self.taps
@@ -170,6 +171,7 @@ class MeanNorm:
         return self.exponent / (self.exponent - 1)
 
     def factor(self, shape: tuple[int, ...]) -> float:
+        """Conjugate norm of each row or column of an lmo of shape (..., d_out, d_in)."""
         d_out, d_in = shape[-2:]
         d_in = 1 if self.one_hot else d_in
         if self.along == "row":

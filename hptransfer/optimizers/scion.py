@@ -70,9 +70,11 @@ class Table:
     polar: Polar
 
     def radius(self, p: Param) -> float:
+        """Radius of the ball of a parameter."""
         return (self.hidden if p.role == "vector" else self._ball(p)).radius
 
     def norm(self, p: Param) -> Norm:
+        """Norm of a parameter, on the matrices of `as_matrix`."""
         if p.role == "vector":
             return colnorm(one_hot=True) if self.vector == "bias_rms" else sign(one_hot=True)
         guard = self.guard if p.embedding else 0.0
@@ -136,6 +138,7 @@ class LMO:
         add_(w, moves)
 
     def momentum(self, g: Tensor, state: State, step: Step) -> Tensor:
+        """The average d after this gradient."""
         if step.t == 0 and self.start == "first":
             return g.clone()
         return average(state["m"], g, self.beta)

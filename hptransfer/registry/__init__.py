@@ -155,10 +155,10 @@ def target(kind: str, name: str) -> str:
         if module.endswith(".py"):  # absolute, because a worker may start in another folder
             return f"{os.path.realpath(os.path.expanduser(module))}:{attribute}"
         return name
-    known = names(kind)
+    choices = names(kind)
     raise InputError(
         f"unknown {kind} {name!r}",
-        suggest(name, known) or f"{kind}s: {', '.join(known)}, or my_file.py:my_{kind}",
+        suggest(name, choices) or f"{kind}s: {', '.join(choices)}, or my_file.py:my_{kind}",
     )
 
 
