@@ -17,9 +17,9 @@ WIDTHS = (64, 128, 256, 512, 1024)
 
 
 def frame(label="scion", widths=WIDTHS, seeds=(0, 1, 2), wobble=0.0, **layers):
-    """Every layer's change is 0.1 width^slope, three times that late; its RMS at init is 1.
+    """Every layer changes by 0.1 width^slope early and three times that late; its RMS at init is 1.
 
-    `wobble` is added to the slope, times -1, 0 and 1 for the seeds 0, 1 and 2.
+    The seeds 0, 1 and 2 add -1, 0 and 1 times `wobble` to the slope.
     """
     rows = []
     for layer, slope in (layers or {"first": 0.0, "logits": 0.05}).items():

@@ -170,7 +170,7 @@ def test_a_target_given_on_the_command_line_is_judged_too():
 
 
 def false_alarms(count, sigma, curvature):
-    """Share of `drifts` when the true curve is the same at both widths: the rule alone."""
+    """Share of `drifts` where both widths have the same true curve."""
     rng = np.random.default_rng(0)
     x, limits = np.array(half_octaves(-5)), Thresholds()
     alarms = 0
