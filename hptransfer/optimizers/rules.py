@@ -43,9 +43,6 @@ class Step(NamedTuple):
     a GPU replays has `t` as a 0-d tensor too; only rules of this package are given it.
     """
 
-    A rule of this package is also given `t` as a tensor without axes, in a step that a GPU replays.
-    """
-
     t: int | Tensor
     lr: Tensor
     lr_next: Tensor
