@@ -9,7 +9,7 @@ __version__ = "0.2.0"
 
 
 class _Renamed:
-    """Says where a module went, once no other finder knows it."""
+    """The last finder: names the new module to a program that imports the old one."""
 
     @staticmethod
     def find_spec(name: str, *_: object) -> None:

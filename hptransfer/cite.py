@@ -10,10 +10,10 @@ _REFERENCES = Path(__file__).parent / "references.bib"
 
 
 def bibtex(suite: SuiteTable) -> str:
-    """Entries of references.bib that the parts of the suite name as their source, and Optuna's.
+    """Entries of references.bib that the docstrings of the suite's parts name, and Optuna's.
 
-    A part cites an entry by its arXiv id, or by the author and year of its key. Raises InputError
-    for an unknown part.
+    A docstring names an entry by its arXiv id, or by the author and year of its key. Raises
+    InputError for an unknown part.
     """
     parts = [
         registry.describe("optimizer", table.use or label)

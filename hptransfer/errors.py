@@ -1,4 +1,4 @@
-"""Wrong input as one line and a hint, and foreign text as a message shows it."""
+"""Wrong input as one line and a hint, and foreign text in a form that is safe to show."""
 
 import contextlib
 import difflib
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Wrong input: one line that says where and what, and a hint that cures it.
+    """Wrong input: one line that says where and what, and a hint with the cure.
 
-    `option`: the option whose value is wrong; the message begins with its name. `cures`: options
-    that the hint speaks of. Both are names of fields; the command line shows them as flags.
+    `option`: the option whose value is wrong; the message begins with it. `cures`: the options that
+    the hint names. Both are names of fields; the command line shows them as flags.
     """
 
     def __init__(
@@ -25,12 +25,12 @@ class InputError(ValueError):
 
 
 def _cut(text: str) -> str:
-    """Text whose words end after 200 characters; a second cut changes nothing."""
+    """Text with every word cut at 200 characters; a second cut changes nothing."""
     return re.sub(r"([^\s'\",:]{199})[^\s'\",:]{2,}", r"\1…", text)
 
 
 def printable(text: str) -> str:
-    """Text on one line: control characters, line ends too, as their escapes."""
+    """Text on one line: escapes stand for control characters and line ends."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -42,7 +42,7 @@ def quoted(value: object) -> str:
 
 @contextlib.contextmanager
 def located(where: str) -> Generator[None]:
-    """Puts `where: ` before the message of an InputError that the block raises."""
+    """An InputError of this block gets `where: ` before its message."""
     try:
         yield
     except InputError as error:
@@ -50,7 +50,7 @@ def located(where: str) -> Generator[None]:
 
 
 def broken(what: str, error: BaseException, hint: str) -> InputError:
-    """The InputError for an exception in a user's own part: where it was raised, and what it is."""
+    """The InputError for an exception in a user's part: file, line, type and cause."""
     line = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{line.filename}:{line.lineno}"
     cause = next(iter(str(error).splitlines()), "")
@@ -58,7 +58,7 @@ def broken(what: str, error: BaseException, hint: str) -> InputError:
 
 
 def suggest(got: object, names: Any) -> str:
-    """`did you mean 'x'?`, or nothing where no name comes near."""
+    """`did you mean 'x'?`, or "" where no name resembles `got`."""
     pool = names.split(", ") if isinstance(names, str) else [str(name) for name in names]
     close = difflib.get_close_matches(str(got), pool, n=1)
     return f"did you mean {close[0]!r}?" if close else ""

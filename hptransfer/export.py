@@ -1,4 +1,4 @@
-"""The transferred setting of a finished study: per-parameter TOML, and Python that runs."""
+"""The transferred setting of a finished study, as TOML per parameter or as a Python script."""
 
 import json
 import math
@@ -29,7 +29,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Setting:
-    """One optimizer at one target: its run, and where the learning rate comes from."""
+    """One optimizer at one target.
+
+    `spec`: its run. `address`, `model`: what names optimizer and model in a script. `parameters`:
+    role and values per parameter. `dims`: arguments of the model that depend on the data. `source`:
+    where the learning rate comes from, in words.
+    """
 
     label: str
     spec: RunSpec
@@ -43,20 +48,20 @@ class Setting:
 def settings(
     table: SuiteTable, frame: pd.DataFrame, n: int, labels: list[str]
 ) -> dict[str, Setting | None]:
-    """By label: the carried learning rate and the per-parameter table at axis value n.
+    """Label -> the setting at axis value `n`, with the carried learning rate.
 
-    None stands for an optimizer that has not been tuned at the proxy. Raises InputError for an
-    unknown part.
+    None for an optimizer without an optimum at the proxy. `frame`: the records of the suite.
+    Raises InputError for an unknown part.
     """
     data = engine.load_data(table.data)
     suite = table.resolve(data.sha256)
     rows = select(suite, frame)
-    made: dict[str, Setting | None] = {}
+    result: dict[str, Setting | None] = {}
     for label in labels:
         own = rows[(rows.optimizer == label) & (rows.n == suite.proxy) & (rows.stage == "search")]
         best = optimum(own[own.status != "failed"])
         if best is None:
-            made[label] = None
+            result[label] = None
             continue
         spec = suite.template(label, n).point(suite.clip_lr(label, best.log2_lr), 0, **best.hp)
         source = f"tuned at {suite.axis} {suite.proxy} on {best.n_points} learning rates"
@@ -66,20 +71,20 @@ def settings(
         model = registry.describe("model", suite.model["name"])
         addresses = (optimizer.address, model.target)
         parameters = _parameters(spec, data)
-        made[label] = Setting(label, spec, *addresses, parameters, data.dims, source)
-    return made
+        result[label] = Setting(label, spec, *addresses, parameters, data.dims, source)
+    return result
 
 
 def _parameters(spec: RunSpec, data: engine.Data) -> dict[str, dict[str, Any]]:
-    """Parameter -> role and what its rule does; a torch optimizer has one lr for all."""
+    """Parameter -> role and values of its rule; a torch optimizer has one lr for all."""
     if not vectorises(spec):
         return {p.name: {"role": p.role, "lr": spec.lr} for p in describe_params(spec, data)}
     factory = registry.load_spec("optimizer", spec.optimizer)
     table = {}
     for p in describe_params(spec, data):
         rule = rules.made(spec.optimizer["name"], factory, p, spec.hp)
-        said = getattr(rule, "settings", None)
-        table[p.name] = {"role": p.role, **(said(spec.lr) if said else {"lr": spec.lr})}
+        own = getattr(rule, "settings", None)
+        table[p.name] = {"role": p.role, **(own(spec.lr) if own else {"lr": spec.lr})}
     return table
 
 
@@ -116,14 +121,14 @@ def _toml(value: Any) -> str:
 
 
 def _pairs(values: dict[str, Any]) -> list[str]:
-    """TOML has no null: a value of None is left out."""
+    """`key = value` lines; without None, because TOML has no null."""
     return [f"{_key(k)} = {_toml(v)}" for k, v in values.items() if v is not None]
 
 
 def to_python(each: Setting) -> str:
     """A script that builds the model, its optimizer and its schedule, and takes one step.
 
-    Every value is written as its repr, so that none of them is code. Raises InputError for a
+    Each value stands in it as its repr, so that no value can be code. Raises InputError for a
     torch.optim.Optimizer, which needs no script.
     """
     spec = each.spec
@@ -133,8 +138,8 @@ def to_python(each: Setting) -> str:
             f"give it lr = {spec.lr!r} and {spec.hp}",
         )
     fields = {k: v for k, v in spec.model.items() if k not in ("name", "revision")}
-    asked = registry.describe("model", each.model).defaults
-    fields |= {k: v for k, v in each.dims.items() if k in asked}
+    defaults = registry.describe("model", each.model).defaults
+    fields |= {k: v for k, v in each.dims.items() if k in defaults}
     text = "context" in fields
     shape = (fields["context"],) if text else tuple(each.dims["in_shape"])
     values = {
@@ -193,8 +198,8 @@ CLIP    optimizer.step()
 
 if __name__ == "__main__":
     BATCH
-    print(step(x, y))  # your data go here
-    optimizer.eval()  # before an evaluation or a checkpoint; optimizer.train() to go on
+    print(step(x, y))  # put your data here
+    optimizer.eval()  # before an evaluation or a checkpoint; then optimizer.train()
 '''
 _CLIP = "    torch.nn.utils.clip_grad_norm_(model.parameters(), {clip})\n"
 _TOKENS = "x, y = torch.randint({classes}, {shape}), torch.randint({classes}, {shape})"

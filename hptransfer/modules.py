@@ -1,4 +1,4 @@
-"""Where the source of a module lies, found without an import of it or of a package around it."""
+"""The source file of a module, without an import of the module or of its packages."""
 
 import contextlib
 import importlib.util
@@ -11,30 +11,30 @@ from pathlib import Path
 def source_of(name: str) -> Path | None:
     """`package.module` -> its source file, None where there is none.
 
-    A package that says only as it is imported where its modules lie hides them.
+    Some packages compute the place of their modules during their import. Theirs is None too.
     """
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
         return None
-    found: ModuleSpec | None = None
+    spec: ModuleSpec | None = None
     for depth in range(1, len(parts) + 1):
-        folders = None if found is None else found.submodule_search_locations
+        folders = None if spec is None else spec.submodule_search_locations
         if depth > 1 and folders is None:
             return None
-        found = _found(".".join(parts[:depth]), folders)
-        if found is None:
+        spec = _spec(".".join(parts[:depth]), folders)
+        if spec is None:
             return None
-    if found is None or not found.has_location or found.origin is None:
+    if spec is None or not spec.has_location or spec.origin is None:
         return None
-    return Path(found.origin)
+    return Path(spec.origin)
 
 
-def _found(name: str, folders: Iterable[str] | None) -> ModuleSpec | None:
+def _spec(name: str, folders: Iterable[str] | None) -> ModuleSpec | None:
     if "." not in name:
-        with contextlib.suppress(ValueError):  # a module made by hand, as __main__ may be
-            return importlib.util.find_spec(name)  # imports nothing for a name without a dot
+        with contextlib.suppress(ValueError):  # some modules, such as __main__, have no spec
+            return importlib.util.find_spec(name)  # without a dot in the name it imports nothing
         return None
     for finder in sys.meta_path:
-        if found := finder.find_spec(name, list(folders or ())):
-            return found
+        if spec := finder.find_spec(name, list(folders or ())):
+            return spec
     return None

@@ -1,11 +1,11 @@
-"""The optimizers of hptransfer in a training loop of your own, as real `torch.optim.Optimizer`s.
+"""The optimizers of hptransfer as `torch.optim.Optimizer`s, for a training loop of your own.
 
     base = Model(width=64)                                 # the same model at the base width
     hptransfer.optim.init_(model, "scion", base=base)
     optimizer = hptransfer.optim.optimizer(model, "scion", lr=2**-4, base=base)
     schedule = hptransfer.optim.scheduler(optimizer, steps=1000)
 
-The weights that these give are those of the suites, step for step.
+Their weights equal those of the suites, step for step.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,15 +45,15 @@ def optimizer(
 ) -> "RuleOptimizer":
     """An optimizer of `hptransfer list optimizers` (or `file.py:name`) over a model's parameters.
 
-    `lr`: its peak; schedulers of torch change it. `base`: the same model at the width where the
-    learning rate has its own meaning (muP's base width), on any device, also meta; without it the
-    model's own shapes count, and `roles` (or the model's `roles()`) must name every parameter.
-    `hp`: its other hyperparameters. Raises InputError for a wrong name, value or role.
+    `lr`: the peak; a scheduler of torch scales it. `base`: the same model at the base width of muP,
+    where m = 1, on any device, meta included. Without `base` m is 1 here, and `roles` (or a
+    method `roles()` of the model) must name every parameter. `hp`: further hyperparameters.
+    Raises InputError for a wrong name, value or role.
     """
     part, factory = _part(name)
-    given = _hp(part, hp)
-    described = _params(model, base, roles)
-    return RuleOptimizer(dict(model.named_parameters()), described, factory, lr, given)
+    hp = _hp(part, hp)
+    parameters = _params(model, base, roles)
+    return RuleOptimizer(dict(model.named_parameters()), parameters, factory, lr, hp)
 
 
 def init_(
@@ -65,16 +65,16 @@ def init_(
     roles: Mapping[str, str] | None = None,
     **hp: Any,
 ) -> nn.Module:
-    """Fill a model's parameters in place as this optimizer's runs begin, and return it.
+    """Fill a model's parameters in place with the init of this optimizer, and return the model.
 
-    Each weight depends on `seed` and its name alone. Arguments as in `optimizer`.
+    Each weight depends on `seed` and its name alone. Arguments and errors as in `optimizer`.
     """
     part, factory = _part(name)
-    given = _hp(part, hp)
+    hp = _hp(part, hp)
     tensors = dict(model.named_parameters())
     with torch.no_grad():
         for p in _params(model, base, roles):
-            tensors[p.name].copy_(factory(p, **given).init_weight(generator_for(seed, p.name)))
+            tensors[p.name].copy_(factory(p, **hp).init_weight(generator_for(seed, p.name)))
     return model
 
 
@@ -83,8 +83,9 @@ def scheduler(
 ) -> LambdaLR:
     """The learning-rate schedule of a suite: warm-up over a fraction of the steps, then decay.
 
-    It tells a transported optimizer the next step's learning rate too. With another scheduler the
-    transport strength of the schedule "decay" lags one step behind.
+    `schedule`: "linear", "constant" or "cosine". `warmup`: fraction of `steps`. Transported
+    optimizers need the lr of the next step too, and this scheduler gives it to them. With another
+    scheduler the transport strength of the schedule "decay" lags one step behind.
     """
     factor = partial(schedule_factor, schedule, warmup, steps)
     optimizer.lr_factor = factor
@@ -92,24 +93,25 @@ def scheduler(
 
 
 class RuleOptimizer(torch.optim.Optimizer):
-    """Moves parameters by the rules of an optimizer function; make it with `optimizer`.
+    """Moves parameters by the rules of an optimizer function; `optimizer` builds one.
 
-    One parameter group for each role and shape; `lr` and every real hyperparameter can be changed
-    in the groups. Transported methods train at Y: call `eval()` before an evaluation or a
-    checkpoint to have X in the weights, and `train()` before going on. ScionLight keeps its
-    momentum in the gradients, so `zero_grad` leaves them alone, and a checkpoint has to hold them.
+    It has one parameter group per role and shape. You may change `lr` and every real-valued
+    hyperparameter in a group. Transported methods train at Y: call `eval()` before an evaluation or
+    a checkpoint, which puts X into the weights, and `train()` afterwards. ScionLight keeps its
+    momentum in the gradients, so `zero_grad` does not clear them, and a checkpoint has to hold
+    them.
     """
 
     def __init__(
         self,
         tensors: Mapping[str, Tensor],
-        described: list[Param],
+        parameters: list[Param],
         factory: Callable[..., Rule],
         lr: float,
         hp: Mapping[str, Any],
     ) -> None:
         device = next(iter(tensors.values())).device
-        groups = grouped(described, 1, device)
+        groups = grouped(parameters, 1, device)
         self.kinds = [alike[0] for alike in groups]
         self.names = [[p.name for p in alike] for alike in groups]
         self.factory = factory
@@ -117,16 +119,19 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.real = [k for k, v in hp.items() if isinstance(v, float)]
         self.lr_factor: Callable[[int], float] | None = None
         self._keeps_gradient = False
-        # The states of a group in one tensor each, of which `state` holds the views.
-        self._stacks: dict[int, tuple[rules.State, list[Any]]] = {}  # by group
+        # By group: each entry of its state as one tensor (k, *shape). `state` holds views of them.
+        self._stacks: dict[int, tuple[rules.State, list[Any]]] = {}
         defaults = {"lr": lr, "t": 0, "evaluating": False, **{k: hp[k] for k in self.real}}
-        listed = [{"params": [tensors[p.name] for p in alike]} for alike in groups]
-        super().__init__(listed, defaults)
+        members = [{"params": [tensors[p.name] for p in alike]} for alike in groups]
+        super().__init__(members, defaults)
         self.peak = lr
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step on the gradients; parameters without one stay."""
+        """One step; a parameter without a gradient stays.
+
+        Returns the value of `closure`. Raises RuntimeError between `eval()` and `train()`.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -147,17 +152,17 @@ class RuleOptimizer(torch.optim.Optimizer):
         g = [p.grad for p in moving if p.grad is not None]
         peak, now = (moving[0].new_full((), float(x)) for x in (self.peak, group["lr"]))
         then = now if self.lr_factor is None else peak * self.lr_factor(group["t"] + 1)
-        held, _ = self._stacks.get(index, (None, []))
-        known = dict(state) if state is held else {}  # whose views the parameters have
+        stack, _ = self._stacks.get(index, (None, []))
+        before = dict(state) if state is stack else {}  # the parameters have views of these
         state = rules.update_(rule, g, state, moving, Step(group["t"], now, then, peak))
-        kept = state.pop("gradient", None)
+        gradient = state.pop("gradient", None)
         self._stacks[index] = state, [self.state[p] for p in moving]
-        views = {k: value.unbind() for k, value in state.items() if value is not known.get(k)}
+        views = {k: value.unbind() for k, value in state.items() if value is not before.get(k)}
         for i, p in enumerate(moving):
             if views:
                 self.state[p].update({key: value[i] for key, value in views.items()})
-            if kept is not None and p.grad is not None:
-                p.grad.copy_(kept[i])
+            if gradient is not None and p.grad is not None:
+                p.grad.copy_(gradient[i])
                 self._keeps_gradient = True
 
     def _rule(self, group: dict[str, Any], kind: Param, like: Tensor) -> Rule:
@@ -166,11 +171,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         return self.factory(kind, **real, **self.static)
 
     def _state(self, rule: Rule, index: int, moving: list[Tensor]) -> rules.State:
-        held, owners = self._stacks.get(index, ({}, []))
+        stack, owners = self._stacks.get(index, ({}, []))
         if len(owners) == len(moving) and all(
             self.state[p] is own for p, own in zip(moving, owners, strict=True)
         ):
-            return held
+            return stack
         fresh = rules.init_state(rule, torch.stack(moving))
         if not any(self.state[p] for p in moving):
             return fresh
@@ -182,7 +187,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def eval(self) -> None:
-        """Put the point to evaluate, X, into the weights; Y is kept for `train()`."""
+        """Put the point to evaluate, X, into the weights, and keep Y for `train()`."""
         for index, group in enumerate(self.param_groups):
             if group["evaluating"]:
                 continue
@@ -198,7 +203,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def train(self) -> None:
-        """Put the point where gradients are taken back into the weights, bit for bit."""
+        """Put the point of the gradients, Y, back into the weights with the same bits."""
         for group in self.param_groups:
             if group["evaluating"]:
                 for p in group["params"]:
@@ -207,10 +212,11 @@ class RuleOptimizer(torch.optim.Optimizer):
             group["evaluating"] = False
 
     def keep_gradients(self) -> None:
-        """Say, after loading a checkpoint of ScionLight, that the gradients hold its momentum."""
+        """Call this after you load a checkpoint of ScionLight: its gradients hold the momentum."""
         self._keeps_gradient = True
 
     def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients, except where they hold the momentum (ScionLight)."""
         if not self._keeps_gradient:
             super().zero_grad(set_to_none)
 
@@ -223,8 +229,8 @@ def _part(name: str) -> tuple[registry.Part, Callable[..., Rule]]:
     return part, factory
 
 
-def _hp(part: registry.Part, given: Mapping[str, Any]) -> dict[str, Any]:
-    return part.resolve(dict(given), f"optimizer {part.name!r}")
+def _hp(part: registry.Part, values: Mapping[str, Any]) -> dict[str, Any]:
+    return part.resolve(dict(values), f"optimizer {part.name!r}")
 
 
 def _params(

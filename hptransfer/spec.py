@@ -1,4 +1,4 @@
-"""Param, RunSpec (what decides a loss curve and nothing else) and RunRecord (what it gave)."""
+"""Param, RunSpec (all that decides a loss curve, nothing else), RunRecord (its result), Unit."""
 
 import functools
 import hashlib
@@ -22,20 +22,20 @@ SCHEMA = 1
 """Version of the format of specs and records."""
 
 LR_STEP = 1 / 8
-"""Octaves; a learning rate is an exponent of two, rounded to this."""
+"""Octaves; log2 of every learning rate is a multiple of this."""
 
 MOST = 2**53
-"""The largest integer of a record: every integer up to here is a float too."""
+"""The largest integer of a record: floats are exact up to here."""
 
 LARGEST = 3.5e38
-"""The largest number of a record, a bit more than float32 holds."""
+"""The largest number of a record, slightly above the largest float32."""
 
 
 Role = Literal["input", "hidden", "output", "vector"]
 """How a parameter is used; biases and gains are vectors."""
 
 Axis = Literal["width", "depth", "batch_size", "steps"]
-"""What grows from the proxy to the targets."""
+"""The quantity that grows from the proxy to the targets."""
 AXIS_FIELD: dict[Axis, str] = {  # the field of a RunSpec that holds the axis value
     "width": "width",
     "depth": "model.n_layer",
@@ -46,12 +46,13 @@ AXIS_FIELD: dict[Axis, str] = {  # the field of a RunSpec that holds the axis va
 
 @dataclass(frozen=True)
 class Param:
-    """A parameter as optimizers see it: role and shapes, never a model.
+    """A parameter as an optimizer sees it: role and shapes, without a model.
 
-    `shape` and `base_shape` are the tensor's own; an embedding's is (..., vocab, d), so its d_out
-    is d. `gain`: the factor of a normalisation layer, starts at 1. `tied`: an embedding that is the
-    output layer too (role output). `parts`: matrices fused along the first dimension (3 for qkv);
-    d_out is that of one. `depth_m`: depth over base depth, where the model scales with depth.
+    `shape`, `base_shape`: shape of the tensor in the model and in the base model; an embedding has
+    (..., vocab, d), so its d_out is d. `gain`: the factor of a normalisation layer, which starts at
+    1. `tied`: an embedding that is the output layer too (role output). `parts`: number of matrices
+    fused along the first dimension (3 for qkv); `d_out` is that of one matrix. `depth_m`: depth
+    over base depth, 1 for a model without CompleteP's factor.
     """
 
     name: str
@@ -66,10 +67,12 @@ class Param:
     depth_m: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values; shapes become lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
+        """Inverse of `to_json`."""
         own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**own)
 
@@ -82,18 +85,22 @@ class Param:
 
     @property
     def d_out(self) -> int:
+        """Rows of the weight as a matrix: fan-out, d of an embedding, size of a vector."""
         return self._fans(self.shape)[0]
 
     @property
     def d_in(self) -> int:
+        """Columns of the weight as a matrix: fan-in with all taps, vocabulary, 1 for a vector."""
         return self._fans(self.shape)[1]
 
     @property
     def base_d_out(self) -> int:
+        """`d_out` in the base model."""
         return self._fans(self.base_shape)[0]
 
     @property
     def base_d_in(self) -> int:
+        """`d_in` in the base model."""
         return self._fans(self.base_shape)[1]
 
     @property
@@ -113,20 +120,23 @@ class Param:
 
 
 def canonical(data: Any) -> str:
-    """JSON with sorted keys and no spaces: the text that is hashed."""
+    """JSON with sorted keys and no spaces, the form for `digest`."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(text: str) -> str:
+    """First 20 hex digits of the sha256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Everything that decides a loss curve and nothing else.
+    """All that decides a loss curve, and nothing else.
 
-    `model`, `data`, `optimizer`: name, revision and resolved fields. `log2_lr`: octaves, a multiple
-    of 1/8. `warmup`: fraction of the steps. `clip`: global gradient norm, 0 for none.
+    `model`, `data`, `optimizer`: name, revision and all fields. `hp`: all hyperparameters of the
+    optimizer. `base`: width with m = 1. `log2_lr`: log2 of the peak lr, a multiple of 1/8. `batch`:
+    examples per step. `warmup`: fraction of the steps. `clip`: largest global gradient norm, 0 for
+    no limit. `eval_batches`: batches of the held-out loss.
     """
 
     model: dict[str, Any]
@@ -147,6 +157,7 @@ class RunSpec:
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values, which `key` hashes."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
@@ -154,22 +165,22 @@ class RunSpec:
         return cls(**data)
 
     def identity(self, *without: str) -> str:
-        """20 hex digits that two runs share if they are equal in all but these fields.
+        """20 hex digits, equal for two runs that differ in these fields alone.
 
         A dot names a field of a table, as in `hp.beta1` and `model.n_layer`. Raises KeyError for a
         field that no run has.
         """
-        kept = self.to_json()
+        rest = self.to_json()
         for name in without:
             table, dot, key = name.partition(".")
             if dot:
-                kept[table] = {k: v for k, v in kept[table].items() if k != key}
+                rest[table] = {k: v for k, v in rest[table].items() if k != key}
             else:
-                del kept[name]
-        return digest(canonical(kept))
+                del rest[name]
+        return digest(canonical(rest))
 
     def value(self, name: str) -> Any:
-        """A field, named as `identity` names it; None for a key that its table lacks."""
+        """The value of a field, named as in `identity`; None for a key that its table lacks."""
         table, dot, key = name.partition(".")
         return getattr(self, table).get(key) if dot else getattr(self, name)
 
@@ -180,7 +191,7 @@ class RunSpec:
 
     @functools.cached_property
     def cell(self) -> str:
-        """Identity of the curve of loss over lr that this run is a point of."""
+        """Identity of the curve of loss over lr to which this run belongs: 20 hex digits."""
         return self.identity("log2_lr", "seed")
 
     @property
@@ -191,20 +202,21 @@ class RunSpec:
 
     @property
     def lr(self) -> float:
+        """Peak learning rate, 2^log2_lr."""
         return 2.0**self.log2_lr
 
     def axis_value(self, axis: Axis) -> int:
-        """Where this run lies on an axis."""
+        """The value of this run on an axis."""
         return int(self.value(AXIS_FIELD[axis]))
 
     def at(self, axis: Axis, value: int) -> Self:
         """This spec at another axis value."""
         table, dot, key = AXIS_FIELD[axis].partition(".")
-        changed = {**getattr(self, table), key: value} if dot else value
-        return replace(self, **{table: changed})
+        new = {**getattr(self, table), key: value} if dot else value
+        return replace(self, **{table: new})
 
     def point(self, log2_lr: float, seed: int, **hp: float) -> Self:
-        """This spec at a learning rate (rounded to 1/8 octave), a seed and searched values."""
+        """This spec at a learning rate (rounded to 1/8 octave), a seed and these values of hp."""
         return replace(self, log2_lr=round_lr(log2_lr), seed=seed, hp={**self.hp, **hp})
 
 
@@ -213,20 +225,20 @@ COUNT: Bounds = ((int,), 1, MOST)
 BOUNDS: dict[str, Bounds] = {
     **dict.fromkeys(("width", "steps", "batch", "eval_batches", "schema"), COUNT),
     "seed": ((int,), 0, MOST),
-    "log2_lr": ((int, float), -149, 128),  # what float32 holds
+    "log2_lr": ((int, float), -149, 128),  # the range of float32
     "warmup": ((int, float), 0, 1),
     "clip": ((int, float), 0, LARGEST),
 }
 
 
 def fits(value: Any, bounds: Bounds) -> bool:
-    """Whether a value is of one of the types, True and False being no integers, and in range."""
+    """Whether a value has one of the types and lies in range; True and False are no integers."""
     kinds, least, most = bounds
     return type(value) in kinds and least <= value <= most
 
 
 def fault(spec: Any) -> str:
-    """What keeps a JSON value from being the spec of a run, "" for nothing."""
+    """Why a JSON value is not the spec of a run, "" if it is one."""
     if type(spec) is not dict or spec.keys() != {f.name for f in fields(RunSpec)}:
         return "spec has not the fields of a run"
     parts = ("model", "data", "optimizer")
@@ -243,22 +255,25 @@ def fault(spec: Any) -> str:
 
 
 def tokens(spec: dict[str, Any]) -> int:
-    """Tokens or examples that a run trains on, from its JSON form."""
+    """Number of tokens or examples that a run trains on; `spec` in its JSON form."""
     return spec["batch"] * spec["steps"] * spec["model"].get("context", 1)
 
 
 def round_lr(log2_lr: float) -> float:
-    """The nearest log2 lr that a run can have: a multiple of 1/8 octave."""
+    """The multiple of 1/8 octave nearest to `log2_lr`."""
     return round(log2_lr / LR_STEP) * LR_STEP
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What one run gave. `loss` is the final held-out loss in nats, `inf` when it diverged.
+    """The result of one run.
 
-    `curve`: [step, training loss] pairs (of a transported method: at Y, where gradients are taken).
-    `train_loss`, `train_mean`: mean over the last tenth and over the whole curve. `seconds`: its
-    share of the unit's device time. `peak_memory`: bytes of the whole unit, 0 if unknown.
+    Losses in nats: `loss`, the final held-out loss, `inf` for a diverged run; `loss_init`, the
+    held-out loss before the first step; `train_loss` and `train_mean`, mean training loss over the
+    last tenth and over the whole of `curve`. `curve`: [step, training loss] pairs; a transported
+    method has its training loss at Y. `seconds`: share of the unit's device time. `flops`:
+    operations of all steps and evaluations. `peak_memory`: bytes of the whole unit, 0 if unknown.
+    `env`: machine and versions. `finished`: seconds since 1970. `error`: why the run failed.
     """
 
     spec: RunSpec
@@ -297,7 +312,7 @@ class Unit:
 
     @property
     def spec(self) -> RunSpec:
-        """The first run: it stands for whatever the lanes share."""
+        """The first run, for the fields that all lanes share."""
         return self.runs[0]
 
     @property
@@ -310,7 +325,7 @@ class Unit:
 
     @functools.cached_property
     def key(self) -> str:
-        """Identity of the runs in their order, which names the snapshot: 20 hex digits."""
+        """Identity of the runs in their order: 20 hex digits, which name the snapshot."""
         return digest("".join(self.keys))
 
     def halves(self) -> tuple["Unit", "Unit"]:

@@ -1,4 +1,4 @@
-"""The command line run as a user runs it, and a suite that takes a second."""
+"""The command line as a user runs it, and a suite of a second."""
 
 import contextlib
 import io
@@ -43,7 +43,7 @@ class Done:
 
 
 def hptransfer(*arguments: object, cwd: Path) -> Done:
-    """The command in this process, which has imported everything already."""
+    """The command in this process, which has all imports behind it."""
     captured = io.StringIO(), io.StringIO()
     words = ["hptransfer", *map(str, arguments)]
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:

@@ -9,7 +9,7 @@ from hptransfer import cli
 
 
 def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    """Its exit code."""
+    """Exit code of the command."""
     monkeypatch.setattr(sys, "argv", ["hptransfer", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -17,5 +17,5 @@ def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def interruptible() -> None:
-    """For a child process: Ctrl-C counts, which a job in a shell's background ignores."""
+    """For a child process: obey Ctrl-C, which the background jobs of a shell ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -24,7 +24,7 @@ COLUMNS = [
 
 
 def make_suite(*labels: str, **overrides: Any) -> Suite:
-    """A suite of the labels with templates by hand; no optimizer source is read."""
+    """A suite of the labels with hand-made templates, without a look at any source."""
     labels = labels or ("adamw", "muon", "scion_unconstrained", "transported_scion")
     table = {
         "name": "made_up",
@@ -68,7 +68,7 @@ def make_suite(*labels: str, **overrides: Any) -> Suite:
 def made_up_loss(spec: RunSpec, n: int, center: float, noise: float) -> float:
     """2.6 - 0.1 log2(n/32) + 0.08 (octaves from center)^2 and noise, nats.
 
-    The noise has a part that a seed shares over all lr and widths, and a smaller one of its own.
+    The noise is the sum of a part per seed, equal at all lr and widths, and a smaller part per run.
     """
     own = np.random.default_rng([spec.seed, int(900 + 8 * spec.log2_lr), n]).normal()
     shared = np.random.default_rng(spec.seed).normal()
@@ -159,7 +159,7 @@ def search(
 
 
 def half_octaves(center: float, reach: int = 3) -> list[float]:
-    """Whole octaves around the center, half octaves near it: what the bracket sampler leaves."""
+    """Whole octaves around the center, half octaves near it, as the bracket sampler tries them."""
     middle = round(center)
     near = [middle - 0.5, middle + 0.5]
     return sorted([*map(float, range(middle - reach, middle + reach + 1)), *near])
@@ -203,7 +203,7 @@ CENTERS: dict[str, Center] = {
 
 
 def many(suite: Suite, count: int) -> pd.DataFrame:
-    """About `count` records of the study, by more and more seeds: for timing."""
+    """About `count` records of the study over many seeds, for a timing."""
     frame = study(suite, CENTERS)
     copies = count // len(frame) + 1
     made = []

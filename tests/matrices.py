@@ -1,4 +1,4 @@
-"""Matrices of known singular values, and how the polar factor is tried on them."""
+"""Matrices of known singular values, and the settings of the polar factor to try on them."""
 
 import itertools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ few = settings(max_examples=12)
 seeds = st.integers(0, 2**31)
 every_iteration = pytest.mark.parametrize("method", ["polar_express", "jordan"])
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "mixed", "bfloat16"])
-# Polar Express refuses the Gram form in bfloat16 throughout
+# Polar Express has no Gram form in pure bfloat16
 every_pair = pytest.mark.parametrize(
     ("dtype", "form"),
     [*itertools.product(["float32", "mixed"], ["plain", "gram"]), ("bfloat16", "plain")],

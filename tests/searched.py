@@ -22,7 +22,7 @@ Pair = tuple[bracket.Point, int]
 
 def make(folder: Path, name: str = "x", **changes: Any) -> Suite:
     plugin = folder / "mine.py"
-    if not plugin.exists():  # another process may be reading it
+    if not plugin.exists():  # another process may read it
         plugin.write_text(PLUGIN)
     spec = RunSpec(
         model={"name": "gpt"},
@@ -63,7 +63,7 @@ def loss_at(point: bracket.Point) -> float:
 
 
 def rows(suite: Suite, pairs: list[Pair], n: int = 32) -> pd.DataFrame:
-    """What frame.select gives for finished runs at these points."""
+    """The result of frame.select for finished runs at these points."""
     table = []
     for k, (point, seed) in enumerate(pairs):
         lr, hp = point
@@ -109,7 +109,7 @@ def failure(call: Callable[..., object], *arguments: Any) -> InputError:
 
 
 def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The samplers of the replays that begin anew from now on."""
+    """The samplers whose replays begin anew from now on."""
     names: list[str] = []
     real = samplers._Replay.__init__
 

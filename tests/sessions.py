@@ -22,7 +22,7 @@ class SessionOptions(TypedDict, total=False):
 
 
 def session(suite: SuiteTable, folder: Path, **options: Unpack[SessionOptions]) -> Session:
-    """On the CPU, in two workers of one lane unless told otherwise."""
+    """On the CPU, by default in two workers of one lane."""
     chosen: SessionOptions = {"device": "cpu", "workers": 2, "lanes": 1, **options}
     return Session(suite, Options(folder, **chosen), list(suite.optimizers))
 
@@ -48,5 +48,5 @@ def tiny(folder: Path, **changes: object) -> SuiteTable:
 
 
 def cores(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """Let the machine have so many cores."""
+    """Let the machine have this number of cores."""
     monkeypatch.setattr(machine, "usable_cores", lambda: count)

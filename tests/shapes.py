@@ -1,8 +1,7 @@
-"""The type checker that runs in the tests, on every function that takes or gives a tensor.
+"""The type checker of the tests, for every function with a tensor among arguments or results.
 
-Pyright checks the other types; here the shapes that it cannot know are checked, and that a tensor
-is one. Functions without tensors stay as they are: their annotations name classes that are imported
-for pyright alone.
+It checks shapes, which pyright cannot know, and that a tensor is one. It skips functions without
+tensors, because some of their annotations name classes that only pyright imports.
 """
 
 from collections.abc import Callable

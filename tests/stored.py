@@ -1,4 +1,4 @@
-"""A made-up record and suite, and what a store is asked."""
+"""A made-up record and suite, and questions to a store."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -79,7 +79,7 @@ def failure(call: Callable[..., object], *arguments: object) -> InputError:
 
 
 def left_out(store: Store) -> tuple[list[int], str]:
-    """Seeds of the records that can be read, and the one warning of those that cannot."""
+    """Seeds of the readable records, and the one warning of the others."""
     with pytest.warns(LeftOut) as told:
         seeds = store.frame()["seed"].tolist()
     assert len(told) == 1

@@ -43,7 +43,7 @@ AXES = {
 
 
 def write(folder: Path, axis: str, model: str = GPT, data: str = "") -> Path:
-    """A tiny suite; `model` goes on from its name within the table."""
+    """A tiny suite; `model`: the rest of the model's table after its name."""
     text = folder / "text.txt"
     text.write_bytes(bytes(i * i % 251 for i in range(60_000)))
     data = data or f'{{ name = "file", path = "{text}" }}'

@@ -1,4 +1,4 @@
-"""The bracket: it ends, it encloses the minimum, and no order of answers changes its points."""
+"""The bracket ends, encloses the minimum, and has the same points in any order of answers."""
 
 import math
 from collections.abc import Callable
@@ -203,7 +203,7 @@ def lucky(lr: float, seed: int) -> float:
 
 
 def searched(suite: Suite, loss: Loss, order: int = 0) -> dict[tuple[float, int], float]:
-    """A whole search on several seeds, answered one trial at a time in an order by lot."""
+    """A whole search on several seeds with one answer at a time, in random order."""
     lot, known = np.random.default_rng(order), {}
     while missing := module.propose(suite, "adamw", 32, trials(known)):
         (lr, _), seed = missing[lot.integers(len(missing))]
@@ -233,7 +233,7 @@ def test_the_best_of_the_means_has_every_seed_and_known_neighbours(suite: Suite)
 def test_runs_that_the_search_did_not_ask_for_count_in_the_end(suite: Suite) -> None:
     known = searched(suite, lucky)
     free = min(lr for lr, _ in known) - 1
-    known[free, 0] = known[free, 1] = -9.0  # far below all others
+    known[free, 0] = known[free, 1] = -9.0  # far below all other losses
     missing = module.propose(suite, "adamw", 32, trials(known))
     assert {lr for (lr, _), _ in missing} == {free - 1}
 

@@ -1,4 +1,4 @@
-"""How fast a run goes: steps that are timed, and the lanes and processes that are chosen."""
+"""The speed of a run: timed steps, and the choice of lanes and processes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +19,9 @@ PLACEMENTS = [Placement(4, 1), Placement(2, 2), Placement(1, 4)]
 
 
 def looks(steps: dict[int, list[float | None]]) -> tuple[Alone, list[int]]:
-    """Answers by number of lanes, one after another, and the numbers that were asked.
+    """Answers by number of lanes, one after another, and a log of the questions.
 
-    A step is in hundredths of a long one, None where memory is too small.
+    A step in hundredths of a long one; None stands for too little memory.
     """
     asked: list[int] = []
 
@@ -53,7 +53,7 @@ def test_a_step_is_timed_per_lane() -> None:
         ({1: [10]}, lambda n: n < 4, 1, [1]),
         ({1: [10, 10], 4: [4]}, lambda n: n < 8, 4, [1, 4, 1]),
         ({1: [10, 10], 4: [4, 4], 8: [None]}, every, 4, [1, 4, 1, 8]),
-        # one lane was slow, and is not when it is timed again
+        # one lane was slow, but not at its second timing
         ({1: [10, 5], 4: [6]}, every, 1, [1, 4, 1]),
         ({1: [10, 10], 4: [8.9], 8: [8.5]}, every, 4, [1, 4, 1, 8]),
         ({1: [10], 4: [9.1]}, every, 1, [1, 4]),
@@ -88,11 +88,11 @@ def test_a_short_step_is_timed_in_all_processes_and_not_with_more_threads() -> N
 @pytest.mark.parametrize(
     ("steps", "processes", "asked"),
     [
-        ({4: [4.0], 2: [1.9]}, 4, "42"),  # no tenth saved: the rest is not looked at
+        ({4: [4.0], 2: [1.9]}, 4, "42"),  # it saves no tenth, so nobody times the rest
         ({4: [4.0, 4.0], 2: [1.7], 1: [0.8]}, 2, "4241"),
         ({4: [4.0, 4.0], 2: [1.7, 1.8], 1: [0.7]}, 1, "42412"),
-        ({4: [4.0], 2: []}, 4, "42"),  # whose process died
-        ({4: [4.0, 3.6], 2: [1.7]}, 4, "424"),  # the first was slow, and is not when timed again
+        ({4: [4.0], 2: []}, 4, "42"),  # the process died
+        ({4: [4.0, 3.6], 2: [1.7]}, 4, "424"),  # the first was slow, but not at its second timing
     ],
 )
 def test_fewer_processes_with_more_threads_are_chosen_where_they_save_a_tenth(
@@ -165,7 +165,7 @@ def test_one_lane_that_does_not_fit_is_an_input_error(monkeypatch: pytest.Monkey
 
 
 def test_where_only_time_counts_no_weight_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Semi-orthogonal matrices of a wide model take longer than the steps that are timed."""
+    """The init of a wide model, semi-orthogonal matrices, takes longer than the timed steps."""
     run = spec("scion", "gpt")
     shapes = {name: w.shape for name, w in weights(lanes([run])).items()}
 

@@ -31,7 +31,7 @@ def test_every_campaign_has_a_short_form() -> None:
 
 
 def test_the_account_of_a_place_names_every_kind_of_fault(tmp_path: Path) -> None:
-    """A run that is lost, one that was trained twice, a traceback, a page that is torn."""
+    """A lost run, a run trained twice, a traceback, a torn page."""
     check = """
 import json, sys
 from pathlib import Path

@@ -19,7 +19,7 @@ def test_coords_fails_where_the_widths_are_too_few_and_says_so(
     assert "coords: slopes of log2 RMS over log2 width, head from zero" in shown.out
     assert "scion: too few widths (indicative: n = 1 seed)" in shown.out
     assert "[2/2] scion width 64 seed 0" in shown.err
-    assert "error: scion: not as the suite says" in shown.err
+    assert "error: scion: not what the suite states" in shown.err
     assert (tmp_path / "results/coords/coords.svg").read_text().startswith("<svg")
 
 
@@ -60,11 +60,11 @@ lr = "2^-10..2^-4"
     assert verdicts == {"adamw": ("fails", True), "adamw_mup": ("passes", True)}
     widths = {row["narrowest"] for row in result["slopes"]}, {r["widest"] for r in result["slopes"]}
     assert widths == ({32}, {512})
-    # a control that passes is a surprise, and so is another optimizer that fails
+    # a control that passes is a surprise; so is any other optimizer that fails
     for controls, label in (("", "adamw"), ('controls = ["adamw_mup"]', "adamw_mup")):
         (tmp_path / "small.toml").write_text(text.replace('controls = ["adamw"]', controls))
         assert call(["coords", "small.toml", "--quiet", "--optimizer", label], monkeypatch) == 1
-        assert f"error: {label}: not as the suite says" in capsys.readouterr().err
+        assert f"error: {label}: not what the suite states" in capsys.readouterr().err
 
 
 def test_a_control_that_is_no_label_is_an_input_error(

@@ -1,4 +1,4 @@
-"""Claims: one process a run, whoever dies, with locks and without."""
+"""Claims: one process per run, whichever process dies, with locks and without."""
 
 import errno
 import fcntl
@@ -25,7 +25,7 @@ CONTEXT = multiprocessing.get_context("spawn")
 
 @pytest.fixture
 def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that has none."""
+    """A file system without locks."""
 
     def refuse(*arguments: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -45,7 +45,7 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def _hold(folder: Path, keys: list[str], pipe: Connection, links: bool) -> None:
-    """In a process: claim, say what was won, stay until the pipe is closed."""
+    """In a process: claim, send the keys won, stay until the pipe closes."""
     if not links:
         Path.symlink_to = no_links
     own = Claims(folder)
@@ -59,7 +59,7 @@ def _hold(folder: Path, keys: list[str], pipe: Connection, links: bool) -> None:
 def process(
     folder: Path, keys: list[str], *, links: bool = True
 ) -> Iterator[tuple[SpawnProcess, Connection]]:
-    """Another process, which claims when it is told to."""
+    """Another process, which claims on command."""
     ours, theirs = CONTEXT.Pipe()
     other = CONTEXT.Process(target=_hold, args=(folder, keys, theirs, links))
     other.start()
@@ -146,12 +146,12 @@ def test_of_two_that_find_a_process_dead_one_gets_its_run(
             pipe.send("go")
             pipe.recv()
             kill(other)
-        late = two._last_claims()  # looks, and acts when the other has
+        late = two._last_claims()  # looks, and acts after the other has
         assert one.claim(KEYS[:1]) == {KEYS[0]}
         with monkeypatch.context() as patch:
             patch.setattr(two, "_last_claims", lambda: late)
             assert two.claim(KEYS[:1]) == set()
-        one.release(KEYS[:1])  # without a record: then the run is there for another
+        one.release(KEYS[:1])  # without a record, so another process may take the run
         with monkeypatch.context() as patch:
             patch.setattr(two, "_last_claims", lambda: late)
             assert two.claim(KEYS[:1]) == {KEYS[0]}
@@ -175,7 +175,7 @@ def test_without_locks_a_claim_lasts_as_long_as_it_is_renewed(
     one, two = Claims(tmp_path), Claims(tmp_path)
     with one.announce(), two.announce():
         assert one.claim(KEYS[:1]) == {KEYS[0]}
-        for skew in (-1e6, 1e6):  # the clock of this host is of no account
+        for skew in (-1e6, 1e6):  # the clock of this host does not matter
             monkeypatch.setattr(time, "time", lambda skew=skew: 1.7e9 + skew)
             assert two.taken().keys() == {KEYS[0]}
         path = tmp_path / one._own
@@ -270,7 +270,7 @@ def test_without_links_a_claim_is_a_file_that_holds_the_same_text(
         assert path.read_text() == one._own
         assert two.claim(KEYS[:3]) == {KEYS[2]}
         assert two.taken() == dict.fromkeys(KEYS[:2], f"pid {os.getpid()}")
-        late = dict.fromkeys(KEYS, (-1, ""))  # looked before the other claimed
+        late = dict.fromkeys(KEYS, (-1, ""))  # it looked before the other claimed
         monkeypatch.setattr(two, "_last_claims", lambda: late)
         assert two.claim(KEYS[:1]) == set()
         one.release(KEYS[:1])

@@ -1,4 +1,4 @@
-"""The command line, run as a user runs it."""
+"""The command line as a user runs it."""
 
 import json
 import os
@@ -172,7 +172,7 @@ def test_transfer_loads_its_data_once(
     monkeypatch.setattr(engine, "load_data", lambda data: loaded.append(data) or load_data(data))
     done = hptransfer("transfer", suite, "--to", 16, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "adamw: not tuned at width 8, which is done first" in done.stderr
+    assert "adamw: not tuned at width 8, so the search there runs first" in done.stderr
     assert len(loaded) == 1
 
 
@@ -183,7 +183,7 @@ def test_transfer_tunes_the_proxy_first_where_it_is_missing_and_names_what_is_tu
     assert hptransfer("tune", suite, "--width", 16, *one, cwd=tmp_path).returncode == 0
     moved = hptransfer("transfer", suite, "--from", 8, "--to", 24, *one, cwd=tmp_path)
     assert moved.returncode == 0, moved.stderr
-    assert "scion: not tuned at width 8, which is done first (tuned: 16" in moved.stderr
+    assert "scion: not tuned at width 8, so the search there runs first (tuned: 16" in moved.stderr
     assert set(frame(tmp_path).width) == {8, 16, 24}
 
 
@@ -236,7 +236,7 @@ def _records(folder: Path) -> int:
 
 
 def test_two_runs_at_once_lose_nothing_and_one_names_the_other(suite: Path, tmp_path: Path) -> None:
-    longer = ("--steps", "100")  # so that the first is at work when the second looks
+    longer = ("--steps", "100")  # the first must be at work when the second looks
     arguments = [*COMMAND, "run", str(suite), *longer]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     both = [subprocess.Popen(arguments, cwd=tmp_path, **pipes)]
@@ -264,7 +264,7 @@ def test_ctrl_c_keeps_what_finished_and_exits_with_130(suite: Path, tmp_path: Pa
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
-    assert "finished runs are kept" in errors
+    assert "finished runs are safe" in errors
     assert "Traceback" not in errors
     assert len(frame(tmp_path)) >= 1
     left = [path.name for path in (tmp_path / "results" / "tiny").iterdir()]

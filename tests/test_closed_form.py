@@ -1,4 +1,4 @@
-"""What the methods satisfy exactly: balls, reductions to one another, and freedom of scale."""
+"""Exact properties of the methods: balls, special cases of one another, scale invariance."""
 
 from collections.abc import Callable
 from functools import partial
@@ -41,7 +41,7 @@ def pull(p: Param, w: Tensor, t: int, scale: float = 1.0) -> Tensor:
 def path(
     rule: Rule, p: Param, start: Tensor, rates: list[float], scale: float = 1.0
 ) -> list[Tensor]:
-    """The weights after every step, those of ScionLight with their gradient buffer."""
+    """The weights after every step; those of ScionLight with their gradient buffer."""
     w, state, buffer = start, init_state(rule, start), torch.zeros_like(start)
     found = []
     for t, lr in enumerate(rates):
@@ -86,7 +86,7 @@ def named(norm: NormName) -> Norms:
 def test_constrained_iterates_stay_in_their_ball(
     norm: NormName, factory: Callable[..., LMO | Light | Transported], stretch: float
 ) -> None:
-    """||X_t|| <= max(||X_0||, rho), at every lr up to 1, also where the start lies outside."""
+    """||X_t|| <= max(||X_0||, rho), at every lr up to 1, also with a start outside the ball."""
     for p in EVERY:
         rule = factory(
             p, polar="svd", vector="sign" if norm == "sign" else "bias_rms", **named(norm)
@@ -122,7 +122,7 @@ def test_a_transported_y_may_leave_the_ball_where_x_does_not() -> None:
     assert outside > 5
 
 
-# One method as another
+# One method as a special case of another
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -146,7 +146,7 @@ def test_the_uscg_family_holds_normalised_sgd_signsgd_and_muon(beta: float) -> N
     for p in EVERY:
         start = random(1, *p.shape)
         reduced = scion_unconstrained(p, beta=beta, polar="svd", **named("euclidean"))
-        if p.role != "vector":  # theirs moves by its RMS
+        if p.role != "vector":  # their bias moves by its RMS
             plain = [lr * reduced.radius for lr in rates]
             ends = path(reduced, p, start, rates), path(nsgd(p, beta=beta), p, start, plain)
             torch.testing.assert_close(*(end[-1] for end in ends), rtol=0, atol=1e-12)
@@ -164,7 +164,7 @@ def test_the_uscg_family_holds_normalised_sgd_signsgd_and_muon(beta: float) -> N
 
 
 def test_jordans_muon_is_the_spectral_ball_up_to_its_polynomial_and_nesterovs_momentum() -> None:
-    """The published Muon: not on the sphere, but between 0.47 and 1.2 of it."""
+    """The published Muon: singular values between 0.47 and 1.2 in place of 1."""
     rule = muon(HIDDEN, polar="jordan", scaling="spectral")
     ball = scion_unconstrained(HIDDEN, radius_hidden=1.0).norm
     step = rule.update(random(1, 12, 8), {"m": random(1, 12, 8)}, 0 * random(1, 12, 8), at(lr=1.0))

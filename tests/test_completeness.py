@@ -30,7 +30,7 @@ def searching(sampler: str, **changes: Any) -> Suite:
 
 
 def run_whole(suite: Suite) -> pd.DataFrame:
-    """Records of every run that the suite asks for."""
+    """Records of every run that the suite needs."""
     records: list[dict[str, Any]] = []
     for _ in range(50):
         todo = plan(suite, to_frame(records), samplers.propose)

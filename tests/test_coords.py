@@ -1,4 +1,4 @@
-"""The coordinate check on small models: what it measures, and that measuring changes nothing."""
+"""The coordinate check on small models: its measure, which changes nothing in a run."""
 
 import math
 import re
@@ -22,7 +22,7 @@ from units import CPU, OPTIMIZERS, data_for, digits, lanes, spec, stepped, weigh
 WIDTHS = (16, 32, 64, 128, 256)
 
 
-# An optimizer that is evaluated beside the weights it trains, as schedule-free ones are.
+# An optimizer with another point to evaluate than its weights, as schedule-free ones have.
 SWAP = """
 import torch
 

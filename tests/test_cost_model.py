@@ -1,4 +1,4 @@
-"""The cost model of a suite: what it refuses, what workers time, where runs are placed."""
+"""The cost model of a suite: refusals, timings by workers, placements of runs."""
 
 import os
 import re
@@ -123,7 +123,7 @@ def test_a_step_that_a_worker_cannot_time_is_one_line(tmp_path: Path) -> None:
 
 
 class Kill:
-    """Ends the process that unpickles it."""
+    """Its unpickling ends the process."""
 
     def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
         return os._exit, (9,)
@@ -140,7 +140,7 @@ def test_the_fewest_processes_that_were_chosen_are_refused_with_a_way_out(
 
 
 def test_a_failed_run_is_recorded_with_the_placement_that_it_had(tmp_path: Path) -> None:
-    """Not with the whole batch and the threads that a calibration chose."""
+    """The record has neither the whole batch nor the threads of a calibration."""
     waiting = session(tiny(tmp_path), tmp_path)
     unit = Unit((waiting.plan()[0],))
     placement = Placement(2, 3, micro_batch=1, recompute=True)

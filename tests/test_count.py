@@ -1,4 +1,4 @@
-"""What a run costs: parameters, FLOPs, memory."""
+"""The cost of a run: parameters, FLOPs, memory."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def test_flops_of_a_gpt_are_6_a_weight_and_token_and_those_of_attention() -> Non
     base = {"width": 32}
     run = spec("adamw", "gpt", width=width, base=base, batch=batch, steps=3, model_fields=fields)
     record = records([run])[0]
-    matrices = layers * 12 * width**2 + width * VOCAB  # an embedding is looked up, not multiplied
+    matrices = layers * 12 * width**2 + width * VOCAB  # an embedding is a lookup, not a product
     products = 6 * matrices * batch * context
     # q k^T and its product with v: once forward, twice backward, causal or not
     attention = 3 * 4 * batch * layers * context**2 * width

@@ -1,4 +1,4 @@
-"""Losses above the one at init, and means over seeds of points that do not share them all."""
+"""Losses above the one at init, and means of points with different seeds."""
 
 import math
 
@@ -33,7 +33,7 @@ def test_a_divergence_and_an_unsound_point_say_nothing_about_a_seed() -> None:
     grid[3, 2] = math.inf
     assert means(grid)[:3] == pytest.approx(CURVE[:3])
     assert means(grid)[3] == math.inf
-    grid[3, 2] = 9.0  # clipped at the loss at init
+    grid[3, 2] = 9.0  # no more than the loss at init
     assert means(grid, np.array([True, True, True, False]))[:3] == pytest.approx(CURVE[:3])
 
 

@@ -1,4 +1,4 @@
-"""The curve that `tune` prints and the optimum beside it speak of the same losses."""
+"""The curve and the optimum that `tune` prints rest on the same losses."""
 
 import re
 
@@ -13,11 +13,11 @@ from hptransfer.cli.tables import curve_table
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.ranges import value_range
 
-LUCK = {0: -0.3, 1: 0.1, 2: 0.2}  # nats, what each seed adds to a loss
+LUCK = {0: -0.3, 1: 0.1, 2: 0.2}  # nats that each seed adds to a loss
 
 
 def unequal_seeds(suite: Suite) -> pd.DataFrame:
-    """Seed 0, a lucky one, at every lr; the further seeds beside the optimum alone."""
+    """Seed 0, a lucky one, at every lr; the other seeds only near the optimum."""
     records = []
     for lr in (-8, -7, -6, -5, -4, -3):
         for seed in (0, 1, 2) if -7 <= lr <= -5 else (0,):
@@ -27,7 +27,7 @@ def unequal_seeds(suite: Suite) -> pd.DataFrame:
 
 
 def printed(line: str) -> dict[float, float]:
-    """log2 lr -> loss as a line of points shows them."""
+    """log2 lr -> loss in a line of points."""
     return {float(lr): float(loss) for lr, loss in re.findall(r"(-?[\d.]+): ([\d.]+)", line)}
 
 

@@ -73,7 +73,7 @@ def put(table: dict[str, Any], place: str, value: Any) -> None:
 
 
 def changed(folder: Path, place: str, value: Any) -> Store:
-    """A store of two records, one of them with another value, under the key that it then has."""
+    """A store of two records, one of them with a changed value and the key that belongs to it."""
     store = Store(folder, "x")
     env = {"device": "cpu", "lanes": 4, "threads": 1, "versions": {"torch": "2"}, "git": "0"}
     store.append(written(0, env=env))

@@ -1,4 +1,4 @@
-"""A database's URL: what of it may be told."""
+"""The URL of a database: the parts that a message may show."""
 
 from pathlib import Path
 

@@ -16,7 +16,7 @@ from hptransfer.errors import InputError
 
 
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> Path:
-    """A package of that name in front of the installed one."""
+    """A package of this name that hides the installed one."""
     folder = tmp_path / name
     folder.mkdir()
     (folder / "__init__.py").write_text("raise RuntimeError('imported')\n")

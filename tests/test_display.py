@@ -1,4 +1,4 @@
-"""What the terminal is given: text as it stands, whoever wrote it."""
+"""The terminal shows a text as it stands, whoever wrote it."""
 
 import io
 
@@ -13,7 +13,7 @@ SHOWN = r"[/red] [bold]b[/bold] :smile: \x1b[2J"
 
 
 def printed(*renderables: RenderableType) -> str:
-    console = Console(file=io.StringIO(), width=200)  # also one that reads markup
+    console = Console(file=io.StringIO(), width=200)  # also for a console that reads markup
     for each in renderables:
         console.print(each)
     file = console.file

@@ -1,4 +1,4 @@
-"""The docs are whole: public names, commands, fields, links, and words that keep to themselves."""
+"""The docs are complete: public names, commands, fields, links; they name the project alone."""
 
 import importlib
 import importlib.util

@@ -135,7 +135,7 @@ def test_a_unit_whose_lanes_all_diverge_stops_early_and_gives_records(n: int) ->
 
 
 def shortage(monkeypatch: pytest.MonkeyPatch, most: int) -> list[weakref.ref[Lanes]]:
-    """Make a step of more than `most` lanes run out of memory; the units that were tried."""
+    """Let a step of more than `most` lanes run out of memory; returns the units that tried."""
     tried: list[weakref.ref[Lanes]] = []
     gradients = Lanes.gradients
 

@@ -43,7 +43,7 @@ def test_a_run_that_is_killed_goes_on_from_its_snapshot_with_the_same_bytes(
     events = cut.run()
     for event in events:
         if isinstance(event, engine.Progress) and event.step >= 15:
-            events.close()  # ends the worker in the middle of its run
+            events.close()  # ends the worker during its run
     assert list((tmp_path / "cut" / "tiny" / "snapshots").glob("*.pt"))
     assert cut.known() == 0
 
@@ -61,7 +61,7 @@ def test_a_run_that_is_killed_goes_on_from_its_snapshot_with_the_same_bytes(
 def test_a_run_whose_worker_is_killed_goes_on_from_its_snapshot_next_time(
     tmp_path: Path,
 ) -> None:
-    suite = tiny(tmp_path, steps=600)  # so many that no run is over when the first is seen
+    suite = tiny(tmp_path, steps=600)  # so many that no run is over when the first one shows up
     cut = session(suite, tmp_path, snapshot_seconds=0.0)
     event: Event | None = None
     for event in cut.run():
@@ -144,7 +144,7 @@ def test_a_worker_whose_parent_goes_with_messages_unread_ends_quietly(tmp_path: 
         pool.submit(Job(Unit((waiting.plan()[0],)), {"name": "none"}, "cpu", Placement()))
         ((pipe, process),) = pool._processes.items()
         assert pipe.poll(60), "an answer: no such data"
-        pipe.close()  # the answer unread: what the worker reads next is a reset, not an end
+        pipe.close()  # with the answer unread the worker meets a reset, not an end of file
         process.join(60)
         assert process.exitcode == 0
 
@@ -152,7 +152,7 @@ def test_a_worker_whose_parent_goes_with_messages_unread_ends_quietly(tmp_path: 
 def test_a_worker_whose_gpu_failed_says_so_and_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every later call would fail as well; the pool starts another."""
+    """Every later call would fail too, so the pool starts another server."""
     plugin = tmp_path / "lost.py"
     plugin.write_text(
         "import torch\n\n\n"
@@ -194,7 +194,7 @@ def test_a_job_for_a_worker_that_has_just_died_ends_as_failed(
 def test_the_forecasts_of_a_session_cost_no_replay_of_its_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They tell made-up losses, which the search then would have to forget."""
+    """Forecasts answer with made-up losses, which the search would have to forget."""
     begun = built(monkeypatch)
     monkeypatch.setattr(_Rarely, "due", lambda self: True)
     table = {"lr": "2^-6..2^-2", "trials": 8, "sampler": "tpe"}

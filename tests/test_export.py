@@ -1,4 +1,4 @@
-"""What a finished study hands out: TOML by parameter, a script that runs, BibTeX."""
+"""The results of a finished study: TOML per parameter, a script that runs, BibTeX."""
 
 import subprocess
 import sys
@@ -59,7 +59,7 @@ def test_the_toml_holds_lr_init_beta_and_decay_of_every_parameter(
     named = mup["parameters"]
     assert set(named) == set(table["transported_scion"]["parameters"])
     assert len(named) == 8
-    # muP: hidden and output lr halve where the width is twice the base
+    # muP halves the hidden and output lr at twice the base width
     assert named["embedding.weight"]["lr"] == pytest.approx(mup["lr"])
     assert named["blocks.0.q.weight"]["lr"] == pytest.approx(mup["lr"] / 2)
     assert named["head.weight"]["lr"] == pytest.approx(mup["lr"] / 2)
@@ -121,7 +121,7 @@ def test_every_built_in_optimizer_cites_a_source(tmp_path: Path) -> None:
         text = path.read_text().partition("[optimizers.transported_scion]")[0]
         path.write_text(text.replace("2^-9..2^-6", "2^-9..2^-1").replace("clip = 1.0", ""))
         entries = bibtex(load_suite(str(path))).count("@")
-        assert entries > 2, name  # Optuna and the model's own are always there
+        assert entries > 2, name  # Optuna and the sources of the model are always there
 
 
 def test_cite_gives_the_methods_of_a_suite_and_no_others() -> None:

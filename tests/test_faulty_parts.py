@@ -1,4 +1,4 @@
-"""A part of one's own that gives or raises something else: one line that names it."""
+"""A part of one's own with a wrong result or an exception: one line that names it."""
 
 import re
 from pathlib import Path

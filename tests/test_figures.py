@@ -1,4 +1,4 @@
-"""Figures: what is drawn, reproducible bytes, alt texts."""
+"""Figures: contents, reproducible bytes, alt texts."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -178,7 +178,7 @@ def diverged(curve: list[list[float]]) -> np.ndarray:
 def test_the_mean_curve_is_over_the_seeds_that_did_not_diverge(
     suite: Suite, rows: pd.DataFrame, lost: int
 ) -> None:
-    """What follows a divergence is no number, and no limit of an axis either."""
+    """Values after a divergence are no numbers and set no limit of an axis."""
     rows = rows.copy()
     fresh = (rows["stage"] == "fresh") & (rows["n"] == 128) & (rows["optimizer"] == "muon")
     kept = list(rows.index[fresh])[lost:]
@@ -201,11 +201,11 @@ def test_figures_need_no_display_and_no_pyplot_state(suite: Suite, rows: pd.Data
 
 
 def test_a_loss_no_lower_than_at_init_is_a_triangle_at_the_roof(suite: Suite) -> None:
-    """Of two seeds one learned nothing: the mean lies in the frame, but the point is no result."""
+    """One of two seeds learned nothing: the mean lies in the frame, but the point is no result."""
     frame = study(suite, CENTERS, cliff=2.2, seeds=2)
     lost = (frame["width"] == 32) & (frame["seed"] == 1) & (frame["log2_lr"] == -7)
     frame.loc[lost, "loss_init"] = frame.loc[lost, "loss"] - 0.001
     ax = alignment(suite, select(suite, frame)).axes[0]
     assert -7 not in xs(marks(ax, "o")[0])
     triangles = [line for line in marks(ax, "^") if line.get_fillstyle() == "none"]
-    assert xs(triangles[0]).tolist() == [-9, -8, -7, -4]  # but for -7 above the frame
+    assert xs(triangles[0]).tolist() == [-9, -8, -7, -4]  # all but -7, above the frame

@@ -1,4 +1,4 @@
-"""Names in files of other versions are kept, and are only text wherever they are shown."""
+"""Names in files of other versions stay, and every output treats them as text."""
 
 import ast
 import dataclasses

@@ -1,4 +1,4 @@
-"""The server that workers are forked from: what reaches it, and what it may load."""
+"""The server that forks the workers: its input, and the modules that it may load."""
 
 import os
 import pickle

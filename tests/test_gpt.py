@@ -97,7 +97,7 @@ def test_the_gradient_of_the_norm_holds_for_rows_of_every_size(
     dtype: torch.dtype, near: float
 ) -> None:
     sizes = 10.0 ** torch.arange(-16, 5, 2)
-    x = (noise(8, 11, seed=2).mT * sizes[:, None]).to(dtype)  # transposed: not contiguous
+    x = (noise(8, 11, seed=2).mT * sizes[:, None]).to(dtype)  # a transpose is not contiguous
     pull = noise(11, 8, seed=3).to(dtype)
     exact, own = (t.requires_grad_() for t in (x.double(), x.clone()))
     (formula(exact) * pull.double()).sum().backward()

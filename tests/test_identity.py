@@ -1,4 +1,4 @@
-"""Keys, cells, study names and manifests: what is stored under a name is found under it again."""
+"""Keys, cells, study names and manifests: a stored thing keeps its name."""
 
 import json
 from dataclasses import replace
@@ -55,7 +55,7 @@ def searching(text: str) -> Suite:
 
 
 def test_the_name_of_a_study_stays_as_it_is() -> None:
-    """Names that version 0.1.0 gave. A study's name depends on how its ranges are written."""
+    """Names from version 0.1.0. The name of a study depends on the text of its ranges."""
     assert study_name(make_suite("muon"), "muon", 64) == "made_up/muon/width=64/efbe7ae4"
     assert study_name(searching("0.80..0.95"), "muon", 64) == "made_up/muon/width=64/9bc68921"
     assert study_name(searching("0.8..0.95"), "muon", 64) != "made_up/muon/width=64/9bc68921"

@@ -1,4 +1,4 @@
-"""Many runs in one: lanes equal single runs, and none touches another."""
+"""Several runs as lanes: each equals a single run, and none touches another."""
 
 import math
 from dataclasses import replace
@@ -45,7 +45,7 @@ def test_lanes_equal_single_runs(optimizer: str, model: str, seeds: tuple[int, .
     together = stepped(unit, dtype=torch.float64)
     singles = [stepped([run], dtype=torch.float64) for run in unit]
     for lane, alone in enumerate(singles):
-        # losses are kept in float32
+        # float32 losses
         torch.testing.assert_close(together.losses[lane], alone.losses[0], rtol=1e-6, atol=0)
         for name, w in weights(alone).items():
             torch.testing.assert_close(weights(together, lane)[name], w, rtol=0, atol=1e-9)
@@ -101,7 +101,7 @@ def test_a_diverging_lane_leaves_the_others_untouched_bit_for_bit(
     wild = [calm[0], calm[1].point(120.0, calm[1].seed), calm[2]]
     running = stepped(wild)
     for group in running.groups:
-        group.w[:, 1] = torch.nan  # whatever the method, one evaluation sees the worst
+        group.w[:, 1] = torch.nan  # one evaluation sees the worst point of any method
     running.read_out()
     sick = running.evaluate()
     losses, healthy = outcome(calm)
@@ -128,7 +128,7 @@ def test_a_lane_that_overflows_mid_run_leaves_the_others_untouched_bit_for_bit()
 def test_no_operation_falls_back_to_a_loop_over_lanes(optimizer: str, model: str) -> None:
     # torch's stub leaves it out
     switch = torch._C._functorch._set_vmap_fallback_warning_enabled  # pyright: ignore[reportAttributeAccessIssue]
-    switch(True)  # and warnings are errors
+    switch(True)  # a warning would be an error
     try:
         outcome(octaves_apart(spec(optimizer, model, steps=2, clip=1.0), (0, 1, 2)))
         outcome(octaves_apart(spec(optimizer, model, steps=1, precision="bfloat16")))

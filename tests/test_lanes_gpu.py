@@ -26,7 +26,7 @@ def test_lanes_equal_single_runs_on_a_gpu(optimizer: str, model: str) -> None:
     together = Lanes(unit, data, device, dtype=torch.float64)
     singles = [Lanes([run], data, device, dtype=torch.float64) for run in unit]
     on_cpu = stepped(unit, dtype=torch.float64)
-    tables = dict(on_cpu.model.named_buffers())  # sines in float32, which devices round otherwise
+    tables = dict(on_cpu.model.named_buffers())  # devices round float32 sines differently
     for running in (together, *singles):
         for name, table in running.model.named_buffers():
             table.copy_(tables[name])

@@ -23,7 +23,7 @@ def first_line(module: Path) -> str:
 
 
 def layout() -> str:
-    """What docs/layout.md holds; `python tests/test_layout.py` writes it."""
+    """The text of docs/layout.md; `python tests/test_layout.py` writes it."""
     lines = [
         "# Layout",
         "",

@@ -1,4 +1,4 @@
-"""Lines of a records file: what is damaged is left out, what is newer refused."""
+"""Lines of a records file: the reader leaves out damaged ones and refuses newer ones."""
 
 import json
 import math
@@ -54,8 +54,8 @@ def test_a_damaged_line_in_the_middle_is_left_out_and_named(tmp_path: Path) -> N
     assert seeds == [0, 2]
     assert note == (
         f"{path}: left out 1 damaged record line (line 2: Invalid control character at: line 1 "
-        "column 31 (char 30)); put the file back as it was, or delete that line: its run will be "
-        "trained again"
+        "column 31 (char 30)); restore the file, or delete that line: hptransfer will train its "
+        "run again"
     )
     assert reader.frame()["seed"].tolist() == [0, 2], "and it warns once"
     path.write_text(lines[0] + lines[2])
@@ -73,7 +73,7 @@ def test_many_damaged_lines_of_a_file_are_one_warning(tmp_path: Path) -> None:
     assert seeds == [6]
     assert note == (
         f"{path}: left out 8 damaged record lines (1, 2, 3, 4, 5, ...; line 1: no field 'spec'); "
-        "put the file back as it was, or delete those lines: their runs will be trained again"
+        "restore the file, or delete those lines: hptransfer will train their runs again"
     )
 
 
@@ -145,7 +145,7 @@ def test_a_line_that_is_no_object_is_damage(tmp_path: Path, text: str) -> None:
 def test_a_line_whose_spec_is_not_that_of_its_key_is_no_record(
     tmp_path: Path, old: str, new: str, why: str, first: bool
 ) -> None:
-    """Also after a whole line of the same cell, which spares the others a hash."""
+    """Also after a good line of the same cell, whose hash serves the other lines."""
     store = Store(tmp_path, "x")
     if not first:
         store.append(record(5))
@@ -176,7 +176,7 @@ def test_a_line_with_another_identity_than_its_spec_is_no_record(tmp_path: Path,
 
 
 def test_the_specs_of_a_cell_come_back_as_they_were_written(tmp_path: Path) -> None:
-    """One that differs by a type alone is of another cell."""
+    """A spec with another type of one value belongs to another cell."""
     store = Store(tmp_path, "x")
     specs = [
         replace(record(seed).spec, log2_lr=lr, clip=clip)

@@ -1,4 +1,4 @@
-"""MOGA's row and column norms, and the guard against columns that are no longer seen."""
+"""MOGA's row and column norms, and the guard against columns of unseen tokens."""
 
 import math
 from collections.abc import Callable
@@ -82,7 +82,7 @@ every_guard = pytest.mark.parametrize("make", GUARDED.values(), ids=GUARDED.keys
 
 
 def tokens_of_lengths(lengths: list[float], dtype: torch.dtype = torch.float64) -> Tensor:
-    """(d, vocab), a column of each 2-norm."""
+    """A matrix (d, vocab) with columns of these 2-norms."""
     g = matrix(7, 4, len(lengths), dtype=dtype)
     return g / g.norm(dim=0) * torch.tensor(lengths, dtype=dtype)
 
@@ -124,7 +124,7 @@ def test_lanes_may_differ_in_their_guard(make: Callable[..., MeanNorm]) -> None:
     lanes = vmap(lane)(torch.tensor([0.0, 0.01, 0.1]), g)
     loop = [make(guard=guard).lmo(g[0]) for guard in (0.0, 0.01, 0.1)]
     torch.testing.assert_close(lanes, torch.stack(loop))
-    # one entry a row: here the first column has them all
+    # one entry per row, all of them in the first column here
     assert make is GUARDED["moga row"] or not torch.equal(loop[1], loop[2])
 
 

@@ -57,14 +57,14 @@ def test_the_estimate_of_recomputed_blocks_is_their_inputs_and_one_block() -> No
     inputs = 4 * 4 * CONTEXT * 16  # float32, batch, tokens, width
     block = (six.activations - two.activations) / 4
     assert block > 10 * inputs
-    # the first block's input is an output saved outside, so it may be counted twice
+    # the first block's input is saved outside too, so the count may include it twice
     assert six.recomputed - two.recomputed == pytest.approx(4 * inputs, rel=0.3)
     assert six.recomputed < six.activations - 4 * block + 4 * 2 * inputs + block
 
 
 @pytest.mark.parametrize("context", [8, 256])
 def test_the_estimate_of_activations_is_what_a_forward_pass_saves(context: int) -> None:
-    """Attention's scores, (context, context) a head, are not among them."""
+    """The count leaves out attention's scores, (context, context) per head."""
     run = spec("adamw", "gpt", batch=2, model_fields={"n_layer": 2, "context": context})
     running = lanes([run])
     x = torch.zeros(2, context, dtype=torch.long)
@@ -107,12 +107,12 @@ def test_a_session_accumulates_where_the_memory_is_short_and_records_it(
 
 @pytest.mark.skipif(not memory._reset_peak(), reason="the system resets no peak")
 def test_the_peak_of_a_narrow_run_is_not_that_of_a_wide_one_before_it() -> None:
-    """Within the estimate's accuracy, whatever this process needed before."""
+    """The memory is within the accuracy of the estimate, whatever this process needed before."""
     runs = [spec("adamw", "mlp", width=n, base={"width": 64}, steps=3) for n in (1024, 64, 1024)]
     gc.collect()
     wide, narrow, again = (records([run])[0].peak_memory for run in runs)
     expected = count(runs[0], data_for("mlp")).memory
-    assert narrow < expected / 8  # 0 where it fits what the process holds
+    assert narrow < expected / 8  # 0 if the process holds enough already
     assert 0.4 * expected < wide < 2 * expected
     assert 0.4 * expected < again < 2 * expected
 

@@ -1,4 +1,4 @@
-"""The committed reports, made anew from the committed records: metrics.json and runs.csv."""
+"""metrics.json and runs.csv of the committed reports, made anew from the committed records."""
 
 import json
 import math

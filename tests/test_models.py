@@ -1,4 +1,4 @@
-"""The built-in models: what they compute, their roles, and golden losses with every optimizer."""
+"""The built-in models: their functions, their roles, and golden losses with every optimizer."""
 
 import json
 import math
@@ -193,7 +193,7 @@ def test_a_residual_branch_is_scaled_by_the_base_depth_over_the_depth(
     turn = (torch.ones(4, 4, dtype=torch.complex128),) if factory is gpt else ()
 
     def branches(**fields: int) -> tuple[Tensor, Tensor]:
-        """What attention and the MLP add to x."""
+        """The parts that attention and the MLP add to x."""
         torch.manual_seed(0)
         block = factory(8, head_size=8, **fields).double().blocks[0]
         added = []

@@ -21,7 +21,7 @@ MATRICES = (DENSE, HIDDEN, OUTPUT, CONV, QKV)
 
 
 def line(g: Tensor, exponent: float) -> Tensor:
-    """sign(g)|g|^(e-1) / ||g||_e^(e-1), one vector, as written on the slides."""
+    """sign(g)|g|^(e-1) / ||g||_e^(e-1) of one vector, as on the authors' slides."""
     if exponent == math.inf:
         d = torch.zeros_like(g)
         d[g.abs().argmax()] = g[g.abs().argmax()].sign()
@@ -103,7 +103,7 @@ def test_embeddings_move_by_tokens_or_signs_and_vectors_by_signs(
 
 
 def test_the_look_ahead_starts_from_the_old_average() -> None:
-    """M' = b1 M + (1-b1) G moves nothing: the step is taken along b2 M + (1-b2) G."""
+    """The step follows b2 M + (1-b2) G, not the new average M' = b1 M + (1-b1) G."""
     rule = moga_row(HIDDEN, beta1=0.8, beta2=0.3, weight_decay=0.5)
     w = random(1, *HIDDEN.shape, seed=9)
     state = init_state(rule, w)
@@ -119,7 +119,7 @@ def test_the_look_ahead_starts_from_the_old_average() -> None:
 
 
 def test_equal_betas_are_a_plain_average() -> None:
-    """Then the iterates are unconstrained Scion's in the same norm."""
+    """Then the iterates equal those of unconstrained Scion in the same norm."""
     rule = moga_col(HIDDEN, beta1=0.7, beta2=0.7, weight_decay=0.0)
     scion = scion_unconstrained(HIDDEN, beta=0.7, hidden="colnorm", radius_hidden=1.0)
     a = b = random(1, *HIDDEN.shape, seed=9)

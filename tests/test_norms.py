@@ -38,7 +38,7 @@ ENTRYWISE: dict[str, Norm] = {
         f"column q = {q}{of}": moga_col(q, one_hot)
         for q, (of, one_hot) in product(("2", "3", "inf"), INPUTS.items())
     },
-    # q = 1, the limit that MOGA leaves out
+    # q = 1, a limit without a place in MOGA
     "column q = 1": MeanNorm("column", math.inf),
 }
 SPECTRAL: dict[str, Norm] = {
@@ -55,7 +55,7 @@ ITERATED: dict[str, Norm] = {
 }
 
 every_norm = pytest.mark.parametrize("norm", EXACT.values(), ids=EXACT.keys())
-# Polar Express of a float64 matrix is computed in float64 throughout.
+# Polar Express of a float64 matrix computes all its steps in float64.
 every_direction = pytest.mark.parametrize(
     "norm", [*EXACT.values(), *ITERATED.values()], ids=[*EXACT.keys(), *ITERATED.keys()]
 )
@@ -103,7 +103,7 @@ def test_no_direction_of_norm_one_gains_more_than_lmo(
     g, other = matrix(seed, *shape), matrix(seed + 1, *shape)
     other = other / norm.norm(other)
     assert inner(g, -norm.lmo(g)) >= inner(g, other) - 1e-9
-    # a small turn away from the steepest direction, back on the sphere, loses too
+    # a small turn on the sphere away from the steepest direction loses too
     near = -norm.lmo(g) + 0.01 * other
     assert inner(g, -norm.lmo(g)) >= inner(g, near / norm.norm(near)) - 1e-9
 
@@ -211,7 +211,7 @@ def test_zero_rows_and_columns_stay_exactly_zero(norm: Norm) -> None:
     g[1] = 0
     g[:, 3] = 0
     step = norm.lmo(g)
-    # an SVD returns rounding there; nothing trains with it but a reference run
+    # an SVD returns rounding errors there; only reference runs train with it
     limit = 1e-7 if isinstance(norm, Spectral) and norm.method == "svd" else 0.0
     assert step[1].abs().max() <= limit
     assert step[:, 3].abs().max() <= limit
@@ -258,7 +258,7 @@ def test_permuting_and_flipping_rows_and_columns_permutes_and_flips_lmo(
 def test_rotating_the_gradient_rotates_lmo(
     norm: Norm, turns: str, shape: tuple[int, int], seed: int
 ) -> None:
-    """Spectral and Euclidean know no basis, ColNorm none of the output, RowNorm of the input."""
+    """ColNorm depends on the basis of its input, RowNorm on that of its output, others on none."""
     g = matrix(seed, *shape)
     q = torch.eye(shape[0]).double() if turns == "columns" else rotation(seed + 1, shape[0])
     p = torch.eye(shape[1]).double() if turns == "rows" else rotation(seed + 2, shape[1])
@@ -312,7 +312,7 @@ def test_every_tap_of_a_convolution_starts_semi_orthogonal(
     c_out, c_in, taps = kernel
     norm = Spectral(taps=taps)
     w = norm.init((c_out, c_in * taps), torch.Generator().manual_seed(seed))
-    # the way `tensor.flatten(1)` of (C_out, C_in, k, k) lies
+    # the order of `tensor.flatten(1)` for (C_out, C_in, k, k)
     values = torch.linalg.svdvals(w.unflatten(-1, (c_in, taps)).movedim(-1, 0))
     torch.testing.assert_close(values, torch.full_like(values, math.sqrt(c_out / c_in) / taps))
     size = norm.norm(w).item()

@@ -1,4 +1,4 @@
-"""AdamW, Muon, SGD and Lion against their tables by role, and what every optimizer has to keep."""
+"""AdamW, Muon, SGD and Lion against their tables by role, and rules for every optimizer."""
 
 import math
 
@@ -88,7 +88,7 @@ def test_the_eps_of_hidden_weights_shrinks_with_width_and_depth() -> None:
     deep = Param("h", "hidden", (12, 8), (3, 2), depth_m=3.0)
     for p, divisor in ((HIDDEN, M), (deep, 3 * M), (OUTPUT, 1.0), (EMBEDDING, 1.0), (VECTOR, 1.0)):
         assert adamw_mup(p, eps=1e-3).eps == pytest.approx(1e-3 / divisor)
-    # what it is for: a gradient that shrinks as 1/(m depth_m) gives the same share of a full step
+    # the purpose: a gradient that shrinks as 1/(m depth_m) gives the same share of a full step
     g, small = torch.full((12, 8), 1e-3).double(), torch.full((12, 8), 1e-3 / (3 * M)).double()
     base = Param("h", "hidden", (12, 8), (12, 8))
     a = moved(adamw_mup(base, eps=1e-3), g, zeros(HIDDEN), at())

@@ -45,7 +45,7 @@ def test_the_bootstrap_standard_error_is_the_spread_of_the_vertex_over_seeds() -
         )
         spread.append(best.log2_lr)
         told.append(best.se)
-    # with four seeds it errs on the wide side, since resampled minima jump between grid points
+    # with four seeds it is too wide, because resampled minima jump between grid points
     assert 0.7 * np.std(spread) < np.mean(told) < 2 * np.std(spread)
 
 

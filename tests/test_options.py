@@ -1,4 +1,4 @@
-"""Options of the command line: declared once, taken by name."""
+"""Options of the command line: one declaration each, and commands take them by name."""
 
 import ast
 from pathlib import Path
@@ -13,7 +13,7 @@ from hptransfer.cli.options import RunOptions, flag, takes
 
 
 def app() -> tuple[typer.Typer, list[tuple[str, RunOptions]]]:
-    """A command that takes two of the options, and what it was called with."""
+    """A command with two of the options, and a log of its calls."""
     calls: list[tuple[str, RunOptions]] = []
 
     @takes("steps", "as_json")

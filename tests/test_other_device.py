@@ -1,7 +1,7 @@
-"""What a GPU would be asked for, on torch's meta device: tensors without values.
+"""Requests to a GPU, on torch's meta device, whose tensors have no values.
 
-There, as on a GPU, an operation that takes tensors of two devices raises; and where a step asks for
-a value, for which a GPU would make it wait, there is none to give.
+As on a GPU, an operation on tensors of two devices raises. A step that reads a value, for which it
+would have to wait on a GPU, fails here.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ META = torch.device("meta")
 
 @pytest.fixture(autouse=True)
 def autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The meta device has none."""
+    """The meta device has no autocast."""
 
     @contextlib.contextmanager
     def same(*_: object, **__: object) -> Iterator[None]:
@@ -33,8 +33,8 @@ def autocast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trained(unit: list[RunSpec]) -> Lanes:
-    """Two steps, the point that is evaluated, and its evaluation."""
-    assert META.type not in GROUP_ELEMENTS  # so parameters are grouped as on a GPU
+    """Two steps, the point to evaluate, and its evaluation."""
+    assert META.type not in GROUP_ELEMENTS  # groups parameters as on a GPU
     running = Lanes(unit, data_for(unit[0].model["name"]), META)
     for t in range(2):
         running.gradients(t)
@@ -58,7 +58,7 @@ def test_a_step_asks_for_no_value_and_mixes_no_devices(optimizer: str, model: st
 @pytest.mark.parametrize("polar", ["polar_express", "jordan"])
 @pytest.mark.parametrize("optimizer", ["muon", "scion", "transported_scion"])
 def test_nor_do_the_steps_of_wide_matrices(optimizer: str, polar: str, n: int) -> None:
-    """Of 128 rows or more products are in bfloat16, and of long ones in the Gram form."""
+    """From 128 rows on products are in bfloat16; long matrices take the Gram form."""
     run = spec(optimizer, "gpt", width=256, base={"width": 16}, hp={"polar": polar})
     trained([run.point(run.log2_lr - i, 0) for i in range(n)])
 

@@ -33,7 +33,7 @@ Make = Callable[[dict[str, torch.nn.Parameter]], torch.optim.Optimizer]
 
 
 def gradient(p: Param, w: Tensor, t: int) -> Tensor:
-    """Of a quadratic with its own curvature in every entry, and noise: the momentum matters."""
+    """Gradient of a quadratic with a curvature per entry, and noise, so that momentum matters."""
     curvature = random(*p.shape, seed=1).abs()
     noise = random(*p.shape, seed=100 + t).to(w.dtype)
     return curvature.to(w.dtype) * (w - random(*p.shape, seed=2).to(w.dtype)) + 0.5 * noise
@@ -48,10 +48,10 @@ def distances(
     carried: bool = False,
     **hp: object,
 ) -> dict[str, float]:
-    """Feed both the gradients at our iterate; largest difference of weights over distance moved.
+    """Give both the gradients at our iterate; largest difference of weights over distance moved.
 
-    The lr decays linearly. The other optimizer's groups keep their `factor` of it. `carried`: both
-    keep their momentum in the gradient buffer.
+    The lr decays linearly; each group of the other optimizer has `factor` times that lr. `carried`:
+    both keep their momentum in the gradient buffer.
     """
     rules: dict[str, Rule] = {}
     start, ours, states, described = {}, {}, {}, {}
@@ -128,7 +128,7 @@ def test_adamw_mup_is_torch_adamw_with_the_multipliers_of_yangs_table() -> None:
 )
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_sgd_is_torch_sgd(momentum: float, nesterov: bool, decay: float) -> None:
-    """Torch refuses Nesterov without momentum; ours is then plain SGD."""
+    """Torch refuses Nesterov without momentum; there ours is plain SGD."""
     found = distances(
         "sgd",
         ALL,
@@ -152,7 +152,7 @@ def test_sgd_is_torch_sgd(momentum: float, nesterov: bool, decay: float) -> None
 def test_muon_is_torch_muon(
     scaling: str, nesterov: bool, same_polar: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch casts to bfloat16 before it divides by the norm, we after; each rounding is 2^-9.
+    """torch casts to bfloat16 before it divides by the norm, we cast after; a rounding is 2^-9.
 
     The five steps, whose slope at 0 is 3.4 each, carry it to about a percent of the way. With the
     same exact polar factor in both the rest must agree to rounding. float32, because with bfloat16
@@ -269,7 +269,7 @@ SCION_TABLES: dict[str, dict[str, tuple[Param, LMONorm, dict[str, bool], float]]
 def test_scion_and_scion_light_are_the_other_ones(
     table: str, name: str, same_polar: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Light in both forms; the tolerance is for their eps, see the next test."""
+    """Light in both forms; the tolerance allows for their eps, see the next test."""
     if same_polar:
         monkeypatch.setattr(
             "pytorch_optimizer.optimizer.scion.zero_power_via_newton_schulz_5",
@@ -304,7 +304,7 @@ def test_scion_and_scion_light_are_the_other_ones(
 
 
 def test_their_absolute_eps_shrinks_the_steps_of_small_gradients_and_ours_is_relative() -> None:
-    """They add 1e-8 to the norm of a token: no steepest direction any more, and with a smaller loss
+    """They add 1e-8 to the norm of a token: no longer a steepest direction, and with a smaller loss
     another run. The norm's unit step is right, so ours divides by the norm alone."""
     g = 1e-8 * random(*EMBEDDING.shape)
     theirs = Col(transpose=True).lmo(g).square().mean(1).sqrt()

@@ -1,4 +1,4 @@
-"""Where a run is placed: tables of costs and machines; and the cores of this machine."""
+"""The placement of runs: tables of costs and machines; and the cores of this machine."""
 
 import os
 
@@ -50,7 +50,11 @@ def test_processes_are_halved_down_to_one(processes: int, halved: list[int]) -> 
         ([2], 1e9, [(2, 3, 8, False)]),
         ([8], 1e9, [(8, 1, 8, False)]),  # more processes than cores
         ([6, 3, 1], 3 * 1800 / 0.9 + 1, [(3, 2, 8, False), (1, 6, 8, False)]),
-        ([2, 1], 2 * 1010 / 0.9 + 1, [(1, 6, 8, False)]),  # recomputes in two, need not in one
+        (
+            [2, 1],
+            2 * 1010 / 0.9 + 1,
+            [(1, 6, 8, False)],
+        ),  # recomputes with two processes, not with one
         ([2, 1], 1010 / 0.9 + 1, [(1, 6, 1, True)]),
         ([2, 1], 1000, []),
     ],

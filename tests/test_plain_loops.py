@@ -13,7 +13,7 @@ from units import CONTEXT, data_for, digits, lanes, spec, stepped, tokens, weigh
 
 
 def batch_of(run: RunSpec, t: int) -> tuple[Tensor, Tensor]:
-    """The training batch of a step, read off the data itself."""
+    """The training batch of a step, straight from the data."""
     if run.model["name"] == "mlp":
         data = digits()
         chosen = offsets(run.seed, t, run.batch, len(data.y_train))
@@ -95,6 +95,6 @@ def reference_direction(p: Param, m: Tensor) -> Tensor:
     if p.role == "output":
         return m.sign() / p.shape[1]
     u, values, vh = torch.linalg.svd(m, full_matrices=False)
-    u = u * (values > 1e-10 * values[0])  # a unit that is off has a zero row
+    u = u * (values > 1e-10 * values[0])  # a dead unit has a zero row
     factor = (p.shape[0] / p.shape[1]) ** 0.5
     return (max(1.0, factor) if p.role == "input" else factor) * u @ vh

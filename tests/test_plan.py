@@ -29,7 +29,7 @@ def a_suite(**changes: object) -> Suite:
 
 
 def answered(specs: list[RunSpec], **changes: object) -> pd.DataFrame:
-    """Rows as the store gives them, the loss a parabola about BEST."""
+    """Rows as from the store, with a parabola about BEST as loss."""
     rows = [
         {
             "key": spec.key,

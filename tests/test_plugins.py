@@ -1,4 +1,4 @@
-"""Parts of one's own: found, identified, validated, trained; wrong ones get one line."""
+"""Parts of one's own: lookup, identity, validation, training; one line for a wrong one."""
 
 import re
 import sys
@@ -84,9 +84,9 @@ def test_a_suite_of_own_parts_runs_to_its_report_from_another_folder(
     [records] = elsewhere.glob("results/mine/records-*.jsonl")
     text = records.read_text()
     assert '"name":"damped"' in text
-    assert str(folder) not in text  # a record names no path
+    assert str(folder) not in text  # no path in a record
     assert (elsewhere / "results/mine/report.html").is_file()
-    # the report needs the parts no more
+    # the report does without the parts
     for name in FILES:
         (folder / name).unlink()
     assert call(["report", "mine"], monkeypatch) == 0
@@ -276,7 +276,7 @@ def test_validate_prints_the_table_and_leaves_with_1_where_a_clause_fails(
     assert call(["validate", "bad.py:damped"], monkeypatch) == 1
     captured = capsys.readouterr()
     assert "fails  stays finite on a zero gradient" in captured.out
-    assert "of 13 clauses do not hold" in captured.err
+    assert "of 13 clauses fail" in captured.err
     assert call(["validate", "dammped"], monkeypatch) == 2
 
 

@@ -30,7 +30,7 @@ def assert_accurate(m: Tensor, d: Tensor) -> None:
     assert (m.double() * d.double()).sum() >= 0.999 * nuclear
 
 
-# from 64 on the smaller side, `mixed` takes steps in bfloat16 here
+# here `mixed` takes bfloat16 steps from a smaller side of 64 on
 SHAPES = [(1, 1), (1, 16), (16, 1), (8, 8), (128, 32), (256, 61)]
 SHAPES += [(64, 64), (80, 192), (128, 128), (160, 256), (512, 128)]
 
@@ -84,7 +84,7 @@ def on_the_spectrum(s: Tensor, method: str, steps: int) -> Tensor:
     s = s / s.norm() / (1.01 if method == "polar_express" else 1.0)
     for t in range(steps):
         a, b, c = (3.4445, -4.7750, 2.0315) if method == "jordan" else PUBLISHED[min(t, 7)]
-        # Polar Express: p(s / 1.01), but for the eighth polynomial
+        # Polar Express: p(s / 1.01), except in the eighth polynomial
         x = s / 1.01 if method == "polar_express" and t < 7 else s
         s = a * x + b * x**3 + c * x**5
     return s
@@ -123,7 +123,7 @@ def test_the_published_five_steps_leave_singular_values_between_047_and_120(
     dtype: PolarDtype,
 ) -> None:
     spectrum = torch.logspace(0, -3, 64)
-    # polar() divides by the Frobenius norm, so the range is checked on what the steps receive
+    # polar() divides by the Frobenius norm, so this checks the range of the input of the steps
     inputs = spectrum / spectrum.norm()
     m = with_spectrum(64, 64, inputs).float()
     values = torch.linalg.svdvals(polar(m, "jordan", dtype))

@@ -122,7 +122,7 @@ def test_auto_is_gram_for_long_matrices(dtype: PolarDtype) -> None:
         assert not torch.equal(gram, plain)
         assert torch.equal(polar(m, dtype=dtype), gram)
     assert torch.equal(polar(short, dtype="float32"), polar(short, dtype="float32", form="plain"))
-    # no gain below 128, and more rounding
+    # below 128 it gains nothing and rounds more
     assert torch.equal(polar(long, "jordan"), polar(long, "jordan", form="plain"))
     assert torch.equal(polar(wide, "jordan"), polar(wide, "jordan", form="gram"))
     assert torch.equal(polar(narrow), polar(narrow, form="plain"))

@@ -1,4 +1,4 @@
-"""Where bfloat16 products pay: decided by the listed instructions, checked by a measurement."""
+"""Where bfloat16 products pay: the instructions decide, a measurement checks."""
 
 import time
 
@@ -13,7 +13,7 @@ from units import CPU
 OFF = dict.fromkeys(
     ("amx_bf16", "amx_tile", "avx512_bf16", "avx512_f", "avx512_vnni", "bf16", "sve_bf16"), False
 )
-WITHOUT = {  # AVX-512 that knows no bfloat16
+WITHOUT = {  # AVX-512 without bfloat16
     "avx512_f": True,
     "avx512_bw": True,
     "avx512_vl": True,
@@ -68,7 +68,7 @@ def test_a_gpu_is_not_asked_for_the_instructions_of_the_cpu(
 
 
 def shortest(dtype: torch.dtype, n: int = 256, times: int = 20) -> float:
-    """Seconds of the fastest of a few products, which a busy machine does not change."""
+    """Seconds of the fastest of a few products, because a busy machine slows only some of them."""
     a = torch.ones(4, n, n, dtype=dtype)
     seconds = []
     for _ in range(times):
@@ -79,11 +79,11 @@ def shortest(dtype: torch.dtype, n: int = 256, times: int = 20) -> float:
 
 
 def test_where_bfloat16_products_are_chosen_here_they_are_not_slower_than_float32() -> None:
-    """Products that a processor converts take several times as long; the rest at most as long."""
+    """Products with a conversion take several times as long; native ones at most as long."""
     if bfloat16_rows(CPU) is None:
         pytest.skip("this processor takes float32")
     for dtype in (torch.bfloat16, torch.float32):
-        shortest(dtype, times=2)  # kernels are made at the first call
+        shortest(dtype, times=2)  # the first call compiles the kernels
     assert shortest(torch.bfloat16) < 2 * shortest(torch.float32)
 
 

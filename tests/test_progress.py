@@ -1,4 +1,4 @@
-"""Loops over what is missing: each ends, or says what did not progress."""
+"""Loops over missing runs: each ends, or names what made no progress."""
 
 import contextlib
 import signal
@@ -23,7 +23,7 @@ from sessions import session, tiny
 
 @contextlib.contextmanager
 def ends(seconds: int = 60) -> Iterator[None]:
-    """What is still busy by then would never end."""
+    """A loop that is still busy by then would never end."""
 
     def busy(*_: object) -> None:
         raise TimeoutError(f"no end within {seconds} s")
@@ -59,7 +59,7 @@ def test_a_changed_byte_of_a_spec_costs_one_run_and_no_command_its_end(
 
 
 def test_a_forecast_whose_answers_are_not_taken_is_an_error() -> None:
-    """A row of the cell comes first whose spec is another's: no answer to that cell counts."""
+    """The first row of the cell has the spec of another cell, so no answer to the cell counts."""
     suite = make_suite("adamw")
     first = record(suite.template("adamw").point(-8, 0), 32, -6.0)
     known = to_frame([{**first, "spec": {**first["spec"], "schedule": "linfar"}}])

@@ -1,4 +1,4 @@
-"""Commands that read what is there run no code of a stranger, and do not wait for torch."""
+"""Commands that only read run no stranger's code and do not wait for torch."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ finally:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A suite whose parts leave a file behind when they are imported, and its manifest."""
+    """A suite whose parts write a file at import, and its manifest."""
     marks = f"open({str(tmp_path / 'imported')!r}, 'w').close()\n"
     package = tmp_path / "stranger"
     (package / "inside").mkdir(parents=True)

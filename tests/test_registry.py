@@ -1,4 +1,4 @@
-"""What the registry reads from a source: names that stand for others are looked up, never run."""
+"""The registry and a source: it looks up names that stand for others, and runs none."""
 
 from pathlib import Path
 
@@ -107,7 +107,7 @@ def test_modules_that_import_a_name_from_each_other_define_none(
 
 
 def test_no_optimizer_writes_one_literal_twice() -> None:
-    """Aliases are read, so that a name for a set of choices need not be copied."""
+    """The registry reads aliases, so that no module copies a set of choices."""
     for name in registry.BUILTINS["optimizer"]:
         path = Path(registry.target("optimizer", name).partition(":")[0].replace(".", "/") + ".py")
         text = (Path(registry.__file__).parents[2] / path).read_text()

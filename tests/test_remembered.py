@@ -1,4 +1,4 @@
-"""What sessions remember of each other: costs and speeds, in the cache folder."""
+"""Memory of earlier sessions: costs and speeds, in the cache folder."""
 
 import json
 import sys
@@ -101,7 +101,7 @@ def mine(width: int, *, vocab: int = 256, context: int = 16):
 def test_the_cost_of_a_model_of_the_users_own_is_counted_in_every_session(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the model imports decides its size, and no key tells when that changes."""
+    """The imports of the model decide its size, and no key changes with them."""
     path = tmp_path / "mine.py"
     path.write_text(MODEL)
     parts = ModuleType("mine_parts")

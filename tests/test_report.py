@@ -18,7 +18,7 @@ from hptransfer.suite.claim import Suite
 
 
 class Outline(HTMLParser):
-    """Ids, headings and whether every opened element was closed."""
+    """Ids, headings, and whether every element ends."""
 
     VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
 

@@ -1,4 +1,4 @@
-"""Roles of foreign modules, seen from two widths, said by roles(), or refused by name."""
+"""Roles of foreign modules: from two widths, from roles(), or an error with the name."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from hptransfer.train.build import params
 
 
 class Net(nn.Module):
-    """A module with one layer of every kind that can be inferred."""
+    """A module with one layer of every inferable kind."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What every optimizer keeps: roles and shapes alone, batches, lanes, and true settings."""
+"""Rules for every optimizer: roles and shapes alone, batches, lanes, true settings."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,7 +62,7 @@ def test_parameters_together_move_as_each_alone(name: str) -> None:
         assert rules._batched(rule)
         g, w = random(3, *p.shape), random(3, *p.shape, seed=1)
         together, state = rule.update(g, init_state(rule, w), w, at())
-        if "gradient" in state:  # it takes the gradient buffer's place
+        if "gradient" in state:  # it replaces the gradient buffer
             g, state = state.pop("gradient") + g, {}
         together, state = rule.update(g, state, together, at(1))
         assert together.shape == w.shape
@@ -77,7 +77,7 @@ def test_parameters_together_move_as_each_alone(name: str) -> None:
 
 
 def other_value(part: registry.Part, key: str) -> float:
-    """Not the default, and allowed."""
+    """An allowed value that is not the default."""
     default = part.defaults[key]
     low, high = part.limits[key]
     return default / 2 if low <= default / 2 < default else (default + min(high, 0.5)) / 2
@@ -85,7 +85,7 @@ def other_value(part: registry.Part, key: str) -> float:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_real_hyperparameter_may_differ_by_lane(name: str) -> None:
-    """Under vmap it is a 0-d tensor; three steps, with lr and noise."""
+    """Three steps with lr and noise; under vmap the value is a 0-d tensor."""
     part = registry.describe("optimizer", name)
     factory: Callable[..., Any] = registry.load("optimizer", name)
     floats = {k: v for k, v in part.defaults.items() if isinstance(v, float)}
@@ -128,7 +128,7 @@ def rows(p: Param, g: Tensor, unit_row: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def named_direction(name: str, p: Param, g: Tensor) -> Tensor:
-    """The first step's direction, as a reader of the exported settings would build it."""
+    """The direction of the first step, as a reader of the exported settings builds it."""
     match name:
         case "gradient":
             return g

@@ -1,4 +1,4 @@
-"""Which units start now: tables of placements that wait, placements that run, and cores."""
+"""The units that start now: tables of waiting placements, running ones, and cores."""
 
 import pytest
 

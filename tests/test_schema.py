@@ -1,4 +1,4 @@
-"""The JSON schema of a suite file against what the loader takes."""
+"""The JSON schema of a suite file against the loader."""
 
 import json
 import re
@@ -26,7 +26,7 @@ MINE: dict[str, Any] = {
 
 
 def fits(value: Any, node: dict[str, Any]) -> bool:
-    """Whether a value follows a schema, for the words that ours is written in."""
+    """Whether a value follows a schema, for the keywords of our schema."""
     root = schema()
     if "$ref" in node:
         return fits(value, root["$defs"][node["$ref"].rpartition("/")[2]])

@@ -179,7 +179,7 @@ def test_a_bias_of_constrained_scion_stays_in_its_ball() -> None:
     assert torch.equal(moved(scion(VECTOR), 0 * bias, bias, at(lr=0.25)), 0.75 * bias)
 
 
-# Tokens that are not seen
+# Unseen tokens
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_the_guard_lets_a_token_rest_that_is_seen_no_more(norm: NormName) -> Non
         moves = []
         for t in range(70):
             g = torch.ones(1, 7, 8, dtype=torch.float64)
-            g[:, 0] = float(t == 0) * 10  # a tenth of it is the others' size in the long run
+            g[:, 0] = float(t == 0) * 10  # in the long run a tenth of it is the size of the others
             before = w
             w, state = rule.update(g, state, w, at(t, lr=0.1))
             moves.append(not torch.equal(w[:, 0], before[:, 0]))

@@ -1,4 +1,4 @@
-"""What the tests' type checker sees: tensors and their shapes, in every package."""
+"""The type checker of the tests sees tensors and their shapes in every package."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Several processes on one suite train each run once, and take over what a dead one leaves."""
+"""Several processes on one suite train each run once, and take over runs of a dead one."""
 
 import contextlib
 import errno
@@ -28,7 +28,7 @@ from hptransfer.suite.claim import SuiteTable
 from sessions import session, tiny
 from stored import record
 
-# An optimizer whose worker waits before it trains, until the file that GATE names is there.
+# An optimizer whose worker waits before the training until the file GATE exists.
 GATED = """
 import multiprocessing
 import os
@@ -94,7 +94,7 @@ def gated(tmp_path: Path) -> Path:
 
 
 def trained(folder: Path) -> Counter[str]:
-    """How many records each run has."""
+    """Number of records per run."""
     paths = folder.glob("records-*.jsonl")
     lines = [line for path in paths for line in path.read_text().splitlines()]
     return Counter(json.loads(line)["key"] for line in lines)
@@ -289,7 +289,7 @@ def started(
 
 
 def until_claimed(folder: Path, count: int, processes: list[subprocess.Popen[str]]) -> None:
-    """So many runs are."""
+    """Wait until `count` runs have a claim, while all processes live."""
     while len(list(folder.glob("claim-*"))) < count:
         for process in processes:
             assert process.poll() is None, process.communicate()[1]
@@ -303,7 +303,7 @@ def test_processes_at_once_train_each_run_once(gated: Path, tmp_path: Path, coun
     gate = tmp_path / "gate"
     with started(gated, count, str(gate), "--steps", "2") as processes:
         until_claimed(folder, count, processes)
-        gate.touch()  # every one of them is at work
+        gate.touch()  # all of them are at work
         errors = [process.communicate()[1] for process in processes]
         assert [process.returncode for process in processes] == [0] * count, errors
     assert any(f"{count} processes work on tiny" in text for text in errors), errors

@@ -26,9 +26,9 @@ def of_layers(
     seeds: tuple[int, ...] = (0, 1, 2),
     wobble: float = 0.0,
 ) -> pd.DataFrame:
-    """Every layer's change is 0.1 width^slope, three times that late; its RMS at init is 1.
+    """Every layer changes by 0.1 width^slope early and three times that late; its RMS at init is 1.
 
-    `wobble` is added to the slope, times -1, 0 and 1 for the seeds 0, 1 and 2.
+    The seeds 0, 1 and 2 add -1, 0 and 1 times `wobble` to the slope.
     """
     rows = []
     for layer, slope in layers.items():

@@ -1,4 +1,4 @@
-"""Snapshots: a run goes on from one with the same bytes, and starts anew where it is damaged."""
+"""Snapshots: a run goes on from one bit for bit, and starts anew from a damaged one."""
 
 import io
 import random
@@ -21,7 +21,7 @@ from units import CPU, PAIRS, data_for, ladder, lanes, numbers, records, spec
 
 
 def halted(run: RunSpec, path: Path, step: int = 4) -> None:
-    """The snapshot of a run on an MLP that is stopped after a step."""
+    """The snapshot of a run on an MLP after its first step."""
     for message in engine.train(Unit((run,)), data_for("mlp"), CPU, snapshot_seconds=0):
         if isinstance(message, Snapshot) and message.step == step:
             message.write(path)
@@ -29,7 +29,7 @@ def halted(run: RunSpec, path: Path, step: int = 4) -> None:
 
 
 def resumed(run: RunSpec, path: Path) -> tuple[RunRecord, list[str], int]:
-    """The record, the reasons of new starts, and the first step that was made."""
+    """The record, the reasons of new starts, and the first step."""
     messages = list(engine.train(Unit((run,)), data_for("mlp"), CPU, resume=path))
     (record,) = (m for m in messages if isinstance(m, RunRecord))
     first = next(m.step for m in messages if isinstance(m, Progress))
@@ -111,7 +111,7 @@ def test_the_time_before_an_interruption_counts(tmp_path: Path) -> None:
 
 
 def saved_again(**changes: Any) -> Callable[[bytes], bytes]:
-    """The same snapshot with other entries, well formed; None leaves an entry out."""
+    """The same snapshot with other entries, well formed; None removes an entry."""
 
     def change(whole: bytes) -> bytes:
         saved = {**torch.load(io.BytesIO(whole), weights_only=True), **changes}
@@ -162,7 +162,7 @@ def test_a_run_whose_snapshot_cannot_be_used_starts_anew_and_says_so(
 
 
 def test_no_changed_byte_changes_a_loss(tmp_path: Path) -> None:
-    """Torch itself does not compare the checksums: a flipped bit of a weight would go on."""
+    """Torch does not compare the checksums, so a flipped bit of a weight would go unseen."""
     run, path = spec("adamw", "mlp"), tmp_path / "snapshot.pt"
     halted(run, path)
     whole, expected = path.read_bytes(), numbers(records([run])[0])
@@ -176,7 +176,7 @@ def test_no_changed_byte_changes_a_loss(tmp_path: Path) -> None:
         assert numbers(record) == expected
         assert first == (1 if reasons else 5)
         anew += len(reasons)
-    assert anew > 20  # the other bytes are padding
+    assert anew > 20  # other bytes are padding
 
 
 def test_memory_that_is_too_little_for_a_snapshot_is_not_its_damage(

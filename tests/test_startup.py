@@ -1,4 +1,4 @@
-"""What a command loads before it works, and leaves to the interpreter when it ends."""
+"""Modules that a command loads before it works, and its objects when it ends."""
 
 import gc
 import subprocess

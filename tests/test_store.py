@@ -1,4 +1,4 @@
-"""The store: nothing is lost, nothing damaged is passed over, nothing is overwritten."""
+"""The store loses nothing, overwrites nothing, and names what is damaged."""
 
 import errno
 import json
@@ -134,7 +134,7 @@ def test_a_full_disk_is_an_error_and_leaves_no_torn_line(
         patch.setattr(os, "write", full)
         error = failure(store.append, record(1))
     assert str(error) == f"{files(store)[0]}: cannot be written (No space left on device)"
-    assert error.hint == "free some space and run it again; what finished is kept"
+    assert error.hint == "free some space and start again; finished runs are safe"
     store.append(record(2))
     assert Store(tmp_path, "x").frame()["seed"].tolist() == [0, 2]
 

@@ -1,4 +1,4 @@
-"""Optuna studies on disk: copies of the records that can be lost."""
+"""Optuna studies on disk: copies of the records, which may get lost."""
 
 import multiprocessing
 import sqlite3

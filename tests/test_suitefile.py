@@ -1,4 +1,4 @@
-"""A suite file -> Suite: what is refused, what stands in for what is left out."""
+"""A suite file -> SuiteTable: refusals and defaults."""
 
 import re
 from pathlib import Path
@@ -42,10 +42,10 @@ WRONG = {
     "what the data say": (
         "context = 16",
         "context = 16, vocab = 1000",
-        "model.vocab: the data set says what it is",
+        "model.vocab: the data set decides it",
     ),
-    "nested brackets": ("[32]", "[" * 3000 + "]" * 3000, "mine.toml: brackets inside brackets"),
-    "nested tables": ("[32]", "{a=" * 2000 + "1" + "}" * 2000, "brackets inside brackets"),
+    "nested brackets": ("[32]", "[" * 3000 + "]" * 3000, "mine.toml: too many nested brackets"),
+    "nested tables": ("[32]", "{a=" * 2000 + "1" + "}" * 2000, "too many nested brackets"),
     "an integer of 5,000 digits": (
         "steps = 3",
         "steps = " + "9" * 5000,
@@ -147,7 +147,7 @@ def test_the_base_is_the_proxy_where_none_is_named(tmp_path: Path) -> None:
     assert run_at(load_suite(written(tmp_path)), 32).base == {"width": 8}
     left_out = load_suite(written(tmp_path, "base = { width = 8 }\n"))
     assert run_at(left_out, 32).base == {"width": 16}
-    # the command line's proxy is a search elsewhere, not another parametrization
+    # a proxy on the command line moves the search, not the base width
     assert run_at(left_out.narrowed(proxy=64), 32).base == {"width": 16}
 
 

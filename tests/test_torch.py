@@ -1,4 +1,4 @@
-"""The way out: torch.optim.Optimizers that follow the engine's iterates, on every model."""
+"""torch.optim.Optimizers with the iterates of the engine, on every model."""
 
 import io
 from typing import Any
@@ -100,7 +100,7 @@ def test_saving_and_loading_goes_on_bit_for_bit_from_x_and_from_y(name: str, at_
     saved.seek(0)
     for each, state in zip(loaded, torch.load(saved, weights_only=True), strict=True):
         each.load_state_dict(state)
-    if name == "scion_light":  # its momentum is the gradient, which no state_dict holds
+    if name == "scion_light":  # the gradient holds its momentum, and no state_dict holds gradients
         for key, p in loaded[0].named_parameters():
             p.grad = gradients[key]
             loaded[1].keep_gradients()
@@ -185,7 +185,7 @@ def test_a_parameter_without_a_gradient_stays() -> None:
 
 
 def test_parameters_with_gradients_now_and_then_keep_their_momentum() -> None:
-    """As each would move alone, counting the steps of the others too."""
+    """Each moves as it would alone, but its step number counts the steps of the others too."""
     shapes = [nn.Parameter(torch.zeros(8, 8)) for _ in range(2)]
     both = nn.ParameterList(shapes)
     roles = {"0": "hidden", "1": "hidden"}

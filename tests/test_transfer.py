@@ -171,7 +171,7 @@ def test_a_target_given_on_the_command_line_is_judged_too() -> None:
 
 
 def false_alarms(count: int, sigma: float, curvature: float) -> float:
-    """Share of `drifts` when the true curve is the same at both widths: the rule alone."""
+    """Share of `drifts` where both widths have the same true curve."""
     rng = np.random.default_rng(0)
     x, limits = np.array(half_octaves(-5)), Thresholds()
     alarms = 0

@@ -1,4 +1,4 @@
-"""Transported Scion: the momentum it promises, X and Y, and the strength of transport."""
+"""Transported Scion: its momentum, X and Y, and the strength of transport."""
 
 import io
 import math
@@ -28,7 +28,7 @@ def quadratic(shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
 
 
 def rates_of(schedule: str, total: int = 40, peak: float = 0.02) -> list[float]:
-    """The lr of every step, and of the one after the last."""
+    """The lr of every step, and of one more step."""
     factors = {
         "constant": [1.0] * (total + 1),
         "linear": [1 - t / total for t in range(total + 1)],
@@ -77,7 +77,7 @@ def test_the_transported_momentum_is_the_gradient_at_x_on_a_noiseless_quadratic(
 def test_the_transported_momentum_is_exact_under_a_beta_that_changes(
     start: Start, schedule: str, beta_at: Callable[[int], float]
 ) -> None:
-    """Y is placed for the beta of the step that uses it; another one would not be exact."""
+    """The beta of the step that uses Y decides its place; another beta is not exact."""
     gradient, rates = quadratic(HIDDEN.shape), rates_of(schedule)
     for lookahead, exact in ((1, True), (0, False)):
         w = random(1, *HIDDEN.shape, seed=8)
@@ -221,7 +221,7 @@ def test_saving_at_y_and_going_on_is_the_same_bit_for_bit(n: int, hp: dict[str, 
     whole, first = stepped(unit), stepped(unit, steps=3)
     saved = io.BytesIO()
     torch.save(first.snapshot(), saved)
-    first.read_out()  # looking at X, here to spoil what was not copied
+    first.read_out()  # a look at X, which spoils values without a copy
     again = lanes(unit)
     saved.seek(0)
     again.restore(torch.load(saved, weights_only=True))
@@ -262,7 +262,7 @@ def test_a_transported_run_is_evaluated_at_x_and_never_at_y(n: int) -> None:
     for t in range(run.steps):
         running.gradients(t)
         running.update(t)
-        for group in running.groups:  # X moves by u, whatever the weights hold
+        for group in running.groups:  # X moves by u, whichever point the weights hold
             for i, name in enumerate(group.names):
                 for lane in range(n):
                     u = group.state["u"][i]

@@ -1,4 +1,4 @@
-"""Optuna proposes, the records archive: replays are exact."""
+"""Optuna proposes, the records remember: replays are exact."""
 
 import logging
 import math
@@ -73,7 +73,7 @@ def test_a_resumed_search_proposes_the_same_points(
     assert all(lr * 8 == round(lr * 8) for (lr, _), _ in pairs)
     monkeypatch.setattr(samplers, "_replays", {})
     half = pairs[:7]
-    next_ = pairs[7:] if sampler == "random" else pairs[7:8]  # of batches of four
+    next_ = pairs[7:] if sampler == "random" else pairs[7:8]  # in batches of four
     assert propose(suite, "adamw", 32, rows(suite, half)) == next_
     monkeypatch.setattr(samplers, "_replays", {})
     assert run(suite, half) == pairs
@@ -84,7 +84,7 @@ def test_answers_in_any_order_and_other_stores_do_not_change_the_points(tmp_path
     suite = make(tmp_path, sampler="tpe")
     pairs = run(suite)
     assert propose(suite, "adamw", 32, rows(suite, pairs[::-1])) == []
-    assert run(suite) == pairs  # from nothing: the replay of the full store is not believed
+    assert run(suite) == pairs  # from nothing, because the replay of the full store is void
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc"])
@@ -106,7 +106,7 @@ def test_a_forecast_between_leaves_the_replay_of_the_records_as_it_is(
 
 
 class Locked(optuna.samplers.RandomSampler):
-    """It cannot be copied."""
+    """A sampler that nobody can copy."""
 
     def __init__(self) -> None:
         super().__init__(seed=0)

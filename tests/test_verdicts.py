@@ -1,4 +1,4 @@
-"""Verdicts where something is missing, searched or uncertain; the rest is in test_transfer."""
+"""Verdicts with missing, searched or uncertain values; test_transfer has the others."""
 
 import math
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_a_peak_that_no_record_knows_is_no_number() -> None:
 
 
 def test_a_searched_value_is_carried_and_only_the_lr_may_move() -> None:
-    """The target was also searched at another beta, which did better there."""
+    """A search at the target also tried another beta, which was better there."""
     suite = make_suite("muon")
     table = suite.optimizers["muon"].model_copy(
         update={"search": {"beta": value_range("0.8..0.95")}}
@@ -82,7 +82,7 @@ def test_runs_that_failed_did_not_diverge() -> None:
 
 
 def test_the_printed_rule_is_in_the_order_in_which_it_is_applied() -> None:
-    """An edge is named before runs that are missing, and a missing optimum before missing runs."""
+    """A verdict names an edge before missing runs, and a missing optimum before missing runs."""
     suite = make_suite("muon")
     words = [name for name, _ in rule(suite)]
     frame = study(suite, CENTER)
@@ -95,7 +95,7 @@ def test_the_printed_rule_is_in_the_order_in_which_it_is_applied() -> None:
 
 
 def test_a_vertex_beyond_what_may_be_tried_is_judged_where_it_was_carried() -> None:
-    """The range of the suite was moved after its runs; plan and verdict clip alike."""
+    """The suite's range moved after its runs; plan and verdict clip alike."""
     suite = make_suite("muon")
     table = suite.optimizers["muon"].model_copy(update={"lr": octave_range("2^-16..2^-10")})
     moved = suite.model_copy(update={"optimizers": {"muon": table}})

@@ -1,4 +1,4 @@
-"""Wrong input on the command line: one line that says what, and a hint."""
+"""Wrong input on the command line: one line with the cause, and a hint."""
 
 import ast
 import re
@@ -240,7 +240,7 @@ def test_no_message_below_the_command_line_names_a_flag() -> None:
             if node in docs:
                 continue
             text = node.value if isinstance(node, ast.Constant) else None
-            # a word alone is part of a command that a report shows, not of a message
+            # a single word belongs to a command in a report, not to a message
             if isinstance(text, str) and " " in text and re.search(r"(?<!\S)--[a-z]", text):
                 named.append((path.name, text))
     assert [each for each in named if "pip install --upgrade" not in each[1]] == []

@@ -17,14 +17,16 @@ from hptransfer.train.lanes import Data, Lanes
 CPU = torch.device("cpu")
 OPTIMIZERS = tuple(registry.BUILTINS["optimizer"])
 MODELS = ("gpt", "mlp", "vit", "cnn")
-PAIRS = [  # every optimizer on one model, and two on every model
+PAIRS = [  # every optimizer on one model, and two of them on every model
     *((optimizer, "gpt") for optimizer in OPTIMIZERS),
     *((optimizer, m) for optimizer in ("adamw", "transported_scion") for m in MODELS if m != "gpt"),
 ]
-KEEPS_GRADIENT = ("scion_light",)  # its momentum lies in the gradient, which clipping would scale
+KEEPS_GRADIENT = (
+    "scion_light",
+)  # its momentum is in the gradient buffer, which clipping would scale
 VOCAB = 61
 CONTEXT = 8
-FIELDS: dict[str, dict[str, Any]] = {  # of the small models, where the defaults are too large
+FIELDS: dict[str, dict[str, Any]] = {  # for the small models, where the defaults are too large
     "gpt": {"n_layer": 1, "head_size": 8, "context": CONTEXT},
     "mlp": {},
     "vit": {"patch": 2, "n_layer": 1, "head_size": 8},
@@ -79,7 +81,7 @@ def data_for(model: str) -> Data:
 
 
 def spec(optimizer: str = "adamw", model: str = "gpt", **changes: Any) -> RunSpec:
-    """A run of width 16 over base 8; `hp` is merged into the defaults, everything else replaces."""
+    """A run of width 16 over base 8; `hp` adds to the defaults, other arguments replace them."""
     part = registry.describe("optimizer", optimizer)
     fields = {**registry.describe("model", model).defaults, **FIELDS[model]}
     for known in ("vocab", "in_shape", "n_classes"):  # comes from the data
@@ -134,7 +136,7 @@ def lanes(unit: list[RunSpec], data: Data | None = None, **options: Unpack[LaneO
 
 
 def stepped(unit: list[RunSpec], steps: int | None = None, **options: Unpack[LaneOptions]) -> Lanes:
-    """Lanes after `steps` steps, by default all of them; not yet read out."""
+    """Lanes after `steps` steps, by default all of them, before the readout."""
     running = lanes(unit, **options)
     for t in range(unit[0].steps if steps is None else steps):
         running.gradients(t)
@@ -154,7 +156,7 @@ def weights(running: Lanes, lane: int = 0) -> dict[str, torch.Tensor]:
 def records(
     unit: list[RunSpec], data: Data | None = None, **options: Unpack[TrainOptions]
 ) -> list[RunRecord]:
-    """What the engine gives for a unit on CPU."""
+    """The result of the engine for a unit on the CPU."""
     messages = engine.train(
         Unit(tuple(unit)), data or data_for(unit[0].model["name"]), CPU, **options
     )
@@ -166,7 +168,7 @@ def ladder(run: RunSpec, n: int) -> list[RunSpec]:
 
 
 def numbers(record: RunRecord) -> tuple[Any, ...]:
-    """What a record says of the run itself, without where and when."""
+    """The part of a record without place and time."""
     return record.status, record.loss, record.loss_init, record.train_loss, record.curve
 
 

@@ -1,4 +1,4 @@
-"""The command line. The only modules that print or exit."""
+"""The command line, the only package that prints or exits."""
 
 import contextlib
 import gc
@@ -48,7 +48,7 @@ def _main(
 
 
 def main() -> None:
-    """Run the command line; wrong input is one line and a hint, exit code 2."""
+    """Run the command line. For wrong input it prints one line and a hint, and exits with 2."""
     try:
         with _notes():
             app(standalone_mode=True)
@@ -56,16 +56,16 @@ def main() -> None:
         _die(error, 2)
     except FailedError as error:
         _die(error, 1)
-    except BrokenPipeError:  # the reader of stdout has gone, as in `| head`
+    except BrokenPipeError:  # nobody reads stdout any more, for instance after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     finally:
-        gc.freeze()  # spares a last search for cycles among torch's objects
+        gc.freeze()  # at exit Python need not search torch's objects for cycles
 
 
 @contextlib.contextmanager
 def _notes() -> Generator[None]:
-    """A warning of lines left out becomes a note, shown once; other warnings stay as they are."""
+    """Print a LeftOut warning once, as a note; other warnings stay as they are."""
     shown: set[str] = set()
 
     def show(

@@ -1,4 +1,4 @@
-"""coords and validate: the commands whose exit code is the answer."""
+"""coords and validate: commands whose exit code gives the answer."""
 
 import json
 import math
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 @takes("as_json")
 def validate(
     target: Annotated[
-        str, typer.Argument(help="file.py:name, package.module:name, or a name of ours.")
+        str, typer.Argument(help="file.py:name, package.module:name, or a built-in name.")
     ],
     kind: Annotated[
         Literal["optimizer", "model", "dataset"] | None,
-        typer.Option(help="What it is. Default: seen from its arguments."),
+        typer.Option(help="Kind of the part. Default: its arguments decide."),
     ] = None,
-    width: Annotated[int, typer.Option(min=2, help="Width that a model is built at.")] = 64,
+    width: Annotated[int, typer.Option(min=2, help="Width of a model.")] = 64,
     *,
     options: RunOptions,
 ) -> None:
-    """Contract tests on an optimizer, a model or a data set of yours; exit code 1 if one fails."""
+    """Test the contract of an optimizer, a model or a data set; exit code 1 if a clause fails."""
     from hptransfer.cli.tables import check_line, checks_head
     from hptransfer.testing import kind_of
     from hptransfer.testing import validate as checks
@@ -45,11 +45,11 @@ def validate(
             out.print(check_line(check), soft_wrap=True)
     if options.as_json:
         typer.echo(json.dumps([asdict(check) for check in clauses]))
-    broken = [check for check in clauses if not check.passed]
-    if broken:
+    failures = [check for check in clauses if not check.passed]
+    if failures:
         raise FailedError(
-            f"{target}: {len(broken)} of {len(clauses)} clauses do not hold",
-            "the how-to pages of docs/ on parts of your own say what each has to give",
+            f"{target}: {len(failures)} of {len(clauses)} clauses fail",
+            "the how-to pages on your own parts, in docs/how-to, state the contract",
         )
 
 
@@ -58,48 +58,49 @@ def coords(
     suite: SuiteName = "coords",
     width: Annotated[
         list[int] | None,
-        typer.Option("--width", min=1, help="Repeatable. Default: 4 octaves of the suite's."),
+        typer.Option("--width", min=1, help="Repeatable. Default: the suite's, or four octaves."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds; a verdict needs 3.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; a verdict needs 3.")] = 3,
     own_head: Annotated[
-        bool, typer.Option("--own-head", help="Start the head as the optimizer does, not at 0.")
+        bool, typer.Option("--own-head", help="Start the head with the optimizer's init, not at 0.")
     ] = False,
     *,
     options: RunOptions,
 ) -> None:
-    """Coordinate check: how every layer's change scales with width; exit code 1 on a surprise."""
+    """Coordinate check: does every layer move alike at every width? Exit code 1 on a surprise."""
     from hptransfer.analysis import slopes
     from hptransfer.cli.tables import plain_table
     from hptransfer.cli.text import shown
     from hptransfer.records.store import Store
     from hptransfer.report import slopes_figure
 
-    chosen = load(suite, options, seeds=seeds)
-    labels = only(chosen, options.optimizer)
-    warn(chosen, labels)
-    store = Store(options.results, chosen.name)
+    claim = load(suite, options, seeds=seeds)
+    labels = only(claim, options.optimizer)
+    warn(claim, labels)
+    store = Store(options.results, claim.name)
     store.check()
-    widths = sorted(set(width)) if width else _octaves(chosen, slopes.OCTAVES)
-    frame = _measured(chosen, labels, widths, range(seeds), options, zero_head=not own_head)
-    table = slopes.by_layer(frame)
-    verdicts = slopes.judge(table, chosen.controls)
-    result = slopes.as_json(table, verdicts, own_head=own_head)
+    widths = sorted(set(width)) if width else _octaves(claim, slopes.OCTAVES)
+    frame = _measured(claim, labels, widths, range(seeds), options, zero_head=not own_head)
+    layers = slopes.by_layer(frame)
+    verdicts = slopes.judge(layers, claim.controls)
+    result = slopes.as_json(layers, verdicts, own_head=own_head)
     store.write_text("coords.json", json.dumps(result, indent=1))
-    store.write_text("coords.svg", slopes_figure.drawn(frame, table, verdicts, chosen.name))
+    store.write_text("coords.svg", slopes_figure.drawn(frame, layers, verdicts, claim.name))
     if options.as_json:
         typer.echo(json.dumps(result))
     else:
         head = "its own init" if own_head else "zero"
-        title = f"{chosen.name}: slopes of log2 RMS over log2 width, head from {head}"
-        out.print(plain_table(title, *slopes.text_table(table), text=2))
+        title = f"{claim.name}: slopes of log2 RMS over log2 width, head from {head}"
+        out.print(plain_table(title, *slopes.text_table(layers), text=2))
         for verdict in verdicts:
             out.print(shown(verdict.sentence), soft_wrap=True)
         out.print(shown(f"figure: {store.folder / 'coords.svg'}"), soft_wrap=True)
     surprises = [v.optimizer for v in verdicts if not v.expected]
     if surprises:
         raise FailedError(
-            f"{', '.join(surprises)}: not as the suite says",
-            "the suite's `controls` have to fail and the others to pass, in the middle of their lr",
+            f"{', '.join(surprises)}: not what the suite states",
+            "the suite's `controls` must fail and its other optimizers pass, each in the middle of "
+            "its lr range",
         )
 
 
@@ -112,7 +113,10 @@ def _measured(
     *,
     zero_head: bool,
 ) -> "pd.DataFrame":
-    """One row per optimizer, width, seed, layer and step: how far the layer's output moved."""
+    """One row per optimizer, width, seed, layer and step, with the change of the layer's output.
+
+    The change is the RMS of h(t) - h(0).
+    """
     import pandas as pd
 
     from hptransfer.cli import progress
@@ -133,7 +137,7 @@ def _measured(
 
 
 def _octaves(suite: "SuiteTable", least: float) -> list[int]:
-    """The suite's widths where they span enough octaves, else doublings of the base width."""
+    """The suite's widths if they span `least` octaves, else doublings of the base width."""
     own = [suite.proxy, *suite.targets] if suite.axis == "width" else []
     if own and math.log2(max(own) / min(own)) >= least:
         return sorted(set(own))

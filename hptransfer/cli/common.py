@@ -1,4 +1,4 @@
-"""What the commands share: the app, its consoles, and how they take a suite from their options."""
+"""The common parts of the commands: the app, its consoles, and a suite from the options."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hptransfer.suite.claim import SuiteTable
 
 DEFAULT_SUITE = "gpt_width"
-ASK_ABOVE = 1800.0  # seconds
+ASK_ABOVE = 1800.0  # seconds; a longer job needs a confirmation
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,7 +30,7 @@ err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 class FailedError(Exception):
-    """Runs that failed although the input was right."""
+    """The input was right, but a run or a check failed: one line and a hint, exit code 1."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ def load(
     verify: bool | None = None,
 ) -> "SuiteTable":
     """The suite with the fields that the command line sets. Raises InputError."""
-    # pydantic: --help does not wait for it
+    # `--help` must not wait for pydantic.
     from hptransfer.suite.file import load_suite
 
     counts = {
@@ -58,7 +58,7 @@ def load(
     }
     changes: dict[str, Any] = {key: value for key, value in counts.items() if value is not None}
     if data := options.data:
-        is_path = os.sep in data or os.path.exists(data)  # Path.exists raises for a long name
+        is_path = os.sep in data or os.path.exists(data)  # Path.exists raises for long names
         changes["data"] = {"name": "file", "path": data} if is_path else {"name": data}
     suite = load_suite(name, changes)
     if options.trials:
@@ -68,20 +68,20 @@ def load(
 
 
 def only(suite: "SuiteTable", labels: list[str] | None) -> list[str]:
-    """The labels that --optimizer names, each once, or all. Raises InputError."""
+    """The labels that --optimizer names, or all of the suite. Raises InputError."""
     for label in labels or ():
         if label not in suite.optimizers:
-            known = ", ".join(suite.optimizers)
+            names = ", ".join(suite.optimizers)
             raise InputError(
                 f"suite {suite.name!r} has no {label!r}",
-                suggest(label, suite.optimizers) or f"its optimizers: {known}",
+                suggest(label, suite.optimizers) or f"its optimizers: {names}",
                 option="optimizer",
             )
     return list(dict.fromkeys(labels or suite.optimizers))
 
 
 def warn(suite: "SuiteTable", labels: list[str]) -> None:
-    """Name the optimizers whose transport has strength 0."""
+    """Warn about optimizers whose transport has strength 0."""
     if still := suite.untransported(labels):
         err.print(
             f"warning: {', '.join(still)}: at a constant lr the transport has strength 0, which is "
@@ -91,7 +91,7 @@ def warn(suite: "SuiteTable", labels: list[str]) -> None:
 
 
 def warn_of_precision(suite: "SuiteTable", device: "torch.device") -> None:
-    """Say where a suite asks for products that are slow on this device."""
+    """Warn where the suite's precision makes products slow on this device."""
     from hptransfer.geometry.processor import bfloat16_rows
 
     if suite.precision == "bfloat16" and bfloat16_rows(device) is None:
@@ -103,7 +103,7 @@ def warn_of_precision(suite: "SuiteTable", device: "torch.device") -> None:
 
 
 def confirm(seconds: float, yes: bool) -> None:
-    """Ask before a job of more than half an hour. Raises InputError where nobody can answer."""
+    """Ask before a job longer than ASK_ABOVE. Raises InputError where nobody can answer."""
     from hptransfer.cli.text import duration
 
     if seconds <= ASK_ABOVE or yes:

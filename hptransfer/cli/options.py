@@ -1,4 +1,4 @@
-"""The options of the commands: each is declared once, as a field of RunOptions."""
+"""The options of the commands: one field of RunOptions declares each of them."""
 
 import functools
 import inspect
@@ -11,39 +11,43 @@ import typer
 
 SuiteName = Annotated[str, typer.Argument(help="A built-in suite or a path to a .toml file.")]
 Source = Annotated[
-    int | None, typer.Option("--from", min=1, help="Proxy width. Default: the suite's.")
+    int | None, typer.Option("--from", min=1, help="Proxy (axis value). Default: the suite's.")
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What a command runs, where, and what it shows. The type of a field declares its option."""
+    """The options that commands share. The type of a field declares its option."""
 
     optimizer: Annotated[
-        list[str] | None, typer.Option("--optimizer", help="Only this label. Repeatable.")
+        list[str] | None,
+        typer.Option("--optimizer", help="Only this optimizer (label). Repeatable."),
     ] = None
-    trials: Annotated[int | None, typer.Option(min=1, help="Learning rates a search may try.")] = (
+    trials: Annotated[int | None, typer.Option(min=1, help="Most learning rates per search.")] = (
         None
     )
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps, instead of the suite's.")
+        int | None, typer.Option(min=1, help="Training steps per run. Default: the suite's.")
     ] = None
-    data: Annotated[str | None, typer.Option(help="A data set's name, or a path to a file.")] = None
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto"
+    data: Annotated[
+        str | None, typer.Option(help="Name of a data set or path of a file. Default: the suite's.")
+    ] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto"
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes at once. Default: measured; one on a GPU."),
+        typer.Option(min=1, help="Worker processes. Default: measured; one on a GPU."),
     ] = None
     lanes: Annotated[
-        int | None, typer.Option(min=1, help="Runs trained as one. Default: measured.")
+        int | None,
+        typer.Option(min=1, help="Runs that one process trains together. Default: measured."),
     ] = None
-    results: Annotated[Path, typer.Option(help="Where the records lie.")] = Path("results")
+    results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results")
     storage: Annotated[
-        str | None, typer.Option(help="Optuna storage URL. Default: a journal file.")
+        str | None, typer.Option(help="URL of the Optuna storage. Default: a journal file.")
     ] = None
-    as_json: Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a long job.")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False
 
 
@@ -84,9 +88,9 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return declare
 
 
-_FLAGS = {"targets": "--to", "proxy": "--from"}  # of fields that no option is named after
+_FLAGS = {"targets": "--to", "proxy": "--from"}  # fields whose option has another name
 
 
 def flag(field: str) -> str:
-    """The flag that sets a field of a suite or of RunOptions."""
+    """The flag that sets a field of a suite or of RunOptions, such as `--results`."""
     return _FLAGS.get(field, f"--{field}")

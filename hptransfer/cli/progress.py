@@ -1,4 +1,4 @@
-"""Progress on the terminal: bars, or one line per finished unit where there is no terminal."""
+"""Progress on a terminal as bars, elsewhere as one line per finished unit."""
 
 import contextlib
 import time
@@ -21,7 +21,10 @@ REPEAT = 60.0  # seconds between two lines about the other processes
 
 @contextlib.contextmanager
 def bar(console: Console, total: int, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A progress bar with the time left on a terminal, else a line each; the caller advances it."""
+    """A progress bar with the time left on a terminal, elsewhere one line per call.
+
+    The caller calls the result with a text after each of `total` pieces of work.
+    """
     if quiet or not console.is_terminal:
         done = 0
 
@@ -40,7 +43,7 @@ def bar(console: Console, total: int, quiet: bool) -> Iterator[Callable[[str], N
 
 
 def others_line(suite: Suite, others: list[str]) -> str:
-    """How many processes work on a suite; `others`: those beside this one."""
+    """A note of the processes on a suite; `others`: names of those beside this one."""
     if not others:
         return f"note: this process alone works on {suite.name} now"
     count, named = 1 + len(others), ", ".join(others)
@@ -52,8 +55,8 @@ def others_line(suite: Suite, others: list[str]) -> str:
 class Live:
     """Progress on stderr: bars on a terminal, one line per finished unit elsewhere.
 
-    `others`: how many other processes the user was told of. A change of their number is told at
-    most every REPEAT seconds of `clock`.
+    `others`: number of other processes that the user knows of. A note of a new number comes at most
+    every REPEAT seconds of `clock`.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Live:
         self.done = self.left = 0
         self.clock = clock
         self.others, self.waits = others, False
-        self.told = clock() if others else -REPEAT  # when the user was last told of others
+        self.noted = clock() if others else -REPEAT  # time of the last note of others
 
     def __enter__(self) -> "Live":
         if self.bars:
@@ -135,15 +138,15 @@ class Live:
             total = status.done + status.left
             note = f"{status.done}/{total}, {waits or f'about {duration(status.seconds)} left'}"
             self.progress.update(self.total, completed=status.done, total=total, note=note)
-        elif waits and not (self.waits or self.quiet):  # once until this process trains again
+        elif waits and not (self.waits or self.quiet):  # one line until this process trains again
             self.console.print(waits, markup=False, soft_wrap=True)
         self.waits = bool(waits)
 
     def _tell_others(self, others: list[str]) -> None:
-        if self.quiet or len(others) == self.others or self.clock() - self.told < REPEAT:
+        if self.quiet or len(others) == self.others or self.clock() - self.noted < REPEAT:
             return
         self.console.print(shown(others_line(self.session.suite, others)), soft_wrap=True)
-        self.others, self.told = len(others), self.clock()
+        self.others, self.noted = len(others), self.clock()
 
     def _awaited(self, awaited: "list[tuple[RunSpec, str]]") -> str:
         """`waits for adamw width 128  2^-5 of pid 1234 and 2 other runs`."""

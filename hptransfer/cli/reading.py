@@ -1,4 +1,4 @@
-"""report, list, export and cite: the commands that train nothing."""
+"""report, list, export and cite: commands that train nothing."""
 
 import json
 import webbrowser
@@ -17,12 +17,14 @@ def report(
     suites: Annotated[
         list[str] | None, typer.Argument(help="Suites. Default: all with records, newest first.")
     ] = None,
-    target: Annotated[Path | None, typer.Option("--out", help="Write the page here.")] = None,
-    show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    target: Annotated[
+        Path | None, typer.Option("--out", help="Path of the page. Default: in the results folder.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     *,
     options: RunOptions,
 ) -> None:
-    """One self-contained HTML page, metrics.json and runs.csv."""
+    """Write the report: one HTML page, metrics.json and runs.csv."""
     from hptransfer.cli.text import shown
     from hptransfer.records.store import stored_suites
     from hptransfer.report.write import write_report
@@ -46,22 +48,22 @@ def report(
 @takes("as_json")
 def list_(
     what: Annotated[
-        str | None, typer.Argument(help="optimizers, models, datasets or suites.")
+        str | None, typer.Argument(help="optimizers, models, datasets or suites. Default: all.")
     ] = None,
     *,
     options: RunOptions,
 ) -> None:
-    """Built-in optimizers, models, data sets and suites."""
+    """List optimizers, models, data sets and suites."""
     from hptransfer.cli import tables
 
     kinds = {"optimizers": "optimizer", "models": "model", "datasets": "dataset", "suites": "suite"}
     if what is not None and what not in kinds:
         raise InputError(f"list: got {what!r}", suggest(what, kinds) or ", ".join(kinds))
-    chosen = [what] if what else list(kinds)
+    keys = [what] if what else list(kinds)
     if options.as_json:
-        typer.echo(json.dumps({key: tables.names(kinds[key]) for key in chosen}))
+        typer.echo(json.dumps({key: tables.names(kinds[key]) for key in keys}))
         return
-    for key in chosen:
+    for key in keys:
         out.print(tables.parts_table(kinds[key]))
         out.print()
 
@@ -70,41 +72,44 @@ def list_(
 def export(
     suite: SuiteName = DEFAULT_SUITE,
     to: Annotated[
-        int | None, typer.Option("--to", min=1, help="Target. Default: the suite's largest.")
+        int | None,
+        typer.Option("--to", min=1, help="Target (axis value). Default: the suite's largest."),
     ] = None,
     source: Source = None,
     python: Annotated[
-        bool, typer.Option("--python", help="A script that runs, of one optimizer.")
+        bool, typer.Option("--python", help="Print a script for one optimizer.")
     ] = False,
-    target: Annotated[Path | None, typer.Option("--out", help="Write it here.")] = None,
+    target: Annotated[
+        Path | None, typer.Option("--out", help="Path of the file. Default: stdout.")
+    ] = None,
     *,
     options: RunOptions,
 ) -> None:
-    """The transferred setting as TOML (lr, init, beta, decay of every parameter) or Python."""
+    """Print the carried setting as TOML (lr, init, beta, decay per parameter) or as Python."""
     from hptransfer.cli.text import shown
     from hptransfer.export import settings, to_python, to_toml
     from hptransfer.records.store import Store
 
-    chosen = load(suite, options)
-    chosen = chosen.narrowed(proxy=source or chosen.proxy)
-    labels = only(chosen, options.optimizer)
-    warn(chosen, labels)
+    table = load(suite, options)
+    table = table.narrowed(proxy=source or table.proxy)
+    labels = only(table, options.optimizer)
+    warn(table, labels)
     if python and len(labels) != 1:
         raise InputError(
-            "export --python: a script is of one optimizer",
+            "export --python: a script holds one optimizer",
             f"add --optimizer, one of {', '.join(labels)}",
         )
-    n = to or max([*chosen.targets, chosen.proxy])
-    tuned = []
-    frame = Store(options.results, chosen.name).frame()
-    for label, setting in settings(chosen, frame, n, labels).items():
+    n = to or max([*table.targets, table.proxy])
+    carried = []
+    frame = Store(options.results, table.name).frame()
+    for label, setting in settings(table, frame, n, labels).items():
         if setting is None:
             raise InputError(
-                f"export: {label} has not been tuned at {chosen.axis} {chosen.proxy}",
-                f"hptransfer tune {chosen.address} --width {chosen.proxy} --optimizer {label}",
+                f"export: {label} has not been tuned at {table.axis} {table.proxy}",
+                f"hptransfer tune {table.address} --width {table.proxy} --optimizer {label}",
             )
-        tuned.append(setting)
-    text = to_python(tuned[0]) if python else to_toml(tuned)
+        carried.append(setting)
+    text = to_python(carried[0]) if python else to_toml(carried)
     if target is None:
         typer.echo(text, nl=False)
         return
@@ -116,7 +121,7 @@ def export(
 
 
 def cite(suite: SuiteName = DEFAULT_SUITE) -> None:
-    """BibTeX of the methods that a suite uses."""
+    """Print BibTeX of the methods in a suite."""
     from hptransfer.cite import bibtex
 
     typer.echo(bibtex(load(suite, RunOptions())))

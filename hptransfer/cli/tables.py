@@ -24,7 +24,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 def plain_table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, text: int = 1
 ) -> Table:
-    """A table whose first columns are text and whose others are numbers."""
+    """A table with `text` columns of text, then columns of numbers."""
     heading = shown(title, "bold")
     table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     for i, column in enumerate(columns):
@@ -40,9 +40,9 @@ def names(kind: str) -> list[str]:
 
 
 def plan_table(session: "Session", expected: "list[Forecast]", known: int, costs: bool) -> Table:
-    """One row per optimizer and axis value: runs, lanes of a process, processes, time.
+    """One row per optimizer and axis value: runs, lanes per process, processes, time.
 
-    `costs`: also FLOPs, and the memory of a process.
+    `known`: number of recorded runs. `costs`: also show FLOPs, and memory per process.
     """
     axis = session.suite.axis
     rows = [
@@ -86,7 +86,7 @@ def parts_table(kind: str) -> Table:
 
 
 def proxy_lines(suite: Suite, store: "Store") -> list[str]:
-    """A line per optimizer: its lr at the proxy of a resolved suite, or that it has none yet."""
+    """A line per optimizer with its lr at the proxy, or a note that it has none yet."""
     from hptransfer.analysis.frame import select
     from hptransfer.analysis.optimum import optimum
 
@@ -105,28 +105,30 @@ def proxy_lines(suite: Suite, store: "Store") -> list[str]:
         elif manifest is not None and len(own):
             others = ", ".join(str(n) for n in sorted(set(own["n"])))
             lines.append(
-                f"{label}: not tuned at {suite.axis} {suite.proxy}, which is done first "
+                f"{label}: not tuned at {suite.axis} {suite.proxy}, so the search there runs first "
                 f"(tuned: {others}; --from takes one of these)"
             )
         else:
-            lines.append(f"{label}: not tuned at {suite.axis} {suite.proxy}, which is done first")
+            where = f"{suite.axis} {suite.proxy}"
+            lines.append(f"{label}: not tuned at {where}, so the search there runs first")
     return lines
 
 
 def checks_head(target: str, kind: str) -> Text:
+    """The heading above the clauses of a contract."""
     article = "an" if kind == "optimizer" else "a"
     return Text.assemble(shown(target, "bold"), f" as {article} {kind}")
 
 
 def check_line(check: "Check") -> Text:
-    """One clause of a contract: its mark, its text, what was seen."""
+    """One clause of a contract: mark, text and observation."""
     mark = Text("holds", "green") if check.passed else Text("fails", "red")
     line = Text.assemble("  ", mark, "  ", shown(check.name))
     return line.append("  ").append(shown(check.detail, "dim")) if check.detail else line
 
 
 def curve_table(suite: Suite, n: int, rows: "pd.DataFrame") -> tuple[Table, list[str]]:
-    """The lr curve of every optimizer at one axis value: a table, and a line of points each."""
+    """The lr curve of every optimizer at axis value `n`: a table, and a line of points each."""
     from hptransfer.analysis.curve import best_by_lr
     from hptransfer.analysis.frame import finished
     from hptransfer.analysis.optimum import optimum
@@ -137,7 +139,7 @@ def curve_table(suite: Suite, n: int, rows: "pd.DataFrame") -> tuple[Table, list
         if own.empty:
             continue
         best = optimum(own)
-        losses = best_by_lr(own)  # over the seeds as the optimum has it
+        losses = best_by_lr(own)  # the means that the optimum rests on
         diverged = (own.status == "diverged").groupby(own.log2_lr).all()
         flags = [] if best is None else [f"censored ({best.censored})"] if best.censored else []
         flags += ["cliff"] if best is not None and best.cliff else []
@@ -151,7 +153,7 @@ def curve_table(suite: Suite, n: int, rows: "pd.DataFrame") -> tuple[Table, list
 
 
 def spark(values: list[float]) -> str:
-    """A line of blocks, low to high."""
+    """A line of blocks, one per value, from the least value to the largest."""
     low, high = min(values), max(values)
     scale = (len(_SPARKS) - 1) / (high - low) if high > low else 0.0
     return "".join(_SPARKS[round((v - low) * scale)] for v in values)

@@ -1,4 +1,4 @@
-"""One line for the terminal: foreign text, durations, learning rates."""
+"""Short texts for the terminal: foreign text, durations, learning rates."""
 
 from rich.text import Text
 
@@ -6,9 +6,9 @@ from hptransfer.errors import printable
 
 
 def shown(text: str, style: str = "") -> Text:
-    """Text as one line for the terminal, without rich markup and control characters.
+    """Text as one line for the terminal; rich reads no markup in it.
 
-    A name in a foreign file could move the cursor or begin a line of its own.
+    Escapes stand for control characters, with which a foreign name could move the cursor.
     """
     return Text(printable(text), style)
 
@@ -21,4 +21,5 @@ def duration(seconds: float) -> str:
 
 
 def power(log2_lr: float) -> str:
+    """`2^-4.25`."""
     return f"2^{log2_lr:g}"

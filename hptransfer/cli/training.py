@@ -1,4 +1,4 @@
-"""tune, transfer, run, plan: the commands that train, or say what training would take."""
+"""tune, transfer, run and plan: commands that train, or forecast what training takes."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def _session(suite: "SuiteTable", options: RunOptions) -> "Session":
 
 
 def _do(session: "Session", options: RunOptions) -> bool:
-    """Show the plan, then run it. False after a dry run, which runs nothing."""
+    """Show the plan, then run it. False after a dry run, which trains nothing."""
     from hptransfer.cli import progress
     from hptransfer.cli.tables import plan_table
     from hptransfer.cli.text import duration, shown
@@ -53,36 +53,36 @@ def _do(session: "Session", options: RunOptions) -> bool:
     others = session.sharing.claims.others()
     if others:
         err.print(shown(progress.others_line(session.suite, others)), soft_wrap=True)
-    expected = session.expected(start=not dry_run)
+    forecasts = session.expected(start=not dry_run)
     known = session.known()
-    total = sum(cell.seconds for cell in expected)
-    if dry_run or (expected and not quiet):
-        (out if dry_run else err).print(plan_table(session, expected, known, dry_run))
+    total = sum(cell.seconds for cell in forecasts)
+    if dry_run or (forecasts and not quiet):
+        (out if dry_run else err).print(plan_table(session, forecasts, known, dry_run))
         (out if dry_run else err).print(f"about {duration(total)} on {session.device}\n")
     if dry_run:
         return False
     confirm(total, options.yes)
-    failed = []
+    failures = []
     try:
         with progress.Live(err, session, quiet, len(others)) as live:
             for event in session.run():
                 live.show(event)
                 if isinstance(event, Finished):
-                    failed = event.failed
+                    failures = event.failed
     except KeyboardInterrupt:
-        err.print("interrupted: finished runs are kept; the same command goes on from here")
+        err.print("interrupted: finished runs are safe; the same command goes on from here")
         raise typer.Exit(130) from None
-    if failed:
-        first = failed[0]
+    if failures:
+        first = failures[0]
         raise FailedError(
-            f"{len(failed)} run(s) failed, the first with: {first.error}",
-            first.hint or "the records hold the traceback; the same command tries them again",
+            f"{len(failures)} run(s) failed, the first with: {first.error}",
+            first.hint or "the records hold the traceback; the same command tries again",
         )
     return True
 
 
 def _start_workers(options: RunOptions) -> None:
-    """Let the workers import torch while this process imports it and plans."""
+    """Start the server of workers, so that it imports torch while this process plans."""
     if not options.dry_run:
         from hptransfer.run import fork_server
 
@@ -93,17 +93,19 @@ def _start_workers(options: RunOptions) -> None:
 def tune(
     suite: SuiteName = DEFAULT_SUITE,
     width: Annotated[
-        int | None, typer.Option(min=1, help="Proxy width (the axis value). Default: the suite's.")
+        int | None, typer.Option(min=1, help="Proxy (axis value). Default: the suite's.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds near the optimum.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Number of seeds near the optimum.")
+    ] = None,
     *,
     options: RunOptions,
 ) -> None:
-    """Best lr of every optimizer at a proxy width, with its curve."""
-    chosen = load(suite, options, seeds=seeds)
+    """Find the best lr of every optimizer at the proxy, and show its curve."""
+    table = load(suite, options, seeds=seeds)
     _start_workers(options)
-    chosen = chosen.narrowed(proxy=width or chosen.proxy)
-    session = _session(chosen.narrowed(targets=[]), options)
+    table = table.narrowed(proxy=width or table.proxy)
+    session = _session(table.narrowed(targets=[]), options)
     if not _do(session, options):
         return
     if options.as_json:
@@ -112,8 +114,8 @@ def tune(
     from hptransfer.cli.tables import curve_table
     from hptransfer.cli.text import shown
 
-    table, points = curve_table(session.suite, session.suite.proxy, session.rows())
-    out.print(table)
+    curves, points = curve_table(session.suite, session.suite.proxy, session.rows())
+    out.print(curves)
     for line in points:
         out.print(shown(line), soft_wrap=True)
     next_ = f"hptransfer transfer {suite} --from {session.suite.proxy} --to WIDTH"
@@ -125,21 +127,23 @@ def tune(
 def transfer(
     suite: SuiteName = DEFAULT_SUITE,
     to: Annotated[
-        list[int] | None, typer.Option("--to", min=1, help="Target width. Repeatable.")
+        list[int] | None, typer.Option("--to", min=1, help="Target (axis value). Repeatable.")
     ] = None,
     source: Source = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Also find the optimum at the target.")
+        bool, typer.Option("--verify", help="Find the optimum at each target too.")
     ] = False,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Fresh seeds at the target.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Number of fresh seeds per target.")
+    ] = None,
     *,
     options: RunOptions,
 ) -> None:
-    """Train wide models at the lr tuned on the proxy; --verify measures the regret."""
-    chosen = load(suite, options, fresh_seeds=seeds, verify=verify)
+    """Train at the targets with the lr of the proxy; --verify measures what that costs."""
+    table = load(suite, options, fresh_seeds=seeds, verify=verify)
     _start_workers(options)
-    targets = to or _above(chosen, source)
-    session = _session(chosen.narrowed(proxy=source or chosen.proxy, targets=targets), options)
+    targets = to or _above(table, source)
+    session = _session(table.narrowed(proxy=source or table.proxy, targets=targets), options)
     if not options.quiet:
         _print_proxy(session)
     if _do(session, options):
@@ -147,7 +151,7 @@ def transfer(
 
 
 def _above(suite: "SuiteTable", source: int | None) -> list[int]:
-    """The suite's targets, with another proxy those above it. Raises InputError if none is."""
+    """The suite's targets, those above `source` if it is given. Raises InputError for none."""
     if source is None:
         return suite.targets
     above = [n for n in suite.targets if n > source]
@@ -163,7 +167,7 @@ def _above(suite: "SuiteTable", source: int | None) -> list[int]:
 
 
 def _print_proxy(session: "Session") -> None:
-    """Where the lr comes from, before anything is trained."""
+    """Say where the lr comes from, before the training starts."""
     from hptransfer.cli.tables import proxy_lines
     from hptransfer.cli.text import shown
 
@@ -172,7 +176,7 @@ def _print_proxy(session: "Session") -> None:
 
 
 def _print_metrics(session: "Session") -> None:
-    """What the report would say, as JSON."""
+    """Print the numbers of the report as JSON."""
     from hptransfer.report import metrics_json
     from hptransfer.report.write import section
 
@@ -188,22 +192,22 @@ def _print_verdicts(session: "Session", as_json: bool) -> None:
     if as_json:
         _print_metrics(session)
         return
-    judged = transfers(session.suite, session.rows())
-    for each in judged:
+    pairs = transfers(session.suite, session.rows())
+    for each in pairs:
         if each.n in session.suite.targets:
             out.print(shown(sentence(session.suite, each)), soft_wrap=True)
-    if session.suite.verify:  # without a verification nothing is judged
-        # the control of the whole suite, also where --optimizer leaves it out
-        control = negative_control(session.full, judged)
+    if session.suite.verify:  # without a verification there is no verdict
+        # The control belongs to the whole suite, also where --optimizer leaves it out.
+        control = negative_control(session.full, pairs)
         out.print(shown(control.sentence), soft_wrap=True)
     else:
         out.print("--verify measures the optimum at each target", soft_wrap=True)
 
 
 def _run(suite: str, options: RunOptions) -> None:
-    chosen = load(suite, options)
+    table = load(suite, options)
     _start_workers(options)
-    session = _session(chosen, options)
+    session = _session(table, options)
     if not _do(session, options):
         return
     from hptransfer.cli.text import shown
@@ -216,13 +220,13 @@ def _run(suite: str, options: RunOptions) -> None:
 
 @takes()
 def run(suite: SuiteName = DEFAULT_SUITE, *, options: RunOptions) -> None:
-    """Everything the suite claims, then the report."""
+    """Run all that the suite's claim needs, then write the report."""
     _run(suite, options)
 
 
 @takes("optimizer", "trials", "steps", "data", "device", "workers", "lanes", "results")
 def plan(suite: SuiteName = DEFAULT_SUITE, *, options: RunOptions) -> None:
-    """What run would do: runs, FLOPs, memory and time on this device.
+    """Forecast runs, FLOPs, memory and time on this device, and train nothing.
 
     It imports the parts that the suite names: a stranger's suite is a stranger's code.
     """

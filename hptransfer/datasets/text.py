@@ -1,4 +1,4 @@
-"""Byte-level text that ships inside a Python package, or lies in a file of yours."""
+"""Byte-level text from a Python package or from a file of yours."""
 
 import gzip
 import hashlib
@@ -22,12 +22,12 @@ from hptransfer.errors import InputError
 
 REVISION = {"python_source": 1, "english": 1, "file": 1}
 
-SYMPY_SHA256 = {  # of all files, joined by newlines, in sympy 1.14.0; the key is `tests`
+SYMPY_SHA256 = {  # of all files of sympy 1.14.0, joined by newlines; the key is `tests`
     True: "7131b3237dde1196d927eb51572b49b5e0875f3ed7acc08b8147a2f8e7b75940",
     False: "b14978d829edcf646d3af61a8fff9e48a13569e7e64a651f3878774ef6a532ed",
 }
-HELDOUT = 0.05  # share of the bytes that is held out
-MIN_FILE = 20_480  # bytes; leaves 1 kB held out
+HELDOUT = 0.05  # share of the bytes to hold out
+MIN_FILE = 20_480  # bytes, so that at least 1 kB is held out
 
 _INLINE = re.compile(r"</?(?:a|b|code|em|i|strong)\b[^>]*>")
 _TAG = re.compile(r"<[^>]*>")
@@ -37,8 +37,9 @@ _SPACE = re.compile(r"\s+")
 def python_source(*, tests: bool = False) -> Tokens:
     """Python source code of sympy, 16.6 MB of bytes (26.2 MB with its tests).
 
-    Files in the order of their paths, joined by newlines; a file is held out by the hash of its
-    path. Raises InputError if sympy is missing. Warns if its files are not those of sympy 1.14.0.
+    Files in the order of their paths, joined by newlines; the hash of its path decides whether a
+    file is held out. uint8 (n_tokens,), vocab 256.
+    Raises InputError if sympy is missing. Warns if its files are not those of sympy 1.14.0.
     Source: sympy (BSD-3), a dependency of torch.
     """
     folder = package_folder("sympy", "python_source", "sympy==1.14.0")
@@ -49,10 +50,10 @@ def python_source(*, tests: bool = False) -> Tokens:
         if tests or "tests" not in name.split("/")[:-1]
     }
     release = version("sympy")
-    found = hashlib.sha256(b"\n".join(files.values())).hexdigest()
-    if found != SYMPY_SHA256[tests]:
+    sha256 = hashlib.sha256(b"\n".join(files.values())).hexdigest()
+    if sha256 != SYMPY_SHA256[tests]:
         warnings.warn(
-            f"python_source: the files of sympy {release} have sha256 {found[:16]}, known is "
+            f"python_source: the files of sympy {release} have sha256 {sha256[:16]}, expected is "
             f"{SYMPY_SHA256[tests][:16]} (sympy 1.14.0); losses are not comparable with published "
             "ones",
             stacklevel=2,
@@ -64,9 +65,9 @@ def python_source(*, tests: bool = False) -> Tokens:
 def english() -> Tokens:
     """English technical prose, 31 MB of bytes: the documentation inside botocore (an extra).
 
-    HTML stripped, duplicates removed; whole services are held out. The first call takes seconds,
-    later ones read a cache under $XDG_CACHE_HOME/hptransfer. Raises InputError if botocore is
-    missing. botocore is not pinned: `sha256` tells its releases apart.
+    Without HTML and duplicates; whole services are held out. uint8 (n_tokens,), vocab 256. The
+    first call takes seconds; later calls read a cache under $XDG_CACHE_HOME/hptransfer. Any
+    release of botocore will do: `sha256` tells them apart. Raises InputError if it is missing.
     Source: botocore (Apache-2.0), documentation fields of its service models.
     """
     folder = package_folder("botocore", "english", "hptransfer[english]")
@@ -82,6 +83,7 @@ def english() -> Tokens:
 def file(*, path: str = "") -> Tokens:
     """Any file of yours as bytes: the last 5% are held out.
 
+    uint8 (n_tokens,), vocab 256.
     Raises InputError if the file is missing, not readable or smaller than 20 kB.
     """
     if not path:
@@ -95,7 +97,7 @@ def file(*, path: str = "") -> Tokens:
         raise InputError(
             f"data.path: got {path!r}, a folder; needs a file", "join its files into one"
         ) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         why = error.strerror if isinstance(error, OSError) else None
         raise InputError(
             f"data.path: got {path!r}, {(why or str(error)).lower()}",
@@ -111,24 +113,27 @@ def file(*, path: str = "") -> Tokens:
 
 
 def _tokens(name: str, train: bytes, heldout: bytes, note: str) -> Tokens:
-    # Copied, because an array over bytes is read-only and torch warns of such.
+    # A copy: an array over bytes is read-only, and torch warns about read-only arrays.
     arrays = np.frombuffer(train, np.uint8).copy(), np.frombuffer(heldout, np.uint8).copy()
     return Tokens(name, *arrays, vocab=256, sha256=fingerprint(*arrays), note=note)
 
 
 def _split(documents: dict[str, bytes]) -> tuple[bytes, bytes]:
-    """Documents joined by newlines, split by the hash of their names: adding one moves no other."""
-    held = {
+    """Documents joined by newlines, as train and held-out bytes.
+
+    The hash of its name decides where a document goes, so a new document moves no other.
+    """
+    heldout = {
         name
         for name in documents
         if int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") < HELDOUT * 2**64
     }
-    train = b"\n".join(text for name, text in documents.items() if name not in held)
-    return train, b"\n".join(documents[name] for name in documents if name in held)
+    train = b"\n".join(text for name, text in documents.items() if name not in heldout)
+    return train, b"\n".join(documents[name] for name in documents if name in heldout)
 
 
 def _prose(folder: Path) -> dict[str, bytes]:
-    """Service -> its documentation, a paragraph a line; a text counts where it comes first."""
+    """Service -> its documentation, one paragraph per line; each text once, at its first place."""
     models = {
         path.relative_to(folder).as_posix(): path for path in folder.glob("*/*/service-2.json*")
     }
@@ -172,7 +177,7 @@ def _read_cache(path: Path) -> tuple[bytes, bytes] | None:
         with path.open("rb") as stream, np.load(stream) as stored:
             return stored["train"].tobytes(), stored["heldout"].tobytes()
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # absent or damaged: extract again
+        return None  # absent or damaged: the caller extracts the text again
 
 
 def _write_cache(path: Path, train: bytes, heldout: bytes) -> None:
@@ -184,7 +189,7 @@ def _write_cache(path: Path, train: bytes, heldout: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     except OSError:
-        return  # a cache that cannot be written only costs time
+        return  # without a cache the next call only takes longer
     try:
         with os.fdopen(handle, "wb") as stream:
             np.savez(stream, allow_pickle=False, **arrays)

@@ -2,7 +2,7 @@
 
 W is (d_out, d_in), batched over leading dimensions; a vector of size d is (d, 1). For every norm
 here `lmo(g)` minimises <g, D> over ||D|| <= 1: `||lmo(g)|| = 1` and `<g, -lmo(g)> = dual(g)`.
-An all-zero g (for entrywise norms: an all-zero row or column) gives exactly zero.
+The lmo of an all-zero g is exactly zero; for entrywise norms, that of an all-zero row or column.
 """
 
 import contextlib
@@ -44,21 +44,21 @@ MOGA_Q = (2.0, 3.0, math.inf)
 
 
 _factorised_on = torch.device("cpu")
-_one_at_a_time = threading.Lock()  # torch loads its CUDA solvers at the first call, in one thread
+_one_at_a_time = threading.Lock()  # torch fails where several threads load its CUDA solvers at once
 
 
 @contextlib.contextmanager
 def factorised_on(device: torch.device) -> Iterator[None]:
-    """Inits in this block have their QR on `device`, in float64; their numbers are the CPU's.
+    """Inits in this block run their QR on `device`, in float64; the CPU draws their numbers.
 
-    The QR of one matrix of width 4096 takes a CPU longer than a hundred steps take a GPU.
+    On a CPU the QR of a wide matrix takes longer than many training steps take a GPU.
     """
     global _factorised_on
-    kept, _factorised_on = _factorised_on, device
+    before, _factorised_on = _factorised_on, device
     try:
         yield
     finally:
-        _factorised_on = kept
+        _factorised_on = before
 
 
 @runtime_checkable
@@ -86,10 +86,10 @@ class Norm(Protocol):
 class Spectral:
     """RMS -> RMS operator norm: `sqrt(d_in/d_out) ||W||_op`; lmo `-sqrt(d_out/d_in) U V^T`.
 
-    `one_hot`: an embedding's input has norm 1, so the factor is sqrt(d_out). `dense_input`: a first
-    layer of fixed input dimension, factor max(1, sqrt(d_out/d_in)). `taps`: a convolution flattened
-    to (C_out, C_in taps), taps = k for one dimension and k^2 for two, factor sqrt(C_out/C_in)/taps.
-    `method`, `dtype` and `steps` are those of `polar`.
+    `one_hot`: one-hot input has 2-norm 1, so the factor is sqrt(d_out). `dense_input`: a first
+    layer of fixed input dimension has the factor max(1, sqrt(d_out/d_in)). `taps`: a convolution is
+    flattened to (C_out, C_in taps), taps = k in one dimension and k^2 in two, and has the factor
+    sqrt(C_out/C_in)/taps. `method`, `dtype` and `steps` are arguments of `polar`.
     Source: Pethick et al. 2025, arXiv:2502.07529, Tables 2 to 4; code LIONS-EPFL/scion (taps).
     """
 
@@ -101,6 +101,7 @@ class Spectral:
     steps: int = 0
 
     def factor(self, shape: tuple[int, ...]) -> float:
+        """Singular value of an lmo of shape (..., d_out, d_in)."""
         d_out, d_in = shape[-2:]
         factor = math.sqrt(d_out if self.one_hot else d_out * self.taps / d_in)
         return (max(1.0, factor) if self.dense_input else factor) / self.taps
@@ -115,11 +116,12 @@ class Spectral:
         return polar(g, self.method, self.dtype, self.steps).mul_(-self.factor(g.shape))
 
     def init(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        """A random semi-orthogonal matrix times the factor, float64 (equal singular values).
+        """A random semi-orthogonal matrix times the factor, float64: all singular values are equal.
 
-        Of a convolution every tap is one, as published; flattened, with the tap index fastest, it
-        has a norm between 1 and sqrt(taps), so up to k for a k x k kernel: it may start outside
-        the ball, and constrained iterates then keep `||X_t|| <= max(||X_0||, rho)`.
+        Every tap of a convolution is such a matrix, as published. Flattened, with the tap index
+        fastest, the convolution has a norm between 1 and sqrt(taps), up to k for a k x k kernel. So
+        it may start outside the ball; constrained iterates then keep
+        `||X_t|| <= max(||X_0||, rho)`.
         """
         *lead, d_out, d_in = shape
         c_in = d_in // self.taps
@@ -135,28 +137,28 @@ class Spectral:
 
 @dataclass(frozen=True)
 class MeanNorm:
-    """Mean-normalised entrywise norms with a closed lmo, one unit vector for every row or column.
+    """Mean-normalised norms with a closed lmo: each row or column becomes a unit vector.
 
     `along = "row"`: (p, mean) -> inf, `||W|| = d_in^(1/p) max_i ||row_i||_{p*}`,
     lmo `-d_in^(-1/p) sign(g)|g|^(p-1) / ||row||_p^(p-1)` with exponent = p.
     `along = "column"`: (1, mean) -> (q, mean), `||W|| = d_in d_out^(-1/q) max_j ||col_j||_q`,
     lmo `-(d_out^(1/q)/d_in) sign(g)|g|^(q*-1) / ||col||_{q*}^(q*-1)` with exponent = q*.
-    Exponent inf is the limit: one entry a line, the first of the largest ones, with its sign.
-    `one_hot` leaves d_in out: the input picks one column. Sign is exponent 1, ColNorm and RowNorm
-    are exponent 2.
+    Exponent inf is the limit: per row or column one entry, the sign of the first largest one.
+    `one_hot` leaves out d_in, because the input picks one column. Sign has exponent 1, ColNorm and
+    RowNorm have exponent 2.
 
-    `guard`: columns (an embedding's tokens) whose 2-norm lies below guard times that of the largest
-    column get exactly zero, and the rest the lmo without them. A token that is not seen leaves an
-    average that decays towards 0, but these norms give it a full step until it underflows: with
-    guard 0.01 and beta 0.9 it comes to rest after about 44 steps. A token whose gradients are
-    always smaller than that never moves. The guard is ours.
+    `guard`: a column (an embedding's token) whose 2-norm is below guard times that of the largest
+    column gets exactly zero; the others get the lmo without it. An unseen token has a momentum that
+    decays towards 0, and without a guard it takes full steps until the momentum underflows. With a
+    guard it stops after about ln(guard)/ln(beta) steps. A token whose gradients are always below
+    the guard never moves. The guard is ours.
     Source: Pethick et al. 2025, arXiv:2502.07529, Table 6; Xu, Li, Lu 2026, arXiv:2603.09952.
     """
 
     along: Literal["row", "column"]
     exponent: float
     one_hot: bool = False
-    guard: float | Tensor = 0.0  # a 0-d tensor where it differs by lane
+    guard: float | Tensor = 0.0  # a 0-d tensor where lanes differ in it
 
     @property
     def _dim(self) -> int:
@@ -169,6 +171,7 @@ class MeanNorm:
         return self.exponent / (self.exponent - 1)
 
     def factor(self, shape: tuple[int, ...]) -> float:
+        """Conjugate norm of each row or column of an lmo of shape (..., d_out, d_in)."""
         d_out, d_in = shape[-2:]
         d_in = 1 if self.one_hot else d_in
         if self.along == "row":
@@ -187,7 +190,7 @@ class MeanNorm:
         return -self.factor(g.shape) * self._lines(_without_stale_columns(g, self.guard))
 
     def _lines(self, g: Tensor) -> Tensor:
-        """Every row or column as a unit vector of the conjugate norm that attains <g, .>."""
+        """Each row or column: the unit vector of the conjugate norm with the largest <g, .>."""
         if self.exponent == 1:
             return g.sign()
         if self.exponent == math.inf:
@@ -202,13 +205,13 @@ class MeanNorm:
         return unit.sign() * unit.abs() ** (self.exponent - 1)
 
     def init(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        """Gaussian, every row or column of unit norm (random signs for Sign), times the factor."""
+        """Gaussian rows or columns of norm 1 (random signs for Sign) times the factor; float64."""
         gaussian = torch.randn(shape, generator=generator, dtype=torch.float64)
         return self.factor(shape) * self._lines(gaussian)
 
 
 def _without_stale_columns(g: Tensor, guard: float | Tensor) -> Tensor:
-    """g with columns shorter than guard times the longest set to zero; NaN stays where it is."""
+    """g with zeros in each column shorter than guard times the longest; NaN stays NaN."""
     if not isinstance(guard, Tensor) and guard == 0:
         return g
     scaled = divide(g, g.abs().amax(dim=(-2, -1), keepdim=True))
@@ -265,13 +268,13 @@ def _one_of(name: str, value: str | float, allowed: tuple[float, ...]) -> float:
 
 
 def bias_rms() -> MeanNorm:
-    """A vector as (d, 1), norm `||b||_RMS`: `lmo = -b/||b||_RMS`."""
+    """RMS norm of a vector (d, 1): `lmo = -b/||b||_RMS`."""
     return MeanNorm("column", 2.0)
 
 
 @dataclass(frozen=True)
 class Euclidean:
-    """Frobenius norm: `lmo = -g/||g||_F`, normalised SGD on one matrix."""
+    """Frobenius norm: `lmo = -g/||g||_F`, as in normalised SGD."""
 
     def norm(self, w: Matrix) -> Scalar:
         return torch.linalg.matrix_norm(w)

@@ -12,7 +12,10 @@ LIMITS = {"n_block": (1, 100), "group": (2, 1024)}
 
 
 class Block(nn.Module):
-    """x + second(act(norm(first(act(norm(x)))))), two 3 x 3 convolutions (He et al. 2016)."""
+    """x + second(act(norm(first(act(norm(x)))))), two 3 x 3 convolutions; (B, C, H, W).
+
+    Source: He et al. 2016, arXiv:1603.05027.
+    """
 
     def __init__(self, width: int, group: int, gain: float) -> None:
         super().__init__()
@@ -27,7 +30,7 @@ class Block(nn.Module):
 
 
 def activated(x: Tensor, group: int, gain: float) -> Tensor:
-    """gain relu(GroupNorm(x)) without affine parameters; (B, C, H, W), `group` channels a group."""
+    """gain relu(GroupNorm(x)), (B, C, H, W); no affine parameters, `group` channels per group."""
     return gain * F.relu(F.group_norm(x, x.shape[1] // group))
 
 
@@ -49,13 +52,14 @@ class CNN(nn.Module):
         return {n: ends.get(n, "hidden") for n, _ in self.named_parameters()}
 
     def forward(self, x: Tensor) -> Tensor:
-        # a quarter of the side before the first block, whose convolutions cost 16 times less there
+        # The stem and the first pool halve each side, so that the blocks work on few pixels.
         h = activated(self.stem(x), self.group, self.gain)
         for block in self.blocks:
-            # rounded up, so that a side of 1 stays
+            # The side is rounded up, so that it never becomes 0.
             h = block(F.avg_pool2d(h, 2, ceil_mode=True))
         pooled = activated(h, self.group, self.gain).mean(dim=(2, 3))
-        # averages of ReLUs are much alike for all images; without their mean the head learns faster
+        # The averages of ReLUs differ little among images. layer_norm subtracts their mean over
+        # the channels, and the head learns faster.
         return self.head(F.layer_norm(pooled, pooled.shape[-1:]))
 
 
@@ -70,11 +74,11 @@ def cnn(
 ) -> CNN:
     """Residual network of 3 x 3 convolutions: GroupNorm without gain, ReLU, average pooling.
 
-    `width` channels everywhere; no biases. `group`: channels a group, so that the groups grow with
-    the width: a unit then shares its statistics with the same number of others at every width. A
-    fixed number of groups would make them averages over ever more channels. `sqrt2` multiplies the
+    Images (B, *in_shape) -> logits (B, n_classes). `width`: channels of every layer; no biases.
+    `group`: channels per GroupNorm group. The number of groups grows with the width, so a channel
+    shares its statistics with equally many others at every width. `sqrt2` multiplies the
     activation by sqrt(2) (Pethick et al. 2025, arXiv:2502.07529).
-    Raises InputError where the group does not divide the width.
+    Raises InputError where `group` does not divide the width.
     Source: He et al. 2016, arXiv:1603.05027 (pre-activation); Wu & He 2018, arXiv:1803.08494.
     """
     if width % group:

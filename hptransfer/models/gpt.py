@@ -22,9 +22,9 @@ LIMITS = {
 class _LaneAttention(torch.autograd.Function):
     """Causal attention whose vmap rule folds the lanes into the batch.
 
-    `scaled_dot_product_attention` has no batching rule on CPU and would loop over lanes.
-    Only the forward pass is ever vmapped (the sum over lanes is differentiated outside), so the
-    rule's own operations are recorded by ordinary autograd and no backward is needed here.
+    `scaled_dot_product_attention` has no batching rule on CPU, so vmap would loop over the lanes.
+    This class needs no backward: vmap sees the forward pass alone, and ordinary autograd records
+    the operations of the rule. The caller differentiates the sum over lanes outside vmap.
     """
 
     @staticmethod
@@ -50,21 +50,21 @@ class _LaneAttention(torch.autograd.Function):
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(head_size)) v under a causal mask; all (B, n_head, T, head_size)."""
-    # torch has no public way to ask whether a vmap is under way
+    # torch has no public test for an active vmap.
     if torch._C._functorch.is_batchedtensor(q):  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
         return _LaneAttention.apply(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
-_weight_norm_backward: Any = torch.ops.aten._weight_norm_interface_backward  # a kernel of torch's
+_weight_norm_backward: Any = torch.ops.aten._weight_norm_interface_backward
 
 
 class _RMSNorm(torch.autograd.Function):
-    """x -> y = x sqrt(d) / (n + 1e-6), n = ||x||, over the last dimension.
+    """x -> y = x sqrt(d) / (n + 1e-6), n = ||x||_2, over the last dimension.
 
-    Written for few passes over memory. With r = sqrt(d) / (n + 1e-6), the gradient is
-    r g - r (x . g) / (n (n + 1e-6)) x, which is that of a weight norm (s/N) x whose s = r N and
-    N^2 = n (n + 1e-6): on CPU torch's kernel for it makes one pass, in place of four.
+    The gradient is r g - r (x . g) / (n (n + 1e-6)) x with r = sqrt(d) / (n + 1e-6). A weight norm
+    y = (s/N) x has the same gradient for s = r N and N^2 = n (n + 1e-6). Torch's CPU kernel of the
+    weight norm passes over memory once; the formula, operation by operation, takes four passes.
     """
 
     @staticmethod
@@ -81,20 +81,20 @@ class _RMSNorm(torch.autograd.Function):
         (x, size, scale), g = ctx.saved_tensors, grads[0]
         if g is None:
             return None
-        near = (size / scale).mul_(math.sqrt(x.shape[-1]))  # N^2
+        square = (size / scale).mul_(math.sqrt(x.shape[-1]))  # N^2
         if x.device.type == "cpu" and x.dtype == g.dtype != torch.bfloat16:
-            near = near.sqrt_().clamp_min_(1e-18)  # whose square must not be 0
-            # the kernel asks for contiguous tensors, but not of g, whose strides it does not read
-            rows = (t.reshape(-1, t.shape[-1]).contiguous() for t in (g, x, scale * near, near))
+            norm = square.sqrt_().clamp_min_(1e-18)  # the kernel divides by its square
+            # The kernel requires contiguous tensors but does not check g, whose strides it ignores.
+            rows = (t.reshape(-1, t.shape[-1]).contiguous() for t in (g, x, scale * norm, norm))
             return _weight_norm_backward(*rows, 0)[0].view_as(x)
-        along = (x * g).sum(-1, keepdim=True) / near.clamp_min(torch.finfo(near.dtype).tiny)
+        along = (x * g).sum(-1, keepdim=True) / square.clamp_min(torch.finfo(square.dtype).tiny)
         return (g * scale).addcmul_(x, along * scale, value=-1).type_as(x)
 
 
 class _LaneRMSNorm(_RMSNorm):
-    """The same for vmap and the other transforms, which ask for a function in this form.
+    """`_RMSNorm` in the form with `setup_context`, which vmap and other transforms require.
 
-    Without one it would cost 0.05 ms a call more.
+    Outside a transform this form costs more per call, so `_RMSNorm` stays.
     """
 
     @staticmethod
@@ -109,16 +109,17 @@ class _LaneRMSNorm(_RMSNorm):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int], *x: Tensor) -> tuple[Any, tuple[int, int, int]]:
-        """Nothing but the last dimension is special; see _LaneAttention for the gradient.
+        """Move the lanes to the front; the norm itself treats them as a batch.
 
-        An embedding leaves the lanes between tokens and features, where every later pass is slow.
+        After an embedding the lanes stand between tokens and features, where later passes over
+        memory are slow. `_LaneAttention` says why no backward is needed.
         """
         del info
         return _LaneRMSNorm.apply(x[0].movedim(in_dims[0], 0).contiguous()), (0, 0, 0)
 
 
 def _normed(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """y, n and r of `_RMSNorm`."""
+    """y (..., d), n and r (..., 1) of `_RMSNorm`."""
     size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     scale = (size + 1e-6).reciprocal_().mul_(math.sqrt(x.shape[-1]))
     return x * scale, size, scale
@@ -132,7 +133,7 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """x + c attention(norm(x)), then x + c mlp(norm(x)), with c = `branch`."""
+    """x + c attention(norm(x)), then x + c mlp(norm(x)), c = `branch`; (B, T, width)."""
 
     def __init__(self, width: int, head_size: int, gain: float, branch: float) -> None:
         super().__init__()
@@ -148,7 +149,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, turn: Tensor) -> Tensor:
         x = torch.add(x, self.attention(rms_norm(x), turn), alpha=self.branch)
-        # gain * down(gelu) = down(gain * gelu), on a tensor a quarter the size
+        # gain * down(gelu) = down(gain * gelu), and the output of `down` is four times smaller.
         hidden = self.down(F.gelu(self.up(rms_norm(x))))
         return torch.add(x, hidden, alpha=self.branch * self.gain)
 
@@ -164,7 +165,11 @@ class Block(nn.Module):
 
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Rotary positions: the pair (x_2i, x_2i+1), a complex number, turned by t 10000^(-2i/h)."""
+    """Rotary positions of x (B, T, n_head, h); `turn`: complex (T, 1, h/2).
+
+    The pair (x_2i, x_2i+1), read as a complex number, turns by the angle t 10000^(-2i/h).
+    Source: Su et al. 2021, arXiv:2104.09864.
+    """
     real = x.to(torch.promote_types(x.dtype, torch.float32))
     pairs = torch.view_as_complex(real.unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)
@@ -200,7 +205,7 @@ class GPT(nn.Module):
         self.register_buffer("sin", angle.sin(), persistent=False)
 
     def roles(self) -> dict[str, str]:
-        # a tied weight counts once, under its first name
+        # named_parameters() lists a tied weight once, under its first name.
         ends = {"embedding.weight": "output" if self.tied else "input", "head.weight": "output"}
         return {n: ends.get(n, "hidden") for n, _ in self.named_parameters()}
 
@@ -226,11 +231,12 @@ def gpt(
 ) -> GPT:
     """Pre-norm GPT: RMSNorm without gain, rotary positions, QK-norm, GELU, no biases.
 
-    The head size is fixed, so heads grow with `width`. `sqrt2` multiplies the activation by sqrt(2)
-    (Pethick et al. 2025, arXiv:2502.07529), for every optimizer of a suite alike. `tied`: one
-    weight is the embedding and the head. `residual_base`: every residual branch times
-    residual_base / n_layer (Dey et al. 2025, CompleteP, arXiv:2505.01618); 0 leaves them as they
-    are. Raises InputError where the head size does not divide the width.
+    Tokens (B, T), T <= context -> logits (B, T, vocab). The head size is fixed, so the number of
+    heads grows with `width`. `sqrt2` multiplies the activation by sqrt(2) (Pethick et al. 2025,
+    arXiv:2502.07529), equally for every optimizer of a suite. `tied`: one weight is the embedding
+    and the head. `residual_base`: multiplies every residual branch by residual_base / n_layer (Dey
+    et al. 2025, CompleteP, arXiv:2505.01618); 0 multiplies by 1.
+    Raises InputError where the head size is odd or does not divide the width.
     """
     if width % head_size:
         below = width // head_size * head_size

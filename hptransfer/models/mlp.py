@@ -9,7 +9,7 @@ REVISION = {"mlp": 1}
 
 
 class MLP(nn.Module):
-    """Images (B, ...) -> logits (B, n_classes); only the two hidden sizes are `width`."""
+    """Images (B, ...) -> logits (B, n_classes); both hidden layers have `width` units."""
 
     def __init__(self, width: int, d_input: int, n_classes: int, gain: float) -> None:
         super().__init__()
@@ -36,6 +36,7 @@ def mlp(
 ) -> MLP:
     """MLP input -> width -> width -> classes with ReLU (times sqrt(2)), no biases.
 
+    Images (B, *in_shape) -> logits (B, n_classes).
     Source of the factor: Pethick et al. 2025, arXiv:2502.07529.
     """
     return MLP(width, math.prod(in_shape), n_classes, math.sqrt(2.0) if sqrt2 else 1.0)

@@ -19,7 +19,7 @@ LIMITS = {
 
 
 class _LaneAttention(torch.autograd.Function):
-    """Attention whose vmap rule folds the lanes into the batch, as that of the GPT."""
+    """Attention whose vmap rule folds the lanes into the batch; models/gpt.py says why."""
 
     @staticmethod
     def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -43,8 +43,8 @@ class _LaneAttention(torch.autograd.Function):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(head_size)) v, every patch seeing all; (B, n_head, T, head_size)."""
-    # torch has no public way to ask whether a vmap is under way
+    """softmax(q k^T / sqrt(head_size)) v without a mask; all (B, n_head, T, head_size)."""
+    # torch has no public test for an active vmap.
     if torch._C._functorch.is_batchedtensor(q):  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
         return _LaneAttention.apply(q, k, v)
     return F.scaled_dot_product_attention(q, k, v)
@@ -57,7 +57,7 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """x + c attention(norm(x)), then x + c mlp(norm(x)), with c = `branch`."""
+    """x + c attention(norm(x)), then x + c mlp(norm(x)), c = `branch`; (B, T, width)."""
 
     def __init__(self, width: int, head_size: int, gain: float, branch: float) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.add(x, self.attention(rms_norm(x)), alpha=self.branch)
-        # gain * down(gelu) = down(gain * gelu), on a tensor a quarter the size
+        # gain * down(gelu) = down(gain * gelu), and the output of `down` is four times smaller.
         return x + self.branch * self.gain * self.down(F.gelu(self.up(rms_norm(x))))
 
     def attention(self, x: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def cut(x: Tensor, patch: int) -> Tensor:
 
 
 def positions(rows: int, columns: int, width: int) -> Tensor:
-    """Fixed positions (rows columns, width): sin and cos of the column, then of the row.
+    """Fixed positions (rows * columns, width): sin and cos of the column, then of the row.
 
     The w/4 frequencies run from 1 down to 1/10000, as in Beyer et al. 2022, arXiv:2205.01580.
     """
@@ -123,7 +123,7 @@ class ViT(nn.Module):
         super().__init__()
         channels, height, across = in_shape
         self.patch = patch
-        # a linear layer and not a convolution: its input is one vector of fixed size
+        # A linear layer, so that optimizers see a dense input of fixed size and no convolution.
         self.patches = nn.Linear(channels * patch * patch, width, bias=False)
         self.blocks = nn.ModuleList(Block(width, head_size, gain, branch) for _ in range(n_layer))
         self.head = nn.Linear(width, n_classes, bias=False)
@@ -138,7 +138,8 @@ class ViT(nn.Module):
         h = self.patches(cut(x, self.patch)) + self.positions
         for block in self.blocks:
             h = block(h)
-        # normalised after the mean: what all patches share is large and would hold the head back
+        # Normalise after the mean: the part that all patches share is large, and the head would
+        # learn slowly from it.
         return self.head(rms_norm(h.mean(dim=1)))
 
 
@@ -155,11 +156,13 @@ def vit(
 ) -> ViT:
     """Vision transformer: linear patches, fixed positions, RMSNorm, QK-norm, GELU, mean pooling.
 
-    No biases, no class token; the head size is fixed, so heads grow with `width`. `patch`: pixels a
-    side. `sqrt2` multiplies the activation by sqrt(2) (Pethick et al. 2025, arXiv:2502.07529).
-    `residual_base`: every residual branch times residual_base / n_layer (Dey et al. 2025,
-    CompleteP, arXiv:2505.01618); 0 leaves them as they are.
-    Raises InputError where the head size does not divide the width, or the patch the image.
+    Images (B, *in_shape) -> logits (B, n_classes). No biases, no class token. The head size is
+    fixed, so the number of heads grows with `width`. `patch`: side of a patch in pixels. `sqrt2`
+    multiplies the activation by sqrt(2) (Pethick et al. 2025, arXiv:2502.07529). `residual_base`:
+    multiplies every residual branch by residual_base / n_layer (Dey et al. 2025, CompleteP,
+    arXiv:2505.01618); 0 multiplies by 1.
+    Raises InputError where the head size is no multiple of 4 or does not divide the width, and
+    where the patch does not divide the image.
     Source: Beyer et al. 2022, arXiv:2205.01580 (fixed positions, mean pooling); QK-norm and RMSNorm
     as in our GPT.
     """

@@ -1,1 +1,1 @@
-"""One file a method: an optimizer is a function of a parameter that gives a rule."""
+"""One file per method: an optimizer is a function of a parameter that returns a rule."""

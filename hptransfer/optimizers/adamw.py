@@ -27,8 +27,8 @@ OutputInit = Literal["zero", "small"]
 class Adam:
     """W <- (1 - lr decay) W - lr lr_multiplier m_hat / (sqrt(v_hat) + eps), `lr` per element.
 
-    `decay` already holds every multiplier: torch's coupled form lr * lr_multiplier * weight_decay.
-    `lr_fixed` replaces the tuned lr as the peak of the same schedule.
+    `decay` includes all multipliers; in torch's form of the decay it is lr_multiplier times the
+    group's weight_decay. `lr_fixed` replaces the tuned lr as the peak of the same schedule.
     Source: Loshchilov & Hutter 2019, arXiv:1711.05101, Alg. 2.
     """
 
@@ -53,14 +53,14 @@ class Adam:
         m = average(state["m"], g, self.beta1)
         v = average(state["v"], g * g, self.beta2)
         lr = self._lr(step)
-        # m_hat / (sqrt(v_hat) + eps), with the bias corrections on the scalars
+        # m_hat / (sqrt(v_hat) + eps); scalars take the bias corrections and save passes over memory
         root = (1 - self.beta2 ** (step.t + 1)) ** 0.5
         d = m / v.sqrt().add_(self.eps * root)
         size = lr * self.lr_multiplier * root / (1 - self.beta1 ** (step.t + 1))
         return descend(w, d, size, lr * self.decay), {"m": m, "v": v}
 
     def update_(self, g: Stack, state: State, w: Stack, step: Step) -> None:
-        """`update` in place, by torch's fused kernel: one pass over memory instead of nine."""
+        """`update` in place: torch's fused kernel passes over memory once."""
         lr = self._lr(step) * self.lr_multiplier
         seen = torch.zeros((), device=w[0].device) + step.t  # for a GPU no copy from the CPU
         adamw_step(
@@ -82,7 +82,7 @@ class Adam:
         return self.lr_fixed * step.lr / step.lr_peak
 
     def settings(self, lr: float) -> dict[str, float | str]:
-        """What another framework is told, at the peak lr; `decay` is the shrinkage of a step."""
+        """Values for another framework at the peak lr; `decay`: relative shrinkage per step."""
         peak = lr if self.lr_fixed is None else self.lr_fixed
         return {
             "direction": "adam",
@@ -96,16 +96,18 @@ class Adam:
 
 
 def start_text(p: Param, std: float) -> str:
-    """What `gaussian(p, std, ...)` draws, in words."""
+    """The init of `gaussian(p, std, ...)` in words."""
     if p.role == "vector":
         return "ones" if p.gain else "zeros"
     return f"normal {std:.6g}" if std else "zeros"
 
 
 def mup_std(p: Param, output_init: OutputInit) -> float:
-    """Deviation of muP's init: 1 for a one-hot input, else 1/sqrt(fan_in); output: see `adamw_mup`.
+    """Standard deviation of muP's init: 1 for one-hot input, else 1/sqrt(fan_in).
 
-    A tied weight is the output layer's and starts small, for zero tokens would all be alike.
+    Output weights: 0, or sqrt(base fan_in)/fan_in. A tied weight counts as the output layer's and
+    starts small, because at zero all tokens would have the same embedding; that is ours.
+    Source: Yang et al. 2022, arXiv:2203.03466, Table 8.
     """
     match p.role:
         case "output":
@@ -128,7 +130,7 @@ def adamw(
 ) -> Adam:
     """AdamW in the standard parametrization (SP): one lr, every weight N(0, 0.02^2).
 
-    lr: change per element and step. Betas and decay as in GPT practice. Gains start at 1.
+    lr: change per element and step. Betas and decay follow GPT practice. Gains start at 1.
     Source: Loshchilov & Hutter 2019, arXiv:1711.05101; Radford et al. 2019 (init).
     """
     return Adam(p, beta1, beta2, eps, weight_decay, init_std)
@@ -145,9 +147,9 @@ def adamw_emb(
 ) -> Adam:
     """AdamW (SP) with the embedding's lr times the width multiplier d / base d.
 
-    lr: change per element and step, of embeddings at the base width. lr * decay of an embedding
-    stays as in `adamw`, which is ours, and so does eps, that the two differ in this lr alone (muP's
-    does not: 1e-12). A tied embedding is an output layer and keeps one lr.
+    lr: change per element and step; for embeddings, that at the base width. A tied embedding is an
+    output layer and keeps the lr. Ours: lr * decay of an embedding and eps are those of `adamw`, so
+    that the two optimizers differ in this lr alone.
     Source: arXiv:2605.21486 (most of muP's gain over SP lies in the embedding's lr).
     """
     lr_multiplier = p.m_out if p.embedding else 1.0
@@ -166,8 +168,8 @@ def adamw_mup(
     """AdamW in muP: hidden and output lr/m, m = fan_in / base fan_in, decay times m.
 
     lr: change per element and step at the base width. `output_init`: zero, or variance
-    base_fan_in / fan_in^2; a tied weight starts small in any case (ours). eps is small because it
-    does not shrink with the gradients; that of hidden weights is divided by m and by the depth
+    base_fan_in / fan_in^2; a tied weight always takes the latter (ours). Gradients shrink with the
+    width and eps does not, so eps is small. For hidden weights it is divided by m and by the depth
     over the base depth.
     Source: Yang et al. 2022, arXiv:2203.03466, Table 8; eps: Dey et al. 2025, arXiv:2505.01618.
     """

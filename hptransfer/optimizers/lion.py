@@ -41,7 +41,7 @@ class Lion:
         return descend(w, d, step.lr, step.lr * self.weight_decay), {"m": m}
 
     def settings(self, lr: float) -> dict[str, float | str]:
-        """What another framework is told, at the peak lr; `decay` is the shrinkage of a step."""
+        """Values for another framework at the peak lr; `decay`: relative shrinkage per step."""
         return {
             "direction": "sign",
             "lr": lr,
@@ -62,8 +62,8 @@ def lion(
 ) -> Lion:
     """Lion in the standard parametrization: sign updates, decoupled decay.
 
-    lr: change per element and step. Betas and decay are the published code's defaults; the init,
-    N(0, 0.02^2), is GPT practice.
+    lr: change per element and step. Betas and decay are the defaults of the published code. The
+    init, N(0, 0.02^2), follows GPT practice.
     Source: Chen et al. 2023, arXiv:2302.06675, Alg. 2.
     """
     return Lion(p, beta1, beta2, weight_decay, init_std)

@@ -32,7 +32,7 @@ EmbeddingNorm = Literal["colnorm", "sign"]
 class MOGA:
     """W <- (1 - lr decay) W + lr lmo(beta2 M + (1-beta2) G), then M <- beta1 M + (1-beta1) G.
 
-    The look-ahead uses the old M; beta1 = beta2 is a plain average.
+    The look-ahead beta2 M + (1-beta2) G uses the old M; beta1 = beta2 makes it a plain average.
     Source: Xu, Li, Lu 2026, arXiv:2603.09952 (update).
     """
 
@@ -54,9 +54,9 @@ class MOGA:
         return descend(w, d, -step.lr, step.lr * self.weight_decay), {"m": m}
 
     def settings(self, lr: float) -> dict[str, float | str]:
-        """What another framework is told, at the peak lr.
+        """Values for another framework at the peak lr.
 
-        `lr` multiplies the direction without its width factor; `decay` is the shrinkage of a step.
+        `lr` includes the width factor of the direction. `decay`: relative shrinkage per step.
         """
         return {
             "direction": self.direction,
@@ -81,7 +81,7 @@ def _rule(
     beta2: float,
     weight_decay: float,
 ) -> MOGA:
-    """The table by role; decay would draw a gain to 0, so vectors have none."""
+    """The norm by role. Vectors have no decay, because it would draw gains to 0."""
     if param.role == "vector":
         return MOGA(param, sign(one_hot=True), "sign", beta1, beta2, 0.0)
     if param.embedding:
@@ -99,12 +99,13 @@ def moga_row(
     beta2: float = 0.9,
     weight_decay: float = 0.1,
 ) -> MOGA:
-    """MOGA with row normalisation: (p, mean) -> (inf, mean), an lr that is free of width.
+    """MOGA with row normalisation: (p, mean) -> (inf, mean), with a width-free lr.
 
-    W <- W - lr d_in^(-1/p) sign(M)|M|^(p-1) / ||row||_p^(p-1); p = 1 is Sign/d_in, p = 2 RowNorm,
-    p = inf the first largest entry of every row. Embeddings: ColNorm or Sign; vectors: sign.
-    lr: (p, mean) -> inf operator norm of an update. beta1, beta2 (near Muon's Nesterov momentum,
-    0.95 and 0.95^2), decay (none on vectors) and init (muP's, zero output) are ours.
+    W <- W - lr d_in^(-1/p) sign(M)|M|^(p-1) / ||row||_p^(p-1), M the look-ahead average. p = 1 is
+    Sign/d_in, p = 2 is RowNorm, and p = inf takes the first largest entry of every row. Embeddings:
+    ColNorm or Sign; vectors: sign. lr: (p, mean) -> (inf, mean) operator norm of an update. Ours:
+    beta1 and beta2 (near Muon's Nesterov momentum, 0.95 and 0.95^2), the decay (none on vectors)
+    and the init (muP's, with zero output).
     Source: Xu, Li, Lu 2026, arXiv:2603.09952.
     """
     return _rule(param, row_norm(p), f"row p={p}", embedding, beta1, beta2, weight_decay)
@@ -119,12 +120,13 @@ def moga_col(
     beta2: float = 0.9,
     weight_decay: float = 0.1,
 ) -> MOGA:
-    """MOGA with column normalisation: (1, mean) -> (q, mean), an lr that is free of width.
+    """MOGA with column normalisation: (1, mean) -> (q, mean), with a width-free lr.
 
-    W <- W - lr (d_out^(1/q)/d_in) sign(M)|M|^(q*-1) / ||column||_{q*}^(q*-1), 1/q + 1/q* = 1;
-    q = 2 is ColNorm, q = inf is Sign/d_in. Embeddings: ColNorm or Sign; vectors: sign.
-    lr: (1, mean) -> (q, mean) operator norm of an update. beta1, beta2 (near Muon's Nesterov
-    momentum, 0.95 and 0.95^2), decay (none on vectors) and init (muP's, zero output) are ours.
+    W <- W - lr (d_out^(1/q)/d_in) sign(M)|M|^(q*-1) / ||column||_{q*}^(q*-1), 1/q + 1/q* = 1, M the
+    look-ahead average. q = 2 is ColNorm, q = inf is Sign/d_in. Embeddings: ColNorm or Sign;
+    vectors: sign. lr: (1, mean) -> (q, mean) operator norm of an update. Ours: beta1 and beta2
+    (near Muon's Nesterov momentum, 0.95 and 0.95^2), the decay (none on vectors) and the init
+    (muP's, with zero output).
     Source: Xu, Li, Lu 2026, arXiv:2603.09952.
     """
     return _rule(param, column_norm(q), f"column q={q}", embedding, beta1, beta2, weight_decay)

@@ -41,7 +41,7 @@ Scaling = Literal["original", "spectral", "match_rms_adamw"]
 class Orthogonal:
     """W <- (1 - lr decay) W - lr * scale * polar(Nesterov momentum).
 
-    Convolutions are flattened to (C_out, C_in k k), fused matrices taken one by one.
+    A convolution is flattened to (C_out, C_in k k). Fused matrices each have their own factor.
     Source: Jordan 2024 (Muon): `buf.lerp_(g, 1 - beta)`, `g.lerp(buf, beta)`.
     """
 
@@ -67,21 +67,21 @@ class Orthogonal:
         return descend(w, d, step.lr * self.scale, step.lr * self.weight_decay), {"m": m}
 
     def update_(self, g: Stack, state: State, w: Stack, step: Step) -> None:
-        """`update` in place, bit for bit: half its passes over memory."""
+        """`update` in place with the same bits, in about half as many passes over memory."""
         m = state["m"]
         ahead = torch.empty_like(m) if self.nesterov else None
         average_(m, g, self.beta, ahead)
         averaged = as_matrix(self.p, m if ahead is None else ahead)
         matrix = polar(averaged, self.method, self.dtype, self.steps)
-        kept, size = 1 - step.lr * self.weight_decay, -step.lr * self.scale
-        decays = bool(kept != 1)
+        shrinkage, size = 1 - step.lr * self.weight_decay, -step.lr * self.scale
+        decays = bool(shrinkage != 1)
         for own, d in zip(w, from_matrix(self.p, matrix), strict=True):
             if decays:
-                own.mul_(kept)
+                own.mul_(shrinkage)
             own.addcmul_(d, size)
 
     def settings(self, lr: float) -> dict[str, float | str]:
-        """What another framework is told, at the peak lr; `decay` is the shrinkage of a step."""
+        """Values for another framework at the peak lr; `decay`: relative shrinkage per step."""
         return {
             "direction": "polar",
             "lr": lr * self.scale,
@@ -108,10 +108,12 @@ def muon(
 ) -> Orthogonal | Adam:
     """Muon on hidden matrices (their lr is tuned); muP-AdamW at a fixed lr elsewhere.
 
-    lr: operator norm of an update of a square matrix. `scaling`: sqrt(max(1, d_out/d_in)),
-    sqrt(d_out/d_in), or 0.2 sqrt(max(d_out, d_in)). `polar`: the published 5 steps are "jordan";
-    `polar_steps`: 0 for the method's own number. Biases and gains are AdamW's, without decay.
-    The auxiliary lr follows the schedule; its value and the hidden init (1/fan_in) are ours.
+    lr: operator norm of an update of a square matrix. `scaling`: "original" is
+    sqrt(max(1, d_out/d_in)), "spectral" sqrt(d_out/d_in), "match_rms_adamw" 0.2 sqrt(max(d_out,
+    d_in)). `polar`: "jordan" is the published polynomial with 5 steps. `polar_steps`: 0 for the
+    default number of the method. AdamW without decay moves biases and gains. `aux_lr` is the peak
+    of the same schedule. Ours: muP for the auxiliary AdamW, the value of `aux_lr`, and the hidden
+    init of variance 1/fan_in.
     Source: Jordan 2024 (Muon); Liu et al. 2025, arXiv:2502.16982 (match_rms_adamw).
     """
     if p.role != "hidden":
@@ -138,7 +140,7 @@ def muon_sp(
 ) -> Orthogonal | Adam:
     """Muon's plain recipe, a control: auxiliary AdamW and init in the standard parametrization.
 
-    lr as in `muon`. The auxiliary lr is the same at every width, so the logits drift.
+    lr and fields as in `muon`. The auxiliary lr is the same at every width, so the logits drift.
     Source: Jordan 2024 (Muon); the value of the auxiliary lr is ours.
     """
     if p.role != "hidden":

@@ -1,4 +1,4 @@
-"""What an optimizer is made of: Step, State, Rule, and the one place of the matrix view."""
+"""The parts of an optimizer: Step, State, Rule, and a parameter's view as a matrix."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -28,18 +28,19 @@ __all__ = [
 ]
 
 State = dict[str, Tensor]
-"""What a rule keeps of one parameter between steps, by name."""
+"""Tensors that a rule keeps for one parameter between steps, by name."""
 
 _METHODS = ("init_weight", "update")
 
 Stack = Tensor | Sequence[Tensor]
-"""k same-shaped tensors, together or one by one."""
+"""k tensors of one shape: one tensor (k, *shape), or a sequence of k tensors."""
 
 
 class Step(NamedTuple):
-    """`t`: gradients seen before this one; `lr` now, in the next step, and the tuned `lr_peak`.
+    """One step: `t` gradients came before this one.
 
-    A rule of this package is also given `t` as a tensor without axes, in a step that a GPU replays.
+    `lr` of this step, `lr_next` of the next one, `lr_peak` the tuned one: 0-d tensors. A step that
+    a GPU replays has `t` as a 0-d tensor too; only rules of this package are given it.
     """
 
     t: int | Tensor
@@ -57,19 +58,21 @@ class Step(NamedTuple):
 class Rule(Protocol):
     """How a parameter begins and moves, written for one tensor of `Param.shape`.
 
-    The engine maps `update` and `readout` over same-shaped parameters and over lanes. A rule with a
-    true attribute `batched` is given same-shaped parameters together, as (k, *shape), which is
-    faster. A state entry named `gradient` replaces the gradient buffer: the next gradient is added
-    to it (ScionLight). No state is g or w itself, whose memory is used again.
+    The engine maps `update` and `readout` over parameters of one shape and over lanes. A rule whose
+    attribute `batched` is true takes parameters of one shape together, as (k, *shape), which is
+    faster. A state entry named `gradient` replaces the gradient buffer, and the next gradient is
+    added to it (ScionLight). No entry of the state may be g or w itself: the engine overwrites
+    both.
 
     A rule may also have:
-    - `init_state(w) -> State`: the state before the first step; else momentum `m`, zeros like w.
-    - `readout(w, state) -> Tensor`: the point to evaluate, X where the weights hold a transported
-      Y; else the weights.
-    - `update_(g, state, w, step)`, of a batched rule: moves the tensors of one lane and its state
-      in place, g and w being a Stack. It is not used for a subclass that does not define its own,
-      nor for tensors that are not contiguous. On a GPU it is used, for float32, where a true
-      attribute `fused` says so.
+    - `init_state(w) -> State`: the state before the first step. Default: momentum `m`, zeros like
+      w.
+    - `readout(w, state) -> Tensor`: the point to evaluate, for instance X where the weights hold a
+      transported Y. Default: the weights.
+    - `update_(g, state, w, step)`, only if `batched`: moves the tensors of one lane and its state
+      in place; g and w are Stacks. The engine calls it for contiguous tensors, and only where the
+      rule or its own class defines it, not a base class: on a CPU, and for float32 on a GPU where
+      the attribute `fused` is true.
     """
 
     def init_weight(self, generator: Generator) -> Tensor:
@@ -77,16 +80,19 @@ class Rule(Protocol):
         ...
 
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
-        """The new weight and the new state; g: the gradient at w. Neither is changed in place."""
+        """The new weight and the new state; g: the gradient at w. Changes no argument in place."""
         ...
 
 
 def made(name: str, optimizer: Callable[..., Rule], p: Param, hp: dict[str, Any]) -> Rule:
-    """The rule that an optimizer gives for a parameter. Raises InputError where it gives none."""
+    """The rule of an optimizer for a parameter.
+
+    Raises InputError where the optimizer returns no rule.
+    """
     rule = optimizer(p, **hp)
-    if lacks := [m for m in _METHODS if not hasattr(rule, m)]:
+    if missing := [m for m in _METHODS if not hasattr(rule, m)]:
         raise InputError(
-            f"optimizer {name!r}: gave a {type(rule).__name__} without {', '.join(lacks)}",
+            f"optimizer {name!r}: gave a {type(rule).__name__} without {', '.join(missing)}",
             "docs/how-to/own-optimizer.md says what an optimizer returns",
         )
     return rule
@@ -97,7 +103,7 @@ def _batched(rule: Rule) -> bool:
 
 
 def init_state(rule: Rule, w: Tensor) -> State:
-    """States of same-shaped parameters, w: (k, *shape); momentum `m` where the rule says none."""
+    """State of parameters of one shape, w: (k, *shape); zeros as `m` without `init_state`."""
     own: Callable[[Tensor], State] | None = getattr(rule, "init_state", None)
     if own is None:
         return {"m": torch.zeros_like(w)}
@@ -105,15 +111,16 @@ def init_state(rule: Rule, w: Tensor) -> State:
 
 
 def update(rule: Rule, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
-    """One step of same-shaped parameters; tensors are (k, *shape)."""
+    """One step of parameters of one shape; tensors are (k, *shape)."""
     if _batched(rule):
         return rule.update(g, state, w, step)
     return torch.vmap(rule.update, in_dims=(0, 0, 0, None))(g, state, w, step)
 
 
 def update_(rule: Rule, g: Stack, state: State, w: Stack, step: Step) -> State:
-    """`update` of one lane, which moves `w` in place and may overwrite `state`."""
-    own = {**vars(type(rule)), **getattr(rule, "__dict__", {})}  # not what a base class gives
+    """`update` of one lane: moves `w` in place and may overwrite `state`."""
+    # An inherited `update_` may not match the `update` of a subclass.
+    own = {**vars(type(rule)), **getattr(rule, "__dict__", {})}
     fused = getattr(rule, "fused", False) and w[0].dtype == torch.float32
     able = _batched(rule) and "update_" in own and (fused or w[0].device.type == "cpu")
     in_place = getattr(rule, "update_", None)
@@ -139,7 +146,7 @@ def _together(stack: Stack) -> Tensor:
 
 
 def keeps_gradient(rule: Rule, p: Param) -> bool:
-    """Whether its state replaces the gradient buffer: a step without numbers shows it."""
+    """Whether the state replaces the gradient buffer; a step on the meta device shows it."""
     with torch.device("meta"):
         w = torch.empty(1, *p.shape)
         lr = torch.empty(())
@@ -148,7 +155,7 @@ def keeps_gradient(rule: Rule, p: Param) -> bool:
 
 
 def readout(rule: Rule, w: Tensor, state: State) -> Tensor:
-    """Where same-shaped parameters are evaluated, (k, *shape): w where the rule says nothing."""
+    """Point to evaluate for parameters of one shape, (k, *shape); w without a `readout`."""
     own: Callable[[Tensor, State], Tensor] | None = getattr(rule, "readout", None)
     if own is None:
         return w
@@ -161,15 +168,16 @@ def average(old: Tensor, new: Tensor, beta: float | Tensor) -> Tensor:
 
 
 def average_(old: Tensor, new: Stack, beta: float | Tensor, ahead: Tensor | None = None) -> None:
-    """`average` in place of the old tensors; `ahead`: there, that of the result and the new ones.
+    """`average` into `old`, (k, *shape).
 
-    One tensor after the other, which is still in the cache for the second.
+    `ahead`, if given, takes beta old + (1-beta) new of the result. The tensors take turns, so that
+    each is still in the cache for its second pass.
     """
     places = [None] * len(new) if ahead is None else ahead.unbind()
-    for kept, added, place in zip(old, new, places, strict=True):
-        torch.lerp(added, kept, beta, out=kept)
+    for mean, value, place in zip(old, new, places, strict=True):
+        torch.lerp(value, mean, beta, out=mean)
         if place is not None:
-            torch.lerp(added, kept, beta, out=place)
+            torch.lerp(value, mean, beta, out=place)
 
 
 def add_(w: Stack, moves: Tensor) -> None:
@@ -182,16 +190,15 @@ def add_(w: Stack, moves: Tensor) -> None:
 def descend(
     w: Tensor, d: Tensor, step: Tensor | float, decay: Tensor | float | None = None
 ) -> Tensor:
-    """(1 - decay) w - step d, a pass over memory each; `step` and `decay` are scalars."""
-    kept = w if decay is None else w * (1 - decay)
-    return torch.addcmul(kept, d, -torch.as_tensor(step, dtype=w.dtype))
+    """(1 - decay) w - step d, in one pass over memory per term; scalar `step` and `decay`."""
+    remainder = w if decay is None else w * (1 - decay)
+    return torch.addcmul(remainder, d, -torch.as_tensor(step, dtype=w.dtype))
 
 
 def as_matrix(p: Param, tensor: Tensor) -> Tensor:
-    """(*batch, *shape) -> (*batch, d_out, d_in).
+    """(*batch, *shape) -> (*batch, d_out, d_in); with fused matrices (*batch, parts, d_out, d_in).
 
-    Embedding transposed, taps flattened, a vector (d, 1); fused matrices: (*batch, parts, d_out,
-    d_in).
+    An embedding is transposed, the taps of a convolution are flattened, a vector becomes (d, 1).
     """
     n = len(p.shape)
     if n == 1:
@@ -213,19 +220,19 @@ def from_matrix(p: Param, matrix: Tensor) -> Tensor:
 
 
 def matrix_shape(p: Param) -> tuple[int, ...]:
-    """(d_out, d_in), led by the number of fused matrices where there are several."""
+    """(d_out, d_in); with fused matrices (parts, d_out, d_in)."""
     return (p.parts, p.d_out, p.d_in) if p.parts > 1 else (p.d_out, p.d_in)
 
 
 def gaussian(p: Param, std: float, generator: Generator) -> Tensor:
-    """N(0, std^2), float64; of the vectors a bias is 0 and a gain 1."""
+    """N(0, std^2) of `Param.shape`, float64; a bias is 0 and a gain 1."""
     if p.role == "vector":
         return vector_start(p)
     return std * torch.randn(p.shape, generator=generator, dtype=torch.float64)
 
 
 def vector_start(p: Param) -> Tensor:
-    """Zeros for a bias, ones for a gain; float64."""
+    """Zeros for a bias, ones for a gain; `Param.shape`, float64."""
     return torch.full(p.shape, float(p.gain), dtype=torch.float64)
 
 

@@ -1,4 +1,4 @@
-"""Scion, constrained or not, and its variant without a momentum buffer: a norm for every role."""
+"""Scion, constrained, unconstrained and without a momentum buffer: a norm for every role."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
@@ -40,7 +40,7 @@ Start = Literal["zero", "first"]
 
 
 class Polar(NamedTuple):
-    """How polar factors are computed; 0 steps is the method's own number."""
+    """How to compute polar factors; 0 steps: the default number of the method."""
 
     method: PolarMethod
     dtype: ProductDtype
@@ -48,7 +48,7 @@ class Polar(NamedTuple):
 
 
 class Ball(NamedTuple):
-    """The norm of a role and the radius of its ball."""
+    """Norm and radius of the ball of a role."""
 
     norm: NormName
     radius: float
@@ -56,7 +56,11 @@ class Ball(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """The balls by role; a vector has the hidden radius. `guard`: of embeddings."""
+    """The balls by role.
+
+    `vector`: the norm of biases and gains, at the hidden radius. `guard`: that of `MeanNorm`, for
+    embeddings alone.
+    """
 
     input: Ball
     hidden: Ball
@@ -66,9 +70,11 @@ class Table:
     polar: Polar
 
     def radius(self, p: Param) -> float:
+        """Radius of the ball of a parameter."""
         return (self.hidden if p.role == "vector" else self._ball(p)).radius
 
     def norm(self, p: Param) -> Norm:
+        """Norm of a parameter, on the matrices of `as_matrix`."""
         if p.role == "vector":
             return colnorm(one_hot=True) if self.vector == "bias_rms" else sign(one_hot=True)
         guard = self.guard if p.embedding else 0.0
@@ -90,7 +96,7 @@ class Table:
         return {"input": self.input, "hidden": self.hidden, "output": self.output}[p.role]
 
     def _spectral(self, p: Param) -> Spectral:
-        # max(1, .) is the published first layer of an MLP; a first convolution has none
+        # The published factor max(1, .) is for the first layer of an MLP, not for a convolution.
         dense_input = p.role == "input" and not p.embedding and not p.conv
         method, dtype, steps = self.polar
         return Spectral(p.embedding, dense_input, method, dtype, taps=p.taps, steps=steps)
@@ -112,7 +118,7 @@ class LMO:
     start: Start
 
     def init_weight(self, generator: Generator) -> Tensor:
-        """On the norm ball, times the radius; a bias starts at 0, a gain at 1."""
+        """A matrix of norm `radius`, float64; a bias starts at 0, a gain at 1."""
         if self.p.role == "vector":
             return vector_start(self.p)
         matrix = self.norm.init(matrix_shape(self.p), generator)
@@ -123,7 +129,7 @@ class LMO:
         return w + self.displacement(m, w, step), {"m": m}
 
     def update_(self, g: Stack, state: State, w: Stack, step: Step) -> None:
-        """`update` in place, bit for bit: half its passes over memory."""
+        """`update` in place with the same bits, in about half as many passes over memory."""
         self.momentum_(g, state, step)
         moves = self.free_(state["m"], step.lr)
         if self.constrained:
@@ -132,15 +138,16 @@ class LMO:
         add_(w, moves)
 
     def momentum(self, g: Tensor, state: State, step: Step) -> Tensor:
+        """The average d after this gradient."""
         if step.first and self.start == "first":
             return g.clone()
         return average(state["m"], g, self.beta)
 
     def momentum_(self, g: Stack, state: State, step: Step) -> None:
-        """`momentum` into the state."""
+        """`momentum`, written into the state."""
         if step.first and self.start == "first":
-            for kept, first in zip(state["m"], g, strict=True):
-                kept.copy_(first)
+            for m, first in zip(state["m"], g, strict=True):
+                m.copy_(first)
         else:
             average_(state["m"], g, self.beta)
 
@@ -154,13 +161,13 @@ class LMO:
         return lr * self.radius * from_matrix(self.p, self.norm.lmo(as_matrix(self.p, m)))
 
     def free_(self, m: Tensor, lr: Tensor) -> Tensor:
-        """`free` of one lane, in the memory of lmo(m)."""
+        """`free` of one lane, written into the memory of lmo(m)."""
         return from_matrix(self.p, self.norm.lmo(as_matrix(self.p, m))).mul_(lr * self.radius)
 
     def settings(self, lr: float) -> dict[str, float | str]:
-        """What another framework is told, at the peak lr.
+        """Values for another framework at the peak lr.
 
-        `lr` multiplies the direction without its width factor; `decay` is the shrinkage of a step.
+        `lr` includes the radius and the width factor. `decay`: relative shrinkage per step.
         """
         direction, factor = self._direction()
         return {
@@ -172,7 +179,10 @@ class LMO:
         }
 
     def _direction(self) -> tuple[str, float]:
-        """Name of the direction whose entries, rows, columns or singular values are units."""
+        """Name and width factor of the direction.
+
+        Without the factor its entries, rows, columns or singular values have size 1.
+        """
         if isinstance(self.norm, Euclidean):
             return "frobenius", 1.0
         assert isinstance(self.norm, Spectral | MeanNorm)
@@ -200,10 +210,10 @@ class LMO:
 
 @dataclass(frozen=True)
 class Light:
-    """Scion with the unnormalised average in the gradient buffer, and no other state.
+    """Scion with the unnormalised average G in the gradient buffer, and no other state.
 
     G <- G + g by backpropagation, X <- X + lr rho lmo(G) (or the constrained form), G <- beta G.
-    With a scale-invariant lmo that is Scion after a zero start.
+    The lmo is scale invariant, so this equals Scion with a zero start.
     Source: Pethick et al. 2025, arXiv:2502.07529 (ScionLight); code LIONS-EPFL/scion.
     """
 
@@ -217,16 +227,19 @@ class Light:
         return {}
 
     def update(self, g: Tensor, state: State, w: Tensor, step: Step) -> tuple[Tensor, State]:
-        """`g` is the buffer, to which this step's gradient was added."""
+        """`g`: the gradient buffer, which includes the gradient of this step."""
         return w + self.scion.displacement(g, w, step), {"gradient": self.scion.beta * g}
 
     def settings(self, lr: float) -> dict[str, float | str]:
-        """As for Scion."""
+        """The values of `LMO.settings`."""
         return self.scion.settings(lr)
 
 
 def lmo_rule(p: Param, table: Table, beta: float, constrained: bool, start: Start) -> LMO:
-    """A gain takes the unconstrained step in either form, for the ball would draw it to 0."""
+    """The rule of a parameter.
+
+    A gain always takes the unconstrained step, because the constrained one would draw it to 0.
+    """
     return LMO(p, table.norm(p), table.radius(p), beta, constrained and not p.gain, start)
 
 
@@ -247,13 +260,13 @@ def scion(
     polar_dtype: ProductDtype = "mixed",
     polar_steps: int = 0,
 ) -> LMO:
-    """Constrained Scion: every layer stays in a norm ball, lr is the step of the combination.
+    """Constrained Scion: every layer stays in a norm ball, lr is the weight of the new direction.
 
-    lr: fraction of the way to the ball's boundary, at most 1. Norms and radii (1, 3, 10) as for the
-    paper's shallow GPT; `auto` is ColNorm for an embedding, Spectral with max(1, .) for a dense
-    input, Spectral elsewhere. Vectors move in the RMS norm, or by signs, with the hidden radius; a
-    gain is not drawn to 0 (ours). `guard`: tokens whose momentum is below this fraction of the
-    largest token's stay put (ours; 0: only exact zeros). The published polar factor is "jordan".
+    W <- (1 - lr) W + lr rho lmo(momentum), so lr <= 1. Norms and radii (1, 3, 10) are those of the
+    paper's shallow GPT. "auto": ColNorm for an embedding, Spectral with max(1, .) for a dense
+    input, Spectral elsewhere. `vector`: RMS norm or signs, at the hidden radius; a gain takes the
+    unconstrained step (ours). `guard`: a token stays where its momentum is below this fraction of
+    the largest token's (ours; 0: only at exact zeros). The published polar factor is "jordan".
     Source: Pethick et al. 2025, arXiv:2502.07529, Alg. 2, Rec. 3.1; code LIONS-EPFL/scion.
     """
     balls = Ball(input, radius_input), Ball(hidden, radius_hidden), Ball(output, radius_output)
@@ -280,7 +293,7 @@ def scion_unconstrained(
 ) -> LMO:
     """Unconstrained Scion: W <- W + lr rho lmo(momentum), a norm for every role.
 
-    lr: operator norm (RMS -> RMS on hidden matrices) per update at radius 1. Fields as in `scion`.
+    lr: norm of an update at radius 1 (RMS -> RMS on hidden matrices). Fields as in `scion`.
     Source: Pethick et al. 2025, arXiv:2502.07529, Alg. 1, Rec. 3.1; code LIONS-EPFL/scion.
     """
     balls = Ball(input, radius_input), Ball(hidden, radius_hidden), Ball(output, radius_output)
@@ -305,10 +318,10 @@ def scion_light(
     polar_dtype: ProductDtype = "mixed",
     polar_steps: int = 0,
 ) -> Light:
-    """ScionLight: Scion that keeps its momentum in the gradient buffer; no other state.
+    """ScionLight: Scion with its momentum in the gradient buffer and no other state.
 
-    lr and fields as in `scion_unconstrained`, or as in `scion` with `constrained`. Gradients must
-    be neither zeroed nor clipped between steps.
+    lr and fields as in `scion_unconstrained`; with `constrained` as in `scion`. The training loop
+    must neither clear nor clip the gradients between steps.
     Source: Pethick et al. 2025, arXiv:2502.07529; code LIONS-EPFL/scion (ScionLight).
     """
     balls = Ball(input, radius_input), Ball(hidden, radius_hidden), Ball(output, radius_output)

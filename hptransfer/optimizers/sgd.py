@@ -27,7 +27,7 @@ LIMITS = {"momentum": (0.0, 0.9999), "beta": (0.0, 0.9999), "weight_decay": (0.0
 class Momentum:
     """b <- momentum b + g + decay W, W <- W - lr b (Nesterov: g + decay W + momentum b).
 
-    The decay is coupled: it goes through the momentum, as in torch.optim.SGD.
+    As in torch.optim.SGD the decay is a part of the gradient, so the momentum averages it too.
     Source: Polyak 1964; Sutskever et al. 2013.
     """
 
@@ -50,7 +50,7 @@ class Momentum:
         return w - step.lr * move, {"b": b}
 
     def settings(self, lr: float) -> dict[str, float | str]:
-        """What another framework is told, at the peak lr; `l2` is the coupled decay."""
+        """Values for another framework at the peak lr; `l2`: the decay inside the gradient."""
         return {
             "direction": "gradient",
             "lr": lr,
@@ -64,7 +64,10 @@ class Momentum:
 
 @dataclass(frozen=True)
 class Normalised:
-    """m <- beta m + (1-beta) g, W <- (1 - lr decay) W - lr D(m), D = m/||m||_F or sign(m)."""
+    """m <- beta m + (1-beta) g, W <- (1 - lr decay) W - lr D(m), D = m/||m||_F or sign(m).
+
+    Source: Cutkosky & Mehta 2020, arXiv:2002.03305; Bernstein et al. 2018, arXiv:1802.04434.
+    """
 
     batched: ClassVar[bool] = True
     p: Param
@@ -84,7 +87,7 @@ class Normalised:
         return descend(w, d, step.lr, step.lr * self.weight_decay), {"m": m}
 
     def settings(self, lr: float) -> dict[str, float | str]:
-        """What another framework is told, at the peak lr; `decay` is the shrinkage of a step."""
+        """Values for another framework at the peak lr; `decay`: relative shrinkage per step."""
         return {
             "direction": self.by,
             "lr": lr,
@@ -95,7 +98,7 @@ class Normalised:
 
 
 def _std(p: Param) -> float:
-    """Ours: variance 1/fan_in, and 1 for a one-hot input, of which one row is read."""
+    """Standard deviation of the init (ours): fan_in^(-1/2), and 1 for one-hot input."""
     return 1.0 if p.embedding else p.d_in**-0.5
 
 
@@ -104,8 +107,8 @@ def sgd(
 ) -> Momentum:
     """SGD with momentum, as torch.optim.SGD: no damping, coupled weight decay.
 
-    lr: multiplies the sum of past gradients, so the effective one is lr / (1 - momentum).
-    The init, N(0, 1/fan_in), and momentum 0.9 (torch's default is 0) are ours.
+    lr: step along the sum of past gradients, so for a constant gradient it acts like
+    lr / (1 - momentum). Ours: the init, N(0, 1/fan_in), and momentum 0.9 (torch's default is 0).
     Source: Polyak 1964; Sutskever et al. 2013 (Nesterov's form).
     """
     return Momentum(p, momentum, nesterov, weight_decay)
@@ -114,9 +117,9 @@ def sgd(
 def nsgd(p: Param, *, beta: float = 0.9, weight_decay: float = 0.0) -> Normalised:
     """Normalised SGD with momentum, layer by layer: W <- W - lr m / ||m||_F.
 
-    lr: Frobenius norm of an update. The paper divides by the norm of the whole gradient; here each
-    parameter has its own norm, as in Scion's Euclidean ball, and fused matrices one each. That, the
-    init, N(0, 1/fan_in), and the decoupled decay are ours.
+    lr: Frobenius norm of an update. Ours: each parameter, and each of several fused matrices, is
+    divided by its own norm, where the paper divides by the norm of the whole gradient; the init,
+    N(0, 1/fan_in); the decoupled decay.
     Source: Cutkosky & Mehta 2020, arXiv:2002.03305, Alg. 1.
     """
     return Normalised(p, "frobenius", beta, weight_decay)

@@ -1,4 +1,4 @@
-"""Transported Scion: gradients at a point ahead of X, from which the momentum carries no lag."""
+"""Transported Scion: gradients at a point ahead of X, so that the momentum does not lag."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -41,16 +41,17 @@ Store = Literal["displacement", "recompute"]
 
 @dataclass(frozen=True)
 class Transported:
-    """Scion whose gradients are taken at Y = X + s kappa (X - X_prev); the weights hold Y.
+    """Scion with gradients at Y = X + s kappa (X - X_prev); the weights hold Y.
 
-    m' = beta m + (1-beta) g(Y) averages gradients as if all were taken at X where
-    (1-beta) kappa = beta W, with W the weight of the gradients in m: 1 after a first-gradient
-    start, 1 - beta^t after t gradients from a zero start. So kappa is beta/(1-beta) or
-    beta(1-beta^t)/(1-beta), at most `kappa_cap`; `kappa_warmup` lets it grow linearly over the
-    first 2/(1-beta) steps. `decay`: s = transport (1 - lr_next/lr_peak), 0 in a warm-up.
-    `store`: keep the last displacement, or rebuild it from the momentum by a second lmo.
-    Source: Zhang & Lin 2026, arXiv:2605.18528 (iteration, s = 1); the start factors, cap and
-    warm-up, the strength s and its schedule, and the constrained form are ours.
+    At s = 1 and a locally constant Hessian, m' = beta m + (1-beta) g(Y) averages gradients as if
+    all came from X if (1-beta) kappa = beta W. W is the total weight of the gradients in m: 1 after
+    a first-gradient start, 1 - beta^t after t gradients from a zero start. So kappa is
+    beta/(1-beta) or beta(1-beta^t)/(1-beta), at most `kappa_cap`; with `kappa_warmup` it grows
+    linearly over the first 2/(1-beta) steps. The schedule "decay" has
+    s = transport (1 - lr_next/lr_peak), and 0 while the lr rises. `store`: keep the last
+    displacement, or rebuild it from the momentum by a second lmo.
+    Source: Zhang & Lin 2026, arXiv:2605.18528 (iteration, s = 1). Ours: the start factors, cap and
+    warm-up of kappa, the strength s and its schedule, and the constrained form.
     """
 
     batched: ClassVar[bool] = True
@@ -65,9 +66,10 @@ class Transported:
         return self.scion.init_weight(generator)
 
     def init_state(self, w: Tensor) -> State:
-        """m: momentum; ahead: s kappa, so Y = X + ahead u; weight: W, after a zero start.
+        """m: momentum; ahead: s kappa, so Y = X + ahead u; weight: W, only with a zero start.
 
-        u: last displacement of X; or lr: that of the last step, from which u = lr rho lmo(m).
+        u: last displacement of X. With store "recompute", lr of the last step in its place:
+        u = lr rho lmo(m).
         """
         every = tuple(range(-len(self.scion.p.shape), 0))
         scalar = torch.zeros_like(w.sum(dim=every, keepdim=True))
@@ -86,16 +88,16 @@ class Transported:
     def advance(
         self, g: Tensor, state: State, w: Tensor, step: Step, beta_next: float | Tensor
     ) -> tuple[Tensor, State]:
-        """`update` where beta changes: Y is placed for the average of the next step."""
+        """`update` for a beta that changes: the average of the next step decides where Y lies."""
         u_prev = self._displacement(state)
         x = w - state["ahead"] * u_prev
         m = self.scion.momentum(g, state, step)
         u = self.scion.displacement(m, x, step)
-        kept: State = {"m": m, **self._placed(state, u, step, beta_next)}
-        return torch.addcmul(w, u, 1 + kept["ahead"]).sub_(state["ahead"] * u_prev), kept
+        new: State = {"m": m, **self._placed(state, u, step, beta_next)}
+        return torch.addcmul(w, u, 1 + new["ahead"]).sub_(state["ahead"] * u_prev), new
 
     def update_(self, g: Stack, state: State, w: Stack, step: Step) -> None:
-        """`update` in place, bit for bit: half its passes over memory."""
+        """`update` in place with the same bits, in about half as many passes over memory."""
         back, was_ahead = self._displacement(state), state["ahead"]
         self.scion.momentum_(g, state, step)
         u = self.scion.free_(state["m"], step.lr)
@@ -108,19 +110,19 @@ class Transported:
             own.addcmul_(move, to_y).sub_(behind)
 
     def _placed(self, state: State, u: Tensor, step: Step, beta_next: float | Tensor) -> State:
-        """What is kept of where Y lies, X having moved by u."""
-        kept: State = {}
+        """The part of the state that places Y after X has moved by u."""
+        place: State = {}
         weight: Tensor | float = 1.0
         if "weight" in state:
             beta = self.scion.beta
-            weight = kept["weight"] = beta * state["weight"] + (1 - beta)
+            weight = place["weight"] = beta * state["weight"] + (1 - beta)
         ahead = self.strength(step) * self.kappa(step, beta_next, weight)
-        kept["ahead"] = torch.zeros_like(state["ahead"]) + ahead
+        place["ahead"] = torch.zeros_like(state["ahead"]) + ahead
         if self.store == "displacement":
-            kept["u"] = u
+            place["u"] = u
         else:
-            kept["lr"] = torch.zeros_like(kept["ahead"]) + step.lr
-        return kept
+            place["lr"] = torch.zeros_like(place["ahead"]) + step.lr
+        return place
 
     def readout(self, w: Tensor, state: State) -> Tensor:
         return w - state["ahead"] * self._displacement(state)
@@ -129,22 +131,23 @@ class Transported:
         return state["u"] if "u" in state else self.scion.free(state["m"], state["lr"])
 
     def kappa(self, step: Step, beta_next: float | Tensor, weight: float | Tensor) -> Tensor:
-        """Displacements ahead of X at which the gradient after this step is taken."""
+        """How many displacements ahead of X the next gradient lies at full strength; 0-d."""
         exact = torch.zeros_like(step.lr) + beta_next / (1 - beta_next) * weight
         kappa = torch.clamp(exact, max=self.kappa_cap)
         if not self.kappa_warmup:
             return kappa
-        grown = torch.zeros_like(step.lr) + (step.t + 1) * (1 - beta_next) / 2
-        return kappa * torch.clamp(grown, max=1.0)
+        fraction = torch.zeros_like(step.lr) + (step.t + 1) * (1 - beta_next) / 2
+        return kappa * torch.clamp(fraction, max=1.0)
 
     def strength(self, step: Step) -> Tensor | float:
+        """s of the next gradient, between 0 and `transport`."""
         if self.transport_schedule == "constant":
             return self.transport
         decayed = self.transport * (1 - step.lr_next / step.lr_peak)
         return torch.where(step.lr_next > step.lr, torch.zeros_like(decayed), decayed)
 
     def settings(self, lr: float) -> dict[str, float | str]:
-        """As for Scion, and the strength of the transport."""
+        """The values of `LMO.settings`, and the strength of the transport."""
         return {
             **self.scion.settings(lr),
             "transport": self.transport,
@@ -177,11 +180,11 @@ def transported_scion(
 ) -> Transported:
     """Transported Scion: gradients ahead of X, read at X; by default plain Scion at a constant lr.
 
-    At a constant lr the default schedule of the transport has strength 0; "constant" has it there.
-    lr and other fields as in `scion_unconstrained`, or as in `scion` with `constrained`: then X
-    stays in its ball and Y may leave it. The paper's iteration is transport = 1 with the constant
-    schedule; the default strength, 0.5 growing as the lr decays, is ours, as are the cap and the
-    warm-up of kappa, beta/(1-beta). `store = "recompute"` spends a second lmo instead of a buffer.
+    At a constant lr the default `transport_schedule`, "decay", gives strength 0; "constant" does
+    not. lr and other fields as in `scion_unconstrained`; with `constrained` as in `scion`, where X
+    stays in its ball and Y may leave it. The paper's iteration is transport = 1 with the schedule
+    "constant". Ours: the default strength, which grows to 0.5 as the lr decays, and the cap and the
+    warm-up of kappa = beta/(1-beta). `store = "recompute"` takes a second lmo in place of a buffer.
     Raises InputError for "recompute" with `constrained`.
     Source: Zhang & Lin 2026, arXiv:2605.18528 (iteration); strength and schedule: ours.
     """
@@ -189,7 +192,7 @@ def transported_scion(
         raise InputError(
             "transported_scion: got store 'recompute' with constrained, "
             "allowed there: 'displacement'",
-            "a constrained displacement holds X too, which the momentum does not give back",
+            "a constrained displacement depends on X too, so the momentum alone does not give it",
         )
     balls = Ball(input, radius_input), Ball(hidden, radius_hidden), Ball(output, radius_output)
     table = Table(*balls, vector, guard, Polar(polar, polar_dtype, polar_steps))

@@ -1,1 +1,1 @@
-"""The only reader and writer of results/: records, their lines, and claims on runs."""
+"""The only package that reads and writes results/: records, their lines, claims on runs."""

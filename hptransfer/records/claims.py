@@ -1,16 +1,17 @@
-"""Who is at work on a suite, and which runs each process has claimed: files in the suite's folder.
+"""The processes at work on a suite, and the runs that each has claimed, as files in its folder.
 
-A process has a file `running-<host>-<pid>-<hex>.json`, locked and renewed while it lives. A claim
-is a symbolic link `claim-<key>.<n>` to the file of its process: a link is made whole or not at all,
-and one process alone makes it, however many try. A file system without links has a regular file in
-its place, which holds the name that the link would lead to. The claim of a dead process is free:
-the process that takes the run makes the claim with the next number. The claims of the dead stay
-until the run is recorded, or until nobody else is at work: of two processes that find one dead,
-only one gets its run.
+A process has a file `running-<host>-<pid>-<hex>.json`, which it locks and renews while it lives. A
+claim is a symbolic link `claim-<key>.<n>` to the file of its process, because the system makes a
+link whole or not at all, and for one process alone. On a file system without links a regular file
+takes its place, with the name of the process's file as its text.
+
+The claim of a dead process is free: the process that takes over the run makes the claim with the
+next number, so only one can take it over. Claims of dead processes stay until the run is recorded
+or nobody else is at work.
 
 The kernel frees the lock of a killed process. A file system may have no locks, or hide those of
-another host; there a process counts as dead when it has not renewed its file for LEASE seconds. The
-clock of the file system tells the time, not the clocks of the hosts.
+another host. There a process counts as dead if it has not renewed its file for LEASE seconds, by
+the clock of the file system, because the clocks of hosts differ.
 """
 
 import contextlib
@@ -27,12 +28,12 @@ from typing import IO
 
 from hptransfer.records.store import HOST, disk, listing, lock, mark
 
-LEASE = 120.0  # seconds; longer than file servers pause
+LEASE = 120.0  # seconds; longer than a pause of a file server
 BEAT = 10.0  # seconds between renewals
 
 _START = "running-"
 _RUNNING = re.compile(r"running-(?P<host>.+?)-(?P<pid>\d+)(-[0-9a-f]+)?\.json")
-# What file systems answer to a symbolic link that they do not have.
+# Errors of file systems that have no symbolic links.
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 _CLAIM = re.compile(r"claim-(?P<key>[0-9a-f]+)\.(?P<number>\d+)")
 
@@ -42,15 +43,16 @@ class Claims:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._own = ""  # the name of this process's file while it is announced
+        self._own = ""  # name of this process's file, "" outside `announce`
         self._file: IO[str] | None = None
         self._held: dict[str, int] = {}  # key -> number of the claim
 
     @contextlib.contextmanager
     def announce(self) -> Generator[None]:
-        """Be seen by other processes, and be able to claim. Nothing is held after the block.
+        """In this block other processes see this one, and it can claim runs.
 
-        Raises InputError where the folder cannot be written.
+        The end of the block releases all claims. Raises InputError where the folder cannot be
+        written.
         """
         self._own = f"running-{mark()}.json"
         path = self.folder / self._own
@@ -84,26 +86,26 @@ class Claims:
             if self._lives(name):
                 live.append(f"{_who(name)}{self._since(name)}")
             else:
-                with contextlib.suppress(OSError):  # a read-only folder may still be looked at
+                with contextlib.suppress(OSError):  # a reader may have no right to write
                     (self.folder / name).unlink(missing_ok=True)
         return sorted(live)
 
     def taken(self) -> dict[str, str]:
-        """Runs that other live processes have claimed: key -> `pid 1234`."""
+        """Claims of other live processes: run key -> `pid 1234`."""
         holders = {key: holder for key, (_, holder) in self._last_claims().items()}
         return {key: _who(name) for key, name in holders.items() if name not in ("", self._own)}
 
     def claim(self, keys: Iterable[str]) -> set[str]:
-        """Claims the runs that no live process has claimed, and returns their keys.
+        """Claim those runs that no live process has claimed; returns the keys of these.
 
-        A run may have been recorded in the meantime. Raises InputError where the folder cannot be
-        written.
+        Another process may have recorded such a run already, so look at the records afterwards.
+        Raises InputError where the folder cannot be written.
         """
-        assert self._own, "a process claims while it is announced"
-        claimed = self._last_claims()
+        assert self._own, "claim works inside announce"
+        claims = self._last_claims()
         won = set()
         for key in keys:
-            last, holder = claimed.get(key, (-1, ""))
+            last, holder = claims.get(key, (-1, ""))
             if holder:
                 continue
             path = self.folder / f"claim-{key}.{last + 1}"
@@ -114,7 +116,7 @@ class Claims:
         return won
 
     def release(self, keys: Iterable[str], *, recorded: bool = False) -> None:
-        """Let go of these runs. `recorded`: nobody will train them again."""
+        """Give up the claims on these runs. `recorded`: a record makes older claims useless too."""
         for key in keys:
             number = self._held.pop(key, None)
             if number is None:
@@ -125,9 +127,9 @@ class Claims:
                     path.unlink(missing_ok=True)
 
     def _last_claims(self) -> dict[str, tuple[int, str]]:
-        """By run: the number of its last claim, and the live process that has one, "" for none."""
+        """Run key -> number of its last claim, and the live process with a claim, "" for none."""
         lives: dict[str, bool] = {}
-        claimed: dict[str, tuple[int, str]] = {}
+        claims: dict[str, tuple[int, str]] = {}
         for name in listing(self.folder, _CLAIM.pattern):
             claim = _CLAIM.fullmatch(name)
             assert claim is not None
@@ -136,16 +138,16 @@ class Claims:
                 continue
             if holder not in lives:
                 lives[holder] = self._lives(holder)
-            last, known = claimed.get(claim["key"], (-1, ""))
+            last, other = claims.get(claim["key"], (-1, ""))
             live = holder if lives[holder] else ""
-            claimed[claim["key"]] = max(last, int(claim["number"])), known or live
-        return claimed
+            claims[claim["key"]] = max(last, int(claim["number"])), other or live
+        return claims
 
     def _holder(self, claim: str) -> str | None:
-        """The name of the file that a claim leads to; None where it was released just now.
+        """Name of the process's file behind a claim; None where the claim has just gone.
 
-        A regular file whose text is not whole yet leads to itself: it counts as a process that
-        lives until its lease is over. Any other text is nobody's.
+        A regular file with half its text stands for itself: it counts as a process that lives until
+        the lease is over. Any other text belongs to no process, "".
         """
         path = self.folder / claim
         try:
@@ -165,7 +167,7 @@ class Claims:
         return claim if _START.startswith(text[: len(_START)]) else ""
 
     def _clear(self) -> None:
-        """Clear away the claims of the dead, where nobody else is at work."""
+        """Delete the claims of dead processes, if nobody else is at work."""
         if self.others():
             return
         for name in listing(self.folder, _CLAIM.pattern):
@@ -179,7 +181,7 @@ class Claims:
         temporary = self.folder / f".{self._own}.tmp"
         file = temporary.open("w")
         try:
-            lock(file)  # before it has its name: an unlocked one would pass for a dead process's
+            lock(file)  # before the file has its name, or others would take this process for dead
             json.dump({"since": since}, file)
             file.flush()
             temporary.replace(self.folder / self._own)
@@ -192,16 +194,16 @@ class Claims:
         self._file = file
 
     def _beat(self, over: threading.Event, since: str) -> None:
-        """Renew this process's file until the work is over, whatever fails on the way."""
+        """Renew this process's file until the work is over, also after an error of the disk."""
         while not over.wait(BEAT):
             with contextlib.suppress(OSError):
                 try:
                     os.utime(self.folder / self._own)
-                except FileNotFoundError:  # it slept, and was taken for dead
+                except FileNotFoundError:  # this process slept, and another took it for dead
                     self._show(since)
 
     def _lives(self, name: str) -> bool:
-        """Whether the process with this file lives, or nobody may know."""
+        """Whether the process with this file lives; also true where the disk does not tell."""
         if name in ("", self._own):
             return bool(name)
         try:
@@ -211,23 +213,24 @@ class Claims:
         except OSError:
             return True
         with file:
-            renewed = os.fstat(file.fileno()).st_mtime  # of an open file it is never a cached one
+            # fstat of an open file is up to date on a network; stat of a path may be cached.
+            renewal = os.fstat(file.fileno()).st_mtime
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
             except OSError:
-                pass  # no locks here
+                pass  # a file system without locks
             else:
                 if _parts(name)[0] == HOST:
                     return False
         try:
-            return self._now() - renewed <= LEASE
+            return self._now() - renewal <= LEASE
         except OSError:
             return True
 
     def _now(self) -> float:
-        """Seconds, by the clock that renews the files of processes."""
+        """Seconds by the clock of the file system, which also dates the files of processes."""
         path = self.folder / f".{mark()}.tmp"
         try:
             path.touch()
@@ -239,17 +242,15 @@ class Claims:
     def _since(self, name: str) -> str:
         try:
             return f" since {json.loads((self.folder / name).read_bytes())['since']}"
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-        ):  # it has ended, or is a newer version's
-            return ""
+        except (OSError, ValueError, LookupError, TypeError):
+            return ""  # the process has ended, or a newer version wrote its file
 
 
 def _make_claim(path: Path, own: str) -> None:
-    """Raises FileExistsError where another process has made this claim."""
+    """Make a claim of the process with the file `own`.
+
+    Raises FileExistsError where another process has made this claim, and OSError.
+    """
     try:
         path.symlink_to(own)
     except OSError as error:
@@ -268,13 +269,13 @@ def _make_claim(path: Path, own: str) -> None:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """Host and pid of a process, by the name of its file; empty for any other name."""
+    """Host and pid of a process from the name of its file; empty for any other name."""
     match = _RUNNING.fullmatch(name)
     return (match["host"], match["pid"]) if match else ("", "")
 
 
 def _who(name: str) -> str:
     host, pid = _parts(name)
-    if not pid:  # its claim is not whole yet
+    if not pid:  # the process has written half of its claim
         return "another process"
     return f"pid {pid}" if host == HOST else f"pid {pid} on {host}"

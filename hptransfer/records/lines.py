@@ -1,4 +1,4 @@
-"""One line of a records file: a RunRecord as JSON, and the row of the frame that it becomes."""
+"""One line of a records file: a RunRecord as JSON, and its row in the frame."""
 
 import json
 import marshal
@@ -16,8 +16,8 @@ from hptransfer.spec import COUNT, LARGEST, MOST, SCHEMA, Bounds, RunRecord, can
 if TYPE_CHECKING:
     import numpy as np
 
-_FREE = ("log2_lr", "seed")  # what may differ within a cell
-_NO_REFERENCES = 2  # marshal's version whose bytes are of the values alone
+_FREE = ("log2_lr", "seed")  # fields that differ within a cell
+_NO_REFERENCES = 2  # version of marshal whose bytes depend on the values alone
 _REAL = (int, float)
 _LOSSES = ("loss", "train_loss", "train_mean", "loss_init")
 _LOSS: Bounds = (_REAL, 0, LARGEST)
@@ -25,19 +25,22 @@ _MEASURED: dict[str, Bounds] = {
     "peak_memory": ((int,), 0, MOST),
     "seconds": (_REAL, 0, 1e9),  # 30 years
     "flops": (_REAL, 0, 1e36),
-    "finished": (_REAL, 0, 2**33),  # a date that pandas knows
+    "finished": (_REAL, 0, 2**33),  # the dates of pandas
     "lanes": COUNT,
     "threads": COUNT,
 }
 _ALL_LOSSES: dict[str, Bounds] = dict.fromkeys(_LOSSES, _LOSS)
 _POINT = {name: specs.BOUNDS[name] for name in _FREE}
 _PLAIN = {int, float, type(None)}
-_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no text file can hold
-_NAMED = 5  # damaged lines of a file whose numbers are told
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character; UTF-8 has none
+_NAMED = 5  # line numbers that the warning names per file
 
 
 class Row(NamedTuple):
-    """A row of the frame, a tuple because it takes less memory than a dictionary."""
+    """A row of the frame; a tuple takes less memory than a dictionary.
+
+    Fields and units as in `RunRecord` and `RunSpec`; `tokens`: tokens or examples of the training.
+    """
 
     key: str
     cell: str
@@ -68,19 +71,19 @@ class Row(NamedTuple):
 
 _DTYPES = {str: "str", int: "int64", float: "float64"}
 COLUMNS = {name: _DTYPES.get(kind, "object") for name, kind in Row.__annotations__.items()}
-Damage = tuple[int, str]  # the number of a line that is no record, and why
+Damage = tuple[int, str]  # number of a line that is no record, and the cause
 
 
 class DamagedError(ValueError):
-    """Why a line is no record."""
+    """A line is no record; the message says why."""
 
 
 class LeftOut(UserWarning):
-    """Damaged lines of a records file were left out: one line, with what to do."""
+    """The reader left out damaged lines of a records file; the message is one line with a cure."""
 
 
 def encode(record: RunRecord) -> bytes:
-    """The line, with its end."""
+    """The line of a record with its line end, UTF-8."""
     spec = record.spec
     line = {
         "schema": SCHEMA,
@@ -88,13 +91,14 @@ def encode(record: RunRecord) -> bytes:
         "cell": spec.cell,
         "spec": spec.to_json(),
         **{f.name: getattr(record, f.name) for f in fields(record) if f.name != "spec"},
-        "curve": list(zip(*record.curve, strict=True)) or [[], []],  # read faster than pairs
+        # Two lists read faster than pairs.
+        "curve": list(zip(*record.curve, strict=True)) or [[], []],
     }
     return (json.dumps(_nulls(line), separators=(",", ":"), allow_nan=False) + "\n").encode()
 
 
 def _nulls(value: Any) -> Any:
-    """JSON has no infinity and no NaN: null instead."""
+    """A value with null in place of infinity and NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _nulls(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -104,7 +108,10 @@ def _nulls(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Cell:
-    """What the specs of a cell share, and the parts of their canonical text about lr and seed."""
+    """The common part of the specs of a cell.
+
+    `text`: their canonical JSON before, between and after lr and seed.
+    """
 
     spec: dict[str, Any]
     cell: str
@@ -118,7 +125,7 @@ class _Cell:
 
 
 def _cell(rest: dict[str, Any]) -> _Cell:
-    """Of a spec without lr and seed."""
+    """The cell of a spec without lr and seed."""
     parts: list[dict[str, Any]] = [{}, {}, {}]
     for name, value in rest.items():
         parts[sum(name > free for free in _FREE)][name] = value
@@ -127,9 +134,9 @@ def _cell(rest: dict[str, Any]) -> _Cell:
 
 
 class Reader:
-    """Lines -> rows; a line that is no record is left out and named.
+    """Lines -> rows, without the lines that are no records.
 
-    The specs of a cell differ in lr and seed alone, so the rest is checked, hashed and kept once.
+    The specs of a cell differ in lr and seed alone, so the reader checks and hashes the rest once.
     """
 
     def __init__(self) -> None:
@@ -137,9 +144,9 @@ class Reader:
         self._versions: dict[str, str] = {}
 
     def read(self, path: Path, lines: list[bytes], before: int) -> tuple[list[Row], list[Damage]]:
-        """Rows, and what was left out; `before` lines of the file came earlier.
+        """Rows and damaged lines; `before`: number of the file's earlier lines.
 
-        Blank lines are passed over. Raises InputError for a newer schema.
+        Skips blank lines. Raises InputError for a line of another schema.
         """
         rows: list[Row] = []
         damage: list[Damage] = []
@@ -162,14 +169,14 @@ class Reader:
     def _row(self, record: dict[str, Any]) -> Row:
         """Raises DamagedError."""
         try:
-            found, log2_lr, seed = self._identity(record)
-            env, spec = self._environment(record["env"]), found.spec
+            cell, log2_lr, seed = self._identity(record)
+            env, spec = self._environment(record["env"]), cell.spec
             lanes, threads = env.get("lanes", 1), env.get("threads", 1)
             _check_numbers({**record, "lanes": lanes, "threads": threads}, _MEASURED)
             loss, train_loss, train_mean, loss_init = _losses(record)
             return Row(
                 key=record["key"],
-                cell=found.cell,
+                cell=cell.cell,
                 status=record["status"],
                 error=_text("error", record["error"]),
                 device=_text("device", env.get("device", "")),
@@ -181,7 +188,7 @@ class Reader:
                 batch=spec["batch"],
                 steps=spec["steps"],
                 seed=seed,
-                tokens=found.tokens,
+                tokens=cell.tokens,
                 peak_memory=record["peak_memory"],
                 lanes=lanes,
                 threads=threads,
@@ -200,34 +207,34 @@ class Reader:
             raise DamagedError(str(error)) from None
 
     def _identity(self, record: dict[str, Any]) -> tuple[_Cell, float, int]:
-        """The cell of a record, its lr and seed. Raises DamagedError where they are not its own."""
+        """Cell, log2 lr and seed of a record. Raises DamagedError where a key does not match."""
         rest = _table("spec", record["spec"])
         log2_lr, seed = rest.pop("log2_lr", None), rest.pop("seed", None)
-        # Bytes tell 1 from 1.0 and from True, as keys do and == does not.
+        # 1, 1.0 and True have different bytes, as they have different keys; == calls them equal.
         exact = marshal.dumps(rest, _NO_REFERENCES)
-        found = self._cells.get(exact)
+        cell = self._cells.get(exact)
         point = {"log2_lr": log2_lr, "seed": seed}
-        if found is None:
+        if cell is None:
             if why := specs.fault({**rest, **point}):
                 raise DamagedError(why)
-            found = self._cells[exact] = _cell(rest)
+            cell = self._cells[exact] = _cell(rest)
         _check_numbers(point, _POINT)
-        key = found.key(log2_lr, seed)
+        key = cell.key(log2_lr, seed)
         if record["key"] != key:
             raise DamagedError(f"key is {record['key']!r:.40}, that of the spec is {key}")
-        if record["cell"] != found.cell:
-            raise DamagedError(f"cell is {record['cell']!r:.40}, that of the spec is {found.cell}")
-        return found, log2_lr, seed
+        if record["cell"] != cell.cell:
+            raise DamagedError(f"cell is {record['cell']!r:.40}, that of the spec is {cell.cell}")
+        return cell, log2_lr, seed
 
     def _environment(self, env: Any) -> dict[str, Any]:
-        """Where a run was made: what a report shows of it is checked. Raises DamagedError."""
+        """`env` after a check of the fields that a report shows. Raises DamagedError."""
         versions = _table("versions", _table("env", env).get("versions", {}))
         if versions != self._versions:
             for name, value in versions.items():
                 _text(f"versions.{_text('versions', name)}", value)
             self._versions = versions
         if "versions" in env:
-            env["versions"] = self._versions  # one for all rows
+            env["versions"] = self._versions  # rows share one dictionary
         if env.get("git") is not None:
             _text("git", env["git"])
         return env
@@ -255,37 +262,37 @@ def _check_numbers(values: dict[str, Any], bounds: dict[str, Bounds]) -> None:
 
 
 def _losses(record: dict[str, Any]) -> tuple[float, ...]:
-    """The _LOSSES. A `done` run has them all, and a diverged one no final loss."""
-    status, found = record["status"], [record[name] for name in _LOSSES]
+    """The _LOSSES in nats. A `done` run has them all, a diverged one has no final loss."""
+    status, losses = record["status"], [record[name] for name in _LOSSES]
     if status == "done":
         _check_numbers(record, _ALL_LOSSES)
-        return tuple(found)
+        return tuple(losses)
     if status not in ("diverged", "failed"):
         _wrong("status", status)
-    known = {name: value for name, value in zip(_LOSSES, found, strict=True) if value is not None}
-    _check_numbers(known, dict.fromkeys(known, _LOSS))
+    numbers = {name: x for name, x in zip(_LOSSES, losses, strict=True) if x is not None}
+    _check_numbers(numbers, dict.fromkeys(numbers, _LOSS))
     if status == "diverged":
-        if "loss" in known:
-            _wrong("loss", known["loss"])
-        known["loss"] = math.inf
-    return tuple(known.get(name, math.nan) for name in _LOSSES)
+        if "loss" in numbers:
+            _wrong("loss", numbers["loss"])
+        numbers["loss"] = math.inf
+    return tuple(numbers.get(name, math.nan) for name in _LOSSES)
 
 
 def _curve(value: Any) -> "np.ndarray":
     """Steps and losses as an array (points, 2), NaN for null."""
-    import numpy as np  # at once with pandas, which `--help` need not wait for
+    import numpy as np  # here, because `--help` must not wait for it
 
-    made = np.array(value)
-    if made.dtype.kind not in "if":
+    curve = np.array(value)
+    if curve.dtype.kind not in "if":
         parts = value if type(value) is list and all(type(p) is list for p in value) else [[value]]
         if not {type(item) for part in parts for item in part} <= _PLAIN:
             _wrong("curve", value)
-        made = np.array(value, dtype=np.float64)
-    if made.ndim != 2 or len(made) != 2:
+        curve = np.array(value, dtype=np.float64)
+    if curve.ndim != 2 or len(curve) != 2:
         _wrong("curve", value)
-    if made.size and (np.fmin.reduce(made, None) < 0 or np.fmax.reduce(made, None) > LARGEST):
+    if curve.size and (np.fmin.reduce(curve, None) < 0 or np.fmax.reduce(curve, None) > LARGEST):
         _wrong("curve", value)
-    return made.astype(np.float64, copy=False).T
+    return curve.astype(np.float64, copy=False).T
 
 
 def _refuse(name: str) -> NoReturn:
@@ -296,16 +303,16 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _decoded(lines: list[bytes], before: int) -> Iterator[tuple[int, Any]]:
-    """Number and JSON value of each line that is not blank, DamagedError where it has none."""
-    numbered = [(before + i, line) for i, line in enumerate(lines, 1) if not line.isspace()]
+    """Number and JSON value of each line that is not blank; for other text a DamagedError."""
+    pairs = [(before + i, line) for i, line in enumerate(lines, 1) if not line.isspace()]
     try:
-        joined = b"[" + b",".join(line for _, line in numbered) + b"]"
-        records = _DECODER.decode(joined.decode())
+        text = b"[" + b",".join(line for _, line in pairs) + b"]"
+        records = _DECODER.decode(text.decode())
     except (ValueError, RecursionError):
         records = []
-    if len(records) != len(numbered):
-        records = [_alone(line) for _, line in numbered]
-    yield from ((number, record) for (number, _), record in zip(numbered, records, strict=True))
+    if len(records) != len(pairs):
+        records = [_alone(line) for _, line in pairs]
+    yield from ((number, record) for (number, _), record in zip(pairs, records, strict=True))
 
 
 def _alone(line: bytes) -> Any:
@@ -316,24 +323,25 @@ def _alone(line: bytes) -> Any:
 
 
 def left_out(path: Path, damage: list[Damage]) -> str:
-    """One line for the user: how many lines of a file were left out, and what to do."""
+    """The warning of damaged lines in a file, one line with the cure."""
     first, why = damage[0]
     cause = f"line {first}: {why}"
     if len(damage) == 1:
         return (
             f"{path}: left out 1 damaged record line ({cause}); "
-            "put the file back as it was, or delete that line: its run will be trained again"
+            "restore the file, or delete that line: hptransfer will train its run again"
         )
     numbers = ", ".join(str(number) for number, _ in damage[:_NAMED])
     numbers += ", ..." if len(damage) > _NAMED else ""
     return (
         f"{path}: left out {len(damage)} damaged record lines ({numbers}; {cause}); "
-        "put the file back as it was, or delete those lines: their runs will be trained again"
+        "restore the file, or delete those lines: hptransfer will train their runs again"
     )
 
 
 def newer(place: str, schema: Any) -> InputError:
+    """The error for a file of another schema."""
     return InputError(
         f"{place}: got schema {schema}, this version reads {SCHEMA}",
-        "it was written by another version of hptransfer: pip install --upgrade hptransfer",
+        "another version of hptransfer wrote it: pip install --upgrade hptransfer",
     )

@@ -1,8 +1,8 @@
 """Records on disk: append one, read all as a DataFrame. Only claims.py writes here too.
 
-Every writer has its own append-only file of JSON lines. A last line that is cut off is what a
-killed writer leaves: the reader skips it. Any other line that is no record is left out with a
-warning, because a record dropped in silence is a run trained again in silence.
+Every writer has its own append-only file of JSON lines. A killed writer may leave a last line
+without its end: the reader skips it. The reader warns about any other line that is no record,
+because hptransfer would otherwise train its run again without a word.
 """
 
 import contextlib
@@ -32,13 +32,13 @@ from hptransfer.suite.manifest import as_manifest, stored_suite
 if TYPE_CHECKING:
     import pandas as pd
 
-_BATCH = 500  # lines decoded at once: the decoder then shares the strings of equal keys
+_BATCH = 500  # lines per call of the decoder, which shares the strings of equal keys in a call
 HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
 
 
 @dataclass
 class _Source:
-    """How far one records file has been read."""
+    """How far the store has read one records file, and what it read there."""
 
     inode: int
     offset: int = 0
@@ -60,7 +60,7 @@ class Store:
         self._frame: pd.DataFrame | None = None
 
     def append(self, record: RunRecord) -> None:
-        """Write one record and bring it to disk. Raises InputError on a full or read-only disk."""
+        """Write one record through to the disk. Raises InputError on a full or read-only disk."""
         data = lines.encode(record)
         with disk(self._path, "written"):
             if self._fd is None:
@@ -74,8 +74,9 @@ class Store:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(self._fd)
             except BaseException as error:
-                # A torn line must not end up before another: cut it off, or where even that fails
-                # leave it as the last of its file. One that an interrupt found whole counts.
+                # No line may follow a torn one: cut it off and open a new file for the next record.
+                # If the cut fails too, the torn line stays the last of its file. A line that was
+                # whole before an interrupt counts.
                 fd, self._fd = self._fd, None
                 with contextlib.suppress(OSError):
                     if isinstance(error, OSError) or os.fstat(fd).st_size < before + len(data):
@@ -84,15 +85,15 @@ class Store:
                 raise
 
     def frame(self) -> "pd.DataFrame":
-        """One row a run, ordered by time of finishing; only what is new is read from disk.
+        """One row per run, in the order of finishing; reads only new lines from disk.
 
-        Of several records of a key the first finished one counts; a failed one only where the run
-        never finished, and then the last. `curve` is an array (points, 2) of step and loss.
-        Warns of the damaged lines of a file (LeftOut) when it first meets them.
-        Raises InputError for a newer schema or an unreadable folder.
+        The columns are those of `Row`; `curve` is an array (points, 2) of step and loss. Several
+        records may have one key: then the first one that did not fail counts, or the last failed
+        one. Warns about damaged lines (LeftOut) when it first meets them.
+        Raises InputError for another schema or an unreadable folder.
         """
         collecting = gc.isenabled()
-        gc.disable()  # it would search the growing heap again and again
+        gc.disable()  # the collector would search the growing heap many times
         try:
             self._read_new()
         finally:
@@ -103,7 +104,7 @@ class Store:
         return self._frame.copy(deep=False)
 
     def from_others(self) -> int:
-        """How many lines of records others have written; only what is new is read from disk."""
+        """Number of record lines that other processes wrote; reads only new lines from disk."""
         self._read_new()
         own = self._path.name
         return sum(source.lines for name, source in self._sources.items() if name != own)
@@ -114,8 +115,8 @@ class Store:
         best: dict[str, Row] = {}
         rows = [row for source in self._sources.values() for row in source.rows]
         for row in sorted(rows, key=attrgetter("finished")):
-            held = best.get(row.key)
-            if held is None or held.status == "failed":
+            earlier = best.get(row.key)
+            if earlier is None or earlier.status == "failed":
                 best[row.key] = row
         rows = sorted(best.values(), key=attrgetter("finished", "key"))
         columns = zip(*rows, strict=True) if rows else itertools.repeat(())
@@ -125,10 +126,10 @@ class Store:
         )
 
     def _read_new(self) -> None:
-        """Take in what is new on disk; then there is no frame of it yet."""
+        """Read new lines from disk, and drop the frame if there were any."""
         names = listing(self.folder, r"records-.*\.jsonl")
-        for gone in self._sources.keys() - set(names):
-            del self._sources[gone]
+        for name in self._sources.keys() - set(names):
+            del self._sources[name]
             self._frame = None
         for name in names:
             path = self.folder / name
@@ -142,28 +143,34 @@ class Store:
 
     def _read(self, path: Path, file: IO[bytes], source: _Source) -> None:
         file.seek(source.offset)
-        torn, told = False, len(source.damage)
-        while not torn and (found := list(itertools.islice(file, _BATCH))):
-            # A line without its end is the last one, whatever a writer has added since.
-            whole = list(itertools.takewhile(lambda line: line.endswith(b"\n"), found))
-            torn = len(whole) < len(found)
+        torn, before = False, len(source.damage)
+        while not torn and (batch := list(itertools.islice(file, _BATCH))):
+            # Stop at a line without its end, although its writer may have gone on since.
+            whole = list(itertools.takewhile(lambda line: line.endswith(b"\n"), batch))
+            torn = len(whole) < len(batch)
             rows, damage = self._reader.read(path, whole, source.lines)
             source.rows += rows
             source.damage += damage
             source.offset += sum(len(line) for line in whole)
             source.lines += len(whole)
             self._frame = None
-        if len(source.damage) > told:
+        if len(source.damage) > before:
             warnings.warn(lines.left_out(path, source.damage), LeftOut, stacklevel=2)
 
     def write_manifest(self, suite: Suite) -> None:
-        """Keep the resolved suite beside its records. Raises InputError in another suite's."""
+        """Write the resolved suite beside its records.
+
+        Raises InputError where the folder belongs to another suite, or cannot be written.
+        """
         self.read_manifest()
         manifest = {"schema": SCHEMA, **as_manifest(suite)}
         self.write_text("suite.json", json.dumps(manifest, indent=1) + "\n")
 
     def read_manifest(self) -> Suite | None:
-        """The suite that was run here last, None before the first run. Raises InputError."""
+        """The suite of the last run here, None before the first run.
+
+        Raises InputError for a damaged manifest, another schema, or another suite's folder.
+        """
         path = self.folder / "suite.json"
         try:
             with disk(path, "read"):
@@ -205,12 +212,13 @@ class Store:
         self.write_bytes(name, text.encode())
 
     def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file of this suite whole or not at all."""
         with self.replacing(name) as temporary:
             temporary.write_bytes(data)
 
     @contextlib.contextmanager
     def replacing(self, name: str) -> Generator[Path]:
-        """A temporary path that takes the place of `name` when the block ends well."""
+        """A temporary path that replaces `name` if the block ends without an error."""
         final = self.folder / name
         temporary = final.with_name(f".{final.name}.{mark()}.tmp")
         with disk(final, "written"):
@@ -224,33 +232,35 @@ class Store:
                 temporary.unlink(missing_ok=True)
 
     def save_snapshot(self, key: str, write: Callable[[Path], None]) -> None:
-        """Keep the state of a run in the middle; a kill leaves the one before."""
+        """Write the state of a unit between two steps; a kill leaves the snapshot before it."""
         with self.replacing(f"snapshots/{key}.pt") as temporary:
             write(temporary)
 
     def find_snapshot(self, key: str) -> Path | None:
+        """Path of the snapshot of a unit, None where it has none."""
         path = self.folder / f"snapshots/{key}.pt"
         return path if path.is_file() else None
 
     def drop_snapshot(self, key: str) -> None:
+        """Delete the snapshot of a unit. Raises InputError where the folder cannot be written."""
         path = self.folder / f"snapshots/{key}.pt"
         with disk(path, "written"):
             path.unlink(missing_ok=True)
 
     def drop_torn_snapshots(self) -> None:
-        """Clear away what killed processes left half-written. Nobody may be at work here."""
+        """Delete half-written snapshots of killed processes. No process may be at work here."""
         for name in listing(self.folder / "snapshots", r".*\.tmp"):
             path = self.folder / "snapshots" / name
             with disk(path, "written"):
                 path.unlink(missing_ok=True)
 
     def study_url(self) -> Path:
-        """Where the Optuna journal of this suite lies."""
+        """Path of this suite's Optuna journal."""
         return self.folder / "studies.journal"
 
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Generator[None]:
-        """One process at a time at this file; the kernel frees the lock of a killed one."""
+        """Only one process is in this block of a file; a killed one loses the lock."""
         with disk(self.folder / name, "written"):
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / f".{name}.lock").open("a") as file:
@@ -269,12 +279,15 @@ def stored_suites(root: Path) -> list[str]:
 
 
 def mark() -> str:
-    """Part of a file's name that no other file has: host, pid and a random number."""
+    """A part for a file's name that no other file has: host, pid and a random number."""
     return f"{HOST}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def listing(folder: Path, pattern: str) -> list[str]:
-    """Names in a folder that match; none where there is no folder. Raises InputError."""
+    """Names in a folder that match a regular expression; none where there is no folder.
+
+    Raises InputError where the folder cannot be read.
+    """
     with disk(folder, "read"), contextlib.suppress(FileNotFoundError):
         return sorted(name for name in os.listdir(folder) if re.fullmatch(pattern, name))
     return []
@@ -282,11 +295,11 @@ def listing(folder: Path, pattern: str) -> list[str]:
 
 @contextlib.contextmanager
 def disk(path: Path, what: str) -> Generator[None]:
-    """An error of the disk in this block becomes InputError."""
+    """An error of the disk in this block becomes InputError; `what`: "read" or "written"."""
     try:
         yield
     except OSError as error:
-        # The caller knows what a missing file means.
+        # A missing file is no error to every caller.
         if what == "read" and isinstance(error, FileNotFoundError):
             raise
         message = f"{path}: cannot be {what} ({error.strerror})"
@@ -295,10 +308,11 @@ def disk(path: Path, what: str) -> Generator[None]:
             file = next((p for p in (path, *path.parents) if p.is_file()), path)
             message = f"{file}: is a file, needs a folder"
         elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            hint, cures = "free some space and run it again; what finished is kept", ()
+            hint, cures = "free some space and start again; finished runs are safe", ()
         raise InputError(message, hint, cures=cures) from None
 
 
 def lock(file: IO[str]) -> None:
-    with contextlib.suppress(OSError):  # some network file systems have no locks
+    """Wait for the exclusive lock of a file; does nothing on a file system without locks."""
+    with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,7 +1,7 @@
-"""Names and targets -> parts (optimizers, models, data sets), described without importing them.
+"""Names and targets -> parts (optimizers, models, data sets), described without an import.
 
-`describe` reads the source with `ast`, so that `list`, `plan` and `report` know every default
-without importing torch; `load` imports. Built-in parts and plug-ins resolve the same way.
+`describe` reads the source with `ast`, so that `list` and `report` know every default without
+torch; `load` imports. Built-in parts and plug-ins resolve the same way.
 """
 
 import ast
@@ -53,7 +53,12 @@ BUILTINS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of an optimizer, model or data set without importing it."""
+    """An optimizer, a model or a data set, as its source describes it.
+
+    `target`: `module:name` or `file.py:name`. `defaults`, `choices`, `limits`: by field; `limits`
+    also bounds `log2_lr` (octaves) and `clip`. `revision`: a number for a built-in part, else 16
+    hex digits of the sha256 of its file. `summary`: the first line of the docstring `doc`.
+    """
 
     kind: str
     name: str
@@ -67,18 +72,21 @@ class Part:
 
     @property
     def address(self) -> str:
-        """What names this part to a person: its name, or the target of a plug-in."""
+        """The name of a built-in part, the target of a plug-in; a suite takes either."""
         return self.name if self.name in BUILTINS[self.kind] else self.target
 
     def lr_limits(self, hp: dict[str, Any]) -> tuple[float, float] | None:
-        """Limits of log2 lr under these hyperparameters; a flag that is set may narrow them."""
+        """Limits of log2 lr with these hyperparameters, None for no limit.
+
+        A true flag may have limits of its own.
+        """
         for key, value in hp.items():
             if value is True and f"{key}.log2_lr" in self.limits:
                 return self.limits[f"{key}.log2_lr"]
         return self.limits.get("log2_lr")
 
     def check_clip(self, clip: float, where: str) -> None:
-        """Raises InputError where this optimizer's runs may not clip their gradients so."""
+        """Raises InputError where the limits of this optimizer exclude the gradient norm `clip`."""
         least, most = self.limits.get("clip", (clip, clip))
         if not least <= clip <= most:
             raise InputError(
@@ -86,10 +94,10 @@ class Part:
                 f"{where} = {most:g} holds for this optimizer alone",
             )
 
-    def resolve(self, given: dict[str, Any], where: str) -> dict[str, Any]:
-        """Defaults overridden by `given`, checked. Raises InputError at `where.key`."""
+    def resolve(self, values: dict[str, Any], where: str) -> dict[str, Any]:
+        """The defaults with `values` in their place, checked. Raises InputError at `where.key`."""
         resolved = dict(self.defaults)
-        for key, value in given.items():
+        for key, value in values.items():
             place = f"{where}.{key}"
             if key not in self.defaults:
                 allowed = ", ".join(self.defaults) or "none"
@@ -125,7 +133,7 @@ class Part:
 
 
 def _entries(kind: str) -> Any:
-    from importlib.metadata import entry_points  # slow to import, and --help has no need of it
+    from importlib.metadata import entry_points  # slow to import, and --help does not need it
 
     return entry_points(group=f"hptransfer.{kind}s")
 
@@ -144,13 +152,13 @@ def target(kind: str, name: str) -> str:
             return entry.value
     if ":" in name:
         module, _, attribute = name.rpartition(":")
-        if module.endswith(".py"):  # absolute, for a worker may start elsewhere
+        if module.endswith(".py"):  # absolute, because a worker may start in another folder
             return f"{os.path.realpath(os.path.expanduser(module))}:{attribute}"
         return name
-    known = names(kind)
+    choices = names(kind)
     raise InputError(
         f"unknown {kind} {name!r}",
-        suggest(name, known) or f"{kind}s: {', '.join(known)}, or my_file.py:my_{kind}",
+        suggest(name, choices) or f"{kind}s: {', '.join(choices)}, or my_file.py:my_{kind}",
     )
 
 
@@ -158,23 +166,24 @@ _PLUGINS: dict[tuple[str, str, str], str] = {}
 
 
 def plugins() -> dict[tuple[str, str, str], str]:
-    """(kind, name, revision) -> target of every plug-in described so far; for a worker process."""
+    """(kind, name, revision) -> target of every plug-in described so far; for `admit`."""
     return dict(_PLUGINS)
 
 
-def admit(known: dict[tuple[str, str, str], str]) -> None:
-    """Let specs that name these plug-ins be loaded in this process."""
-    _PLUGINS.update(known)
+def admit(targets: dict[tuple[str, str, str], str]) -> None:
+    """Tell this process, a worker, where the plug-ins lie that a spec may name."""
+    _PLUGINS.update(targets)
 
 
 def describe(kind: str, name: str) -> Part:
-    """Signature, summary, limits and revision of a part, read from its source.
+    """Fields, summary, limits and revision of a part, from its source.
 
-    Arguments after the first, with a literal default, are the fields; `Literal[...]` annotations
-    are the choices; module constants LIMITS and REVISION are dictionaries by field and by name.
-    A limit of `NAME.log2_lr` bounds the learning rate of one optimizer, in octaves, and
-    `NAME.FLAG.log2_lr` while its field FLAG is true; `NAME.clip` bounds the gradient norm at which
-    its runs clip. The sha256 of its file identifies a plug-in.
+    Fields are the arguments with a literal default, after the first argument. Choices are the
+    values of a `Literal[...]` annotation. The module constants LIMITS (by field) and REVISION (by
+    part) are dictionaries. In LIMITS `NAME.log2_lr` bounds the learning rate of one optimizer, in
+    octaves; `NAME.FLAG.log2_lr` bounds it where the field FLAG is true; `NAME.clip` bounds the
+    gradient norm of `clip`. A plug-in has the sha256 of its file as revision.
+    Raises InputError where there is no such part, or its source cannot be read.
     """
     where = target(kind, name)
     if where in BUILTINS[kind].values():
@@ -212,14 +221,17 @@ def _describe(kind: str, name: str, where: str) -> Part:
 def _limits(
     table: dict[str, tuple[float, float]], name: str, fields: dict[str, source.Field]
 ) -> dict[str, tuple[float, float]]:
-    """Those of a part: of its fields under `FIELD` or `NAME.FIELD`, of settings of its runs."""
+    """Limits of one part in a table of LIMITS.
+
+    A field stands there as `FIELD` or `NAME.FIELD`, a setting of a run (log2_lr, clip) likewise.
+    """
     flags = [key for key, field in fields.items() if isinstance(field.default, bool)]
     settings = ["log2_lr", *(f"{flag}.log2_lr" for flag in flags)]
     own = {
-        key: table[known]
+        key: table[entry]
         for key in (*fields, *settings)
-        for known in (key, f"{name}.{key}")
-        if known in table
+        for entry in (key, f"{name}.{key}")
+        if entry in table
     }
     if "clip" not in fields and f"{name}.clip" in table:
         own["clip"] = table[f"{name}.clip"]
@@ -227,14 +239,14 @@ def _limits(
 
 
 def with_field(kind: str, field: str) -> list[str]:
-    """The built-in parts that have a field."""
+    """Names of the built-in parts with this field."""
     return [name for name in BUILTINS[kind] if field in describe(kind, name).defaults]
 
 
 def load_spec(kind: str, table: dict[str, Any]) -> Any:
-    """Import the part that a run's spec names. Raises InputError where it is not the same any more.
+    """Import the part that a run's spec names. Raises InputError where its source has changed.
 
-    `table`: name and revision, of a plug-in the sha256 of its source.
+    `table`: the part's name and revision.
     """
     name, revision = table["name"], table["revision"]
     where = _PLUGINS.get((kind, name, str(revision)))
@@ -255,7 +267,7 @@ def load(kind: str, name: str) -> Any:
 
 @functools.cache
 def _load(kind: str, name: str, target: str, revision: int | str) -> Any:
-    """`revision` is in the cache's key: an edited file is loaded again."""
+    """The import of `load`; `revision` is a part of the cache's key, so an edit imports anew."""
     module, _, attribute = target.rpartition(":")
     if not module.endswith(".py"):
         try:
@@ -264,18 +276,18 @@ def _load(kind: str, name: str, target: str, revision: int | str) -> Any:
             what = f"{kind} {name!r}: importing it failed"
             raise broken(what, error, f"python -c 'import {module}' shows the same") from None
     unique = "hptransfer_plugin_" + hashlib.sha256(f"{module}{revision}".encode()).hexdigest()[:12]
-    found = importlib.util.spec_from_file_location(unique, module)
-    assert found is not None and found.loader is not None
-    loaded = importlib.util.module_from_spec(found)
-    sys.modules[unique] = loaded
+    spec = importlib.util.spec_from_file_location(unique, module)
+    assert spec is not None and spec.loader is not None
+    plugin = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = plugin
     folder = str(Path(module).parent)
     if folder not in sys.path:
-        sys.path.append(folder)  # so that a plug-in may import its neighbours
+        sys.path.append(folder)  # a plug-in may import its neighbours
     try:
-        found.loader.exec_module(loaded)
-        return getattr(loaded, attribute)
+        spec.loader.exec_module(plugin)
+        return getattr(plugin, attribute)
     except BaseException as error:
-        sys.modules.pop(unique, None)  # half a module is none
+        sys.modules.pop(unique, None)  # a later import would return the half module
         if not isinstance(error, Exception | SystemExit):
             raise
         what = f"{kind} {name!r}: importing it failed"

@@ -1,4 +1,4 @@
-"""What the source of a part says: its function, fields, choices and constants. Nothing is run."""
+"""The source of a part: its function, fields, choices and constants, read without running it."""
 
 import ast
 import functools
@@ -11,12 +11,12 @@ from hptransfer.errors import InputError, suggest
 from hptransfer.modules import source_of
 
 Definition = ast.FunctionDef | ast.ClassDef
-DEPTH = 20  # of names that stand for other names, which may stand for themselves
+DEPTH = 20  # names to follow from one to the next; a name may lead back to itself
 
 
 @dataclass(frozen=True)
 class Field:
-    """A default, and the values that are allowed, () for any."""
+    """Default and allowed values of an argument; () allows any value."""
 
     default: Any
     choices: tuple[Any, ...] = ()
@@ -24,20 +24,20 @@ class Field:
 
 @dataclass(frozen=True)
 class Module:
-    """The source of a module, and what its names stand for."""
+    """The source of a module, with a lookup of its names."""
 
     path: Path
     tree: ast.Module
 
     def definition(self, name: str) -> Definition | None:
-        """Its function or class of this name."""
+        """The function or class of this name, None where there is none."""
         for node in self.tree.body:
             if isinstance(node, Definition) and node.name == name:
                 return node
         return None
 
     def imported(self, name: str) -> tuple[str, str] | None:
-        """(module, name there) of a name that is imported from elsewhere by its full path."""
+        """(module, name there) of a name that comes from an absolute import, else None."""
         for node in self.tree.body:
             if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 for alias in node.names:
@@ -46,7 +46,7 @@ class Module:
         return None
 
     def constant(self, name: str) -> ast.expr | None:
-        """The expression that is assigned to a name, with an annotation or without."""
+        """The expression that the module assigns to a name, else None."""
         for node in self.tree.body:
             match node:
                 case ast.Assign(targets=[ast.Name(id=own)], value=value) if own == name:
@@ -58,7 +58,7 @@ class Module:
         return None
 
     def followed(self, node: ast.expr, depth: int = DEPTH) -> tuple["Module", ast.expr]:
-        """What a name stands for, and the module that says so; other expressions as they are."""
+        """The expression that a name stands for, with its module; another expression unchanged."""
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             try:
                 node = ast.parse(node.value, mode="eval").body  # an annotation in quotes
@@ -70,39 +70,39 @@ class Module:
             return self.followed(value, depth - 1)
         if (origin := self.imported(node.id)) is not None:
             path = source_of(origin[0])
-            there = None if path is None else _readable(path)
-            if there is not None:
-                return there.followed(ast.Name(origin[1]), depth - 1)
+            module = None if path is None else _readable(path)
+            if module is not None:
+                return module.followed(ast.Name(origin[1]), depth - 1)
         return self, node
 
     def table(self, name: str) -> dict[str, Any]:
-        """A constant that is a dictionary of literals, {} where it is none."""
+        """The constant `name` if it is a dictionary of literals, else {}."""
         node = self.constant(name)
         try:
             value = None if node is None else self._value(node)
-        except (ValueError, TypeError):  # a constant of this name in a foreign file
+        except (ValueError, TypeError):  # a foreign file may use the name for something else
             return {}
         return value if isinstance(value, dict) else {}
 
     def _value(self, node: ast.expr) -> Any:
-        """A literal, or a dictionary of literals that may take others in (`**COMMON`)."""
-        home, found = (self, node) if isinstance(node, ast.Constant) else self.followed(node)
-        if not isinstance(found, ast.Dict):
-            return ast.literal_eval(found)
+        """The value of a literal, or of a dictionary of literals and others (`**COMMON`)."""
+        home, expr = (self, node) if isinstance(node, ast.Constant) else self.followed(node)
+        if not isinstance(expr, ast.Dict):
+            return ast.literal_eval(expr)
         merged: dict[str, Any] = {}
-        for key, value in zip(found.keys, found.values, strict=True):
+        for key, value in zip(expr.keys, expr.values, strict=True):
             part = home._value(value)
             merged |= part if key is None else {home._value(key): part}
         return merged
 
     def choices(self, annotation: ast.expr | None) -> tuple[Any, ...]:
-        """The values of a `Literal[...]`, by whatever name; () for another annotation."""
+        """The values of a `Literal[...]`, also under another name; () for another annotation."""
         if annotation is None:
             return ()
-        home, found = self.followed(annotation)
-        if not isinstance(found, ast.Subscript) or not home._is_literal(found.value):
+        home, expr = self.followed(annotation)
+        if not isinstance(expr, ast.Subscript) or not home._is_literal(expr.value):
             return ()
-        inner = found.slice
+        inner = expr.slice
         return tuple(
             ast.literal_eval(n) for n in (inner.elts if isinstance(inner, ast.Tuple) else [inner])
         )
@@ -113,19 +113,20 @@ class Module:
         return isinstance(node, ast.Attribute) and node.attr == "Literal"
 
     def fields(self, kind: str, name: str, node: Definition) -> dict[str, Field]:
-        """All arguments with a default but the first; of a class, those of its __init__.
+        """The arguments with a default; for a class, those of its __init__ without `lr`.
 
-        A class of another library may have defaults that are no literals: those are no fields.
-        Raises InputError for a default that is none, and for a class without an __init__.
+        An argument of a class whose default is no literal is no field: the class may come from
+        another library. Raises InputError for such a default of a function, and for a class without
+        an __init__ of its own.
         """
         function = node if isinstance(node, ast.FunctionDef) else _init(kind, name, node)
         plain = function.args.args[len(function.args.args) - len(function.args.defaults) :]
-        given = [
+        defaults = [
             *zip(plain, function.args.defaults, strict=True),
             *zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True),
         ]
         fields = {}
-        for arg, default in given:
+        for arg, default in defaults:
             if default is None or (isinstance(node, ast.ClassDef) and arg.arg == "lr"):
                 continue
             try:
@@ -150,12 +151,12 @@ class Module:
 
 @functools.cache
 def _parsed(text: str) -> ast.Module:
-    """By its text, for names of one module are looked up again and again."""
+    """The tree of a source text, cached because many lookups read one module."""
     return ast.parse(text)
 
 
 def _readable(path: Path) -> Module | None:
-    """The module in a file; None where that is no Python source."""
+    """The module in a file; None for a file that is no Python source."""
     try:
         return Module(path, _parsed(path.read_text(encoding="utf-8")))
     except (SyntaxError, UnicodeDecodeError):
@@ -173,9 +174,10 @@ def _init(kind: str, name: str, node: ast.ClassDef) -> ast.FunctionDef:
 
 
 def definition(kind: str, where: str, name: str, depth: int = DEPTH) -> tuple[Module, Definition]:
-    """The function or class of `module:name` or `file.py:name`, and the module that holds it.
+    """The function or class of `module:name` or `file.py:name`, and the module that defines it.
 
-    A name that the module imports from another is looked up there. Raises InputError.
+    Follows a name that the module imports from another one. Raises InputError where there is no
+    such file, module or name.
     """
     place, _, attribute = where.rpartition(":")
     path = _path(kind, place, name)
@@ -197,16 +199,16 @@ def definition(kind: str, where: str, name: str, depth: int = DEPTH) -> tuple[Mo
 def _path(kind: str, where: str, name: str) -> Path:
     if where.endswith(".py"):
         path = Path(where)
-        if not os.path.isfile(path):  # of a name that is too long Path.is_file raises
+        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
             raise InputError(
                 f"{kind} {name!r}: no file {where}",
                 "give the path from where you are, or from where the suite file lies",
             )
         return path
-    found = source_of(where)
-    if found is None:
+    path = source_of(where)
+    if path is None:
         raise InputError(
             f"{kind} {name!r}: no module {where} with a source file",
             "is its package installed here?",
         )
-    return found
+    return path

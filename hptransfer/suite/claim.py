@@ -1,4 +1,4 @@
-"""Suite: one falsifiable claim as data. As written in a file, and as resolved against its parts."""
+"""A suite, one falsifiable claim as data: as written in a file, and resolved with its parts."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -22,12 +22,12 @@ from hptransfer.spec import (
 from hptransfer.suite import parts
 from hptransfer.suite.tables import OptimizerTable, Origin, Schedule, Table, Thresholds
 
-FROM_DATA = ("vocab", "in_shape", "n_classes")  # fields of a model that its data set says
-FRESH_SEED = 1000  # verification seeds start here, so the seeds that chose the lr never judge it
-GROWTH = 4  # octaves by which a start grid may grow at each side
+FROM_DATA = ("vocab", "in_shape", "n_classes")  # fields of a model that come from its data set
+FRESH_SEED = 1000  # first fresh seed, so that no seed of a search judges the lr
+GROWTH = 4  # octaves that a search may add to its start grid on each side
 
-NAME = r"[A-Za-z0-9._-]+"  # of a suite
-LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # a legend leaves out a label that begins with _
+NAME = r"[A-Za-z0-9._-]+"  # name of a suite
+LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # matplotlib hides a label that begins with _
 
 _Bounded = Annotated[int, Field(le=MOST)]
 
@@ -44,7 +44,7 @@ Base = Annotated[
 
 
 class SuiteTable(Table):
-    """A suite as written: the TOML says what is claimed, the command line where and how much."""
+    """A suite as written in a TOML file, with the changes of the command line."""
 
     name: SkipJsonSchema[str]
     claim: str
@@ -54,26 +54,26 @@ class SuiteTable(Table):
     data: Named
     """The data set: its name, or a table of its name and its fields."""
     base: Base = Field(default_factory=dict)
-    """The width at which the lr of a width-aware method has its meaning (muP's base width). The
-    proxy, if left out."""
+    """Base width of muP, where the multiplier m is 1. Default: the proxy, or `width` on another
+    axis."""
     axis: Axis = "width"
-    """What grows from the proxy to the targets."""
+    """The quantity that grows from the proxy to the targets."""
     proxy: int = Field(ge=1, le=MOST)
-    """Axis value at which the lr is tuned."""
+    """Axis value of the search for the lr."""
     targets: list[_Bounded] = Field(default_factory=list)
-    """Axis values to which the lr is carried."""
+    """Axis values to which the suite carries the lr."""
     steps: int = Field(ge=1, le=10**9)
-    """Training steps of a run."""
+    """Training steps per run."""
     batch: int = Field(ge=1, le=10**9)
     """Examples per step."""
     optimizers: dict[str, OptimizerTable] = Field(
         min_length=1, json_schema_extra={"propertyNames": {"pattern": f"^{LABEL}$"}}
     )
-    """A table per label."""
+    """One table per label."""
     width: int | None = Field(default=None, ge=1, le=MOST)
-    """Width of every run, on another axis than the width."""
+    """Width of every run, if the axis is not the width."""
     schedule: Schedule = "linear"
-    """How the lr falls after the warmup."""
+    """How the lr changes after the warmup."""
     warmup: float = Field(default=0.0, ge=0.0, le=1.0)
     """Fraction of the steps over which the lr rises."""
     clip: float = Field(default=0.0, ge=0.0, le=LARGEST, allow_inf_nan=False)
@@ -81,28 +81,29 @@ class SuiteTable(Table):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the products."""
     micro_batch: int | None = Field(default=None, ge=1, le=MOST)
-    """Examples per backward pass. It changes no loss beyond rounding and is no part of a run; the
-    memory estimate sets it, if left out."""
+    """Examples per backward pass. It changes losses by rounding alone and is no part of a run's
+    identity. Default: what fits into memory."""
     recompute: bool | None = None
-    """Compute activations again in the backward pass. As micro_batch, no part of a run."""
+    """Compute activations again in the backward pass. No part of a run's identity. Default: only
+    where memory is short."""
     eval_batches: int = Field(default=64, ge=1, le=MOST)
-    """Batches of the held-out loss."""
+    """Number of batches of the held-out loss."""
     seeds: int = Field(default=1, ge=1, le=FRESH_SEED)
-    """Seeds of the search."""
+    """Number of seeds of the search."""
     fresh_seeds: int = Field(default=3, ge=1, le=FRESH_SEED)
-    """Seeds that judge the carried lr at a target; the search never uses them."""
+    """Number of seeds that judge the carried lr at a target. No search uses these seeds."""
     sampler: str = "bracket"
-    """What proposes learning rates: bracket, a sampler of Optuna, or pkg.mod:Class."""
+    """Search method: bracket, a sampler of Optuna, or pkg.mod:Class."""
     trials: int = Field(default=24, ge=1, le=MOST)
-    """Most points that a search may try."""
+    """Largest number of points per search."""
     ask: int = Field(default=4, ge=1, le=MOST)
-    """Points that a sampler of Optuna proposes at a time."""
+    """Points per proposal of an Optuna sampler."""
     verify: bool = True
     """Search for the optimum at each target too."""
     thresholds: Thresholds = Thresholds()
     """Limits of the verdict."""
     negative_control: str | None = None
-    """Label whose lr is expected to drift."""
+    """Label that must drift, or the suite cannot show a drift."""
     controls: list[str] = Field(default_factory=list)
     """Labels that must fail the coordinate check."""
     origin: SkipJsonSchema[Origin] = Origin()
@@ -129,7 +130,7 @@ class SuiteTable(Table):
                 )
         for key in FROM_DATA:
             if key in self.model:
-                raise InputError(f"model.{key}: the data set says what it is", "take the line out")
+                raise InputError(f"model.{key}: the data set decides it", "take the line out")
         for key, value in self.base.items():
             if key != "width" or value < 1:
                 raise InputError(
@@ -155,32 +156,35 @@ class SuiteTable(Table):
         return self
 
     def narrowed(self, *, proxy: int | None = None, targets: list[int] | None = None) -> Self:
-        """This suite with another proxy, other targets; the proxy is never a target."""
+        """This suite with another proxy or other targets. Raises InputError for a proxy in both.
+
+        Default of `targets`: those of the suite, without the new proxy.
+        """
         proxy = self.proxy if proxy is None else proxy
-        chosen = [n for n in self.targets if n != proxy] if targets is None else targets
-        if proxy in chosen:
+        values = [n for n in self.targets if n != proxy] if targets is None else targets
+        if proxy in values:
             raise InputError(
                 f"{proxy} is the proxy itself",
                 f"name another {self.axis}",
                 option="targets",
                 cures=("targets", "proxy"),
             )
-        if max([proxy, *chosen]) > MOST:
+        if max([proxy, *values]) > MOST:
             raise InputError(f"{self.axis}: got an integer beyond {MOST}", "name a smaller one")
-        return self.model_copy(update={"proxy": proxy, "targets": list(dict.fromkeys(chosen))})
+        return self.model_copy(update={"proxy": proxy, "targets": list(dict.fromkeys(values))})
 
     def setting(self, label: str, name: str) -> Any:
-        """A field of the suite, or what the optimizer's table overrides it with."""
+        """The value of a field for a label: its own one, else that of the suite."""
         own = getattr(self.optimizers[label], name)
         return getattr(self, name) if own is None else own
 
     def start_grid(self, label: str) -> tuple[int, int]:
-        """First and last exponent of the start grid, octaves."""
+        """First and last log2 lr of the start grid, octaves."""
         octaves = self.optimizers[label].lr
         return octaves.low, octaves.high
 
     def untransported(self, labels: list[str]) -> list[str]:
-        """Those of the labels whose transport grows as the lr decays, at an lr that is constant."""
+        """Labels whose transport grows as the lr decays, while their lr is constant: strength 0."""
 
         def still(label: str) -> bool:
             table = self.optimizers[label]
@@ -191,15 +195,15 @@ class SuiteTable(Table):
         return [label for label in labels if still(label)]
 
     def resolve(self, data_sha256: str) -> "Suite":
-        """This suite with the run template of each optimizer, every part checked.
+        """This suite with the run template of each label, after a check of every part.
 
-        Raises InputError for an unknown part, an unknown field, or a value that is not allowed.
+        Raises InputError for an unknown part, an unknown field, or a value outside its limits.
         """
         model = parts.identify("model", self.model)
         if self.axis == "depth":
             parts.check_depth(self.model, [self.proxy, *self.targets])
         data = {**parts.identify("dataset", self.data), "sha256": data_sha256}
-        data.pop("path", None)  # the bytes count, not where they lie
+        data.pop("path", None)  # the bytes identify a run, not their path
         templates, bounds = {}, {}
         for label, table in self.optimizers.items():
             with located(f"optimizers.{label}"):
@@ -211,7 +215,7 @@ class SuiteTable(Table):
             optimizer = {"name": part.name, "revision": part.revision}
             templates[label] = self._template(label, model, data, optimizer, hp)
             bounds[label] = parts.lr_limits(part, table.hp)
-        in_order = json.loads(canonical(templates))  # of labels and fields, as a manifest has them
+        in_order = json.loads(canonical(templates))  # labels and fields in a manifest's order
         return Suite.of(self, {x: RunSpec.from_json(run) for x, run in in_order.items()}, bounds)
 
     def _template(
@@ -242,14 +246,14 @@ class SuiteTable(Table):
 
     @property
     def address(self) -> str:
-        """What names this suite on the command line."""
+        """The argument of a command that stands for this suite."""
         return self.origin.source or self.name
 
 
 class Suite(SuiteTable):
-    """A suite as resolved: a run template and limits of log2 lr per label.
+    """A suite with a run template and limits of log2 lr per label.
 
-    A template has lr 2^0, seed 0 and the proxy's axis value; all runs of a label are made from it.
+    A template has lr 2^0, seed 0 and the proxy's axis value. Every run of a label comes from it.
     """
 
     templates: dict[str, RunSpec]
@@ -262,11 +266,11 @@ class Suite(SuiteTable):
         templates: dict[str, RunSpec],
         bounds: dict[str, tuple[float, float]],
     ) -> Self:
-        """A table, which was checked when it was made, with what it resolves to."""
+        """The suite of a table, whose checks ran before, with its templates and limits."""
         return cls.model_construct(**{**dict(table), "templates": templates, "bounds": bounds})
 
     def only(self, labels: list[str]) -> Self:
-        """This suite with some of its optimizers."""
+        """This suite with these labels alone."""
         control = self.negative_control if self.negative_control in labels else None
         return self.model_copy(
             update={
@@ -278,25 +282,28 @@ class Suite(SuiteTable):
         )
 
     def lr_limits(self, label: str) -> tuple[float, float]:
-        """How far the grid may grow: 4 octaves a side, within what the method admits."""
+        """Least and largest log2 lr of the grid.
+
+        The start grid may grow by GROWTH octaves per side, within the limits of the optimizer.
+        """
         low, high = self.start_grid(label)
         floor, ceiling = self.bounds[label]
         return max(low - GROWTH, floor), min(high + GROWTH, ceiling)
 
     def clip_lr(self, label: str, log2_lr: float) -> float:
-        """The lr that is carried: a vertex rounded to 1/8 octave, inside what may be tried."""
+        """The carried log2 lr: the optimum rounded to 1/8 octave, within `lr_limits`."""
         low, high = self.lr_limits(label)
         return min(max(round_lr(log2_lr), low), high)
 
     def template(self, label: str, value: int | None = None) -> RunSpec:
-        """The run template of a label at an axis value, the proxy's if None."""
+        """The run template of a label at an axis value; None stands for the proxy."""
         return self.templates[label].at(self.axis, self.proxy if value is None else value)
 
     def labels(self, specs: Iterable[RunSpec]) -> Iterator[list[str]]:
-        """For each run the labels that it belongs to.
+        """The labels of each run.
 
         A run belongs to a label if it equals the label's template in all but lr, seed, axis value
-        and the hyperparameters that are searched: the axis value is a count, those are floats.
+        (a count) and the searched hyperparameters (floats).
         """
         axis = AXIS_FIELD[self.axis]
         searched = {
@@ -316,7 +323,7 @@ class Suite(SuiteTable):
             ]
 
     def names(self, specs: list[RunSpec]) -> dict[str, tuple[str, int]]:
-        """Run key -> (label, axis value), for the runs that belong to a label."""
+        """Run key -> (label, axis value), for the runs with a label."""
         return {
             spec.key: (label, spec.axis_value(self.axis))
             for spec, labels in zip(specs, self.labels(specs), strict=True)
@@ -324,9 +331,10 @@ class Suite(SuiteTable):
         }
 
     def searched_point(self, label: str, spec: RunSpec) -> str:
-        """Searched hyperparameters of a run of this label, as canonical JSON."""
+        """The searched hyperparameters of a run of this label, as canonical JSON."""
         return canonical({key: spec.hp[key] for key in self.optimizers[label].search})
 
 
 def fresh_seeds(count: int) -> range:
+    """The first `count` fresh seeds."""
     return range(FRESH_SEED, FRESH_SEED + count)

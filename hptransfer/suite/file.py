@@ -1,4 +1,4 @@
-"""A built-in suite's name or a TOML file -> SuiteTable; wrong input as one InputError."""
+"""The name of a built-in suite or a TOML file -> SuiteTable; InputError for wrong input."""
 
 import os
 import re
@@ -22,30 +22,34 @@ _COUNTS = ("trials", "seeds", "fresh_seeds")
 
 
 def suites_folder() -> Path:
-    """Where the built-in suites lie: in the package, or beside it in a checkout."""
+    """Folder of the built-in suites: in the package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
     packaged = package / "suites"
     return packaged if packaged.is_dir() else package.parent / "suites"
 
 
 def suite_names() -> list[str]:
+    """Names of the built-in suites."""
     return sorted(path.stem for path in suites_folder().glob("*.toml"))
 
 
 def load_suite(name: str, overrides: dict[str, Any] | None = None) -> SuiteTable:
-    """A built-in name or a path to a TOML file -> SuiteTable. Raises InputError with the place."""
+    """A built-in name or a path to a TOML file -> SuiteTable. Raises InputError.
+
+    `overrides`: fields from the command line, in place of those of the file.
+    """
     path = Path(name)
     if path.suffix != ".toml":
         path = suites_folder() / f"{name}.toml"
         if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
-            known = suite_names()
+            names = suite_names()
             raise InputError(
                 f"unknown suite {name!r}",
-                suggest(name, known) or f"suites: {', '.join(known)}, or a path to a .toml file",
+                suggest(name, names) or f"suites: {', '.join(names)}, or a path to a .toml file",
             )
     table = _read(name, path)
-    shown = name if Path(name).suffix == ".toml" else f"suites/{path.name}"
-    with located(shown):
+    place = name if Path(name).suffix == ".toml" else f"suites/{path.name}"
+    with located(place):
         for key in NOT_IN_A_FILE:
             if key in table:
                 raise InputError(f"{key}: not a field of a suite file", "take the line out")
@@ -55,14 +59,14 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None) -> SuiteTable
         suite = parse_suite(
             {"name": path.stem, **table}, {**changes, "origin": _origin(name, changes)}
         )
-        suite.resolve("")  # checks every part and field, without the data
+        suite.resolve("")  # checks every part and field without the data
         return suite
 
 
 def _origin(source: str, changes: dict[str, Any]) -> Origin:
-    """Where a suite comes from, and what of the changes a command has to repeat."""
+    """The origin of a suite: its source, and the changes that a command must repeat."""
     changed = {key: changes[key] for key in _COUNTS if key in changes}
-    if changes.get("data", {}).get("name", "file") != "file":  # a file is known by its path
+    if changes.get("data", {}).get("name", "file") != "file":  # no name identifies a file
         changed["data"] = changes["data"]["name"]
     return Origin(source, changed)
 
@@ -77,15 +81,15 @@ def _read(name: str, path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{name}: {error}", "a suite is a TOML file") from None
     except RecursionError:
-        raise InputError(f"{name}: brackets inside brackets without end", _SUITES) from None
-    except ValueError as error:  # Python's own: a NUL in a path, thousands of digits
+        raise InputError(f"{name}: too many nested brackets", _SUITES) from None
+    except ValueError as error:  # a NUL in a path, an integer of thousands of digits
         why = str(error).partition(":")[0]
         raise InputError(f"{name}: {why}", _SUITES) from None
     return table
 
 
 def _beside(folder: Path, table: dict[str, Any]) -> None:
-    """Make the path of a plug-in file beside the suite absolute, so any folder can run it."""
+    """Make the path of a plug-in file beside the suite absolute, so that it works in any folder."""
 
     def absolute(text: Any) -> Any:
         file, colon, attribute = str(text).rpartition(":")
@@ -105,7 +109,7 @@ def _beside(folder: Path, table: dict[str, Any]) -> None:
 
 
 def _check_values(value: Any, place: str = "") -> None:
-    """Raises InputError for values that TOML admits and no run can have: a large integer, a NUL."""
+    """Raises InputError for values that no run can have: a very large integer, a NUL."""
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             _check_values(item, f"{place}.{key}" if place else str(key))
@@ -116,11 +120,11 @@ def _check_values(value: Any, place: str = "") -> None:
 
 
 def _check_names(name: str, table: dict[str, Any]) -> None:
-    """Raises InputError for a name that is not safe as a path, an id or code."""
+    """Raises InputError for a name that is not safe in a path, an XML id or code."""
     if not re.fullmatch(NAME, name) or name.startswith("."):
         raise InputError(
             f"the suite's name is {name!r}, allowed: {_ALLOWED}, no dot first",
-            "rename the file: it is named as the suite",
+            "rename the file: the suite has its name",
         )
     labels = table.get("optimizers")
     for label in labels if isinstance(labels, dict) else ():
@@ -133,16 +137,16 @@ def _check_names(name: str, table: dict[str, Any]) -> None:
 
 
 def parse_suite(table: dict[str, Any], overrides: dict[str, Any]) -> SuiteTable:
-    """A table -> SuiteTable. Raises InputError for the first thing that is wrong."""
+    """A table -> SuiteTable. Raises InputError for the first fault."""
     return checked(SuiteTable, {**table, **overrides})
 
 
 def checked(kind: type[Parsed], values: dict[str, Any]) -> Parsed:
-    """Values -> a table of this kind. Raises InputError for the first thing that is wrong."""
+    """Values -> a table of this kind. Raises InputError for the first fault."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        # An unknown key comes first: a key that is missing is mostly that one, misspelt.
+        # An unknown key comes first: it is mostly a misspelling of the key that is missing.
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
         raise _readable(first, place) from None
@@ -156,8 +160,8 @@ def _readable(first: Any, place: str) -> InputError:
         model: type[BaseModel] = SuiteTable
         if len(first["loc"]) > 1:
             model = Thresholds if first["loc"][0] == "thresholds" else OptimizerTable
-        known = [key for key in model.model_fields if key not in NOT_IN_A_FILE]
-        hint = suggest(first["loc"][-1], known) or f"keys: {', '.join(known)}"
+        keys = [key for key in model.model_fields if key not in NOT_IN_A_FILE]
+        hint = suggest(first["loc"][-1], keys) or f"keys: {', '.join(keys)}"
         return InputError(f"{place}: unknown key {first['loc'][-1]!r}", hint)
     if first["type"] == "missing":
         return InputError(f"{place}: missing", "every suite needs it; see hptransfer list suites")

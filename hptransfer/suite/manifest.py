@@ -13,7 +13,7 @@ from hptransfer.suite.tables import Origin, Table
 
 
 class _Resolved(Table):
-    """The values of a manifest that are not in a suite file."""
+    """The values of a manifest that a suite file does not have."""
 
     templates: dict[str, dict[str, Any]] = Field(default_factory=dict)
     bounds: dict[str, list[float]] = Field(default_factory=dict)
@@ -22,7 +22,7 @@ class _Resolved(Table):
 
 
 def as_manifest(suite: Suite) -> dict[str, Any]:
-    """JSON values: the fields of the file, templates, bounds, and where the suite came from."""
+    """The manifest as JSON values: the fields of the file, templates, bounds and origin."""
     fields = suite.model_dump(mode="json", exclude={"templates", "bounds", "origin"})
     runs = {label: canonical(run.to_json()) for label, run in suite.templates.items()}
     return {
@@ -35,36 +35,36 @@ def as_manifest(suite: Suite) -> dict[str, Any]:
 
 
 def stored_suite(manifest: dict[str, Any]) -> Suite:
-    """A manifest without its schema -> the suite. It may have no templates.
+    """A manifest without its key `schema` -> the suite. The manifest may have no templates.
 
-    Raises InputError for a missing or a wrong value, and ValueError for a number that JSON does not
-    have.
+    Raises InputError for a missing or a wrong value, and ValueError for a number or a text that
+    JSON in UTF-8 cannot hold.
     """
     own = {key: value for key, value in manifest.items() if key in _Resolved.model_fields}
     table = parse_suite({key: value for key, value in manifest.items() if key not in own}, {})
-    found = checked(_Resolved, own)
-    json.dumps(manifest, ensure_ascii=False, allow_nan=False).encode()  # texts that can be written
+    resolved = checked(_Resolved, own)
+    json.dumps(manifest, ensure_ascii=False, allow_nan=False).encode()  # raises ValueError
     for name in ("templates", "bounds"):
-        labels = getattr(found, name).keys()
+        labels = getattr(resolved, name).keys()
         if labels and labels != table.optimizers.keys():
             raise InputError(f"{name}: not those of the optimizers")
-    for key, value in found.changed.items():
+    for key, value in resolved.changed.items():
         if not (type(value) is str if key == "data" else fits(value, COUNT)):
             raise InputError(f"changed.{key}: got {value!r:.40}")
-    for label, template in found.templates.items():
+    for label, template in resolved.templates.items():
         with located(f"templates.{label}"):
             _check_template(table, label, template)
     if table.data["name"] == "file" and type(table.data.get("path")) is not str:
         raise InputError("data.path: not a string")
     return Suite.of(
-        table.model_copy(update={"origin": Origin(found.source, found.changed)}),
-        {label: RunSpec.from_json(template) for label, template in found.templates.items()},
-        {label: _limits(label, octaves) for label, octaves in found.bounds.items()},
+        table.model_copy(update={"origin": Origin(resolved.source, resolved.changed)}),
+        {label: RunSpec.from_json(template) for label, template in resolved.templates.items()},
+        {label: _limits(label, octaves) for label, octaves in resolved.bounds.items()},
     )
 
 
 def _check_template(table: SuiteTable, label: str, template: dict[str, Any]) -> None:
-    """Raises InputError for a template without the values that a report reads."""
+    """Raises InputError for a template that lacks a value that a report needs."""
     if why := fault(template):
         raise InputError(why)
     for part in ("model", "data", "optimizer"):

@@ -10,32 +10,35 @@ from hptransfer.suite.tables import OptimizerTable
 
 
 def describe(label: str, table: OptimizerTable) -> Part:
-    """The optimizer of a label. Raises InputError."""
+    """The optimizer of a label. Raises InputError for an unknown one."""
     return registry.describe("optimizer", table.use or label)
 
 
-def lr_limits(part: Part, given: dict[str, Any]) -> tuple[float, float]:
-    """Least and largest log2 lr that an optimizer admits with these hyperparameters."""
-    return part.lr_limits({**part.defaults, **given}) or LR_OCTAVES
+def lr_limits(part: Part, hp: dict[str, Any]) -> tuple[float, float]:
+    """Least and largest log2 lr of an optimizer with these values of `hp`."""
+    return part.lr_limits({**part.defaults, **hp}) or LR_OCTAVES
 
 
 def identify(kind: str, table: dict[str, Any]) -> dict[str, Any]:
-    """Name, revision and all fields of a model or a data set. Raises InputError."""
+    """Name, revision and all fields of a model or a data set.
+
+    Raises InputError for an unknown part or field, and for a value outside its limits.
+    """
     where = "data" if kind == "dataset" else kind
     with located(where):
         part = registry.describe(kind, table["name"])
-    given = {key: value for key, value in table.items() if key != "name"}
-    return {"name": part.name, "revision": part.revision, **part.resolve(given, where)}
+    fields = {key: value for key, value in table.items() if key != "name"}
+    return {"name": part.name, "revision": part.revision, **part.resolve(fields, where)}
 
 
 def check_depth(model: dict[str, Any], depths: list[int]) -> None:
-    """Raises InputError for a model without a field n_layer, and for a depth that it refuses."""
+    """Raises InputError for a model without a field n_layer, or a depth outside its limits."""
     part = registry.describe("model", model["name"])
     if "n_layer" not in part.defaults:
-        deep = registry.with_field("model", "n_layer")
+        models = registry.with_field("model", "n_layer")
         raise InputError(
             f"axis: 'depth' needs a model with a field n_layer, {part.name!r} has none",
-            f"models with one: {', '.join(deep)}",
+            f"models with one: {', '.join(models)}",
         )
     for depth in depths:
         part.resolve({"n_layer": depth}, "targets")
@@ -44,7 +47,7 @@ def check_depth(model: dict[str, Any], depths: list[int]) -> None:
 def check_search(
     label: str, *, table: OptimizerTable, part: Part, hp: dict[str, Any], sampler: str
 ) -> None:
-    """Raises InputError for a range of lr or of a hyperparameter that the optimizer refuses.
+    """Raises InputError for a range outside the limits of the optimizer.
 
     `hp`: all hyperparameters of the optimizer.
     """

@@ -1,4 +1,4 @@
-"""Ranges as a suite writes them: octaves of a learning rate, values of a hyperparameter."""
+"""Ranges in a suite file: octaves of a learning rate, values of a hyperparameter."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from hptransfer.errors import InputError
 
-LR_OCTAVES = (-30.0, 6.0)  # the one fixed distribution of every study
+LR_OCTAVES = (-30.0, 6.0)  # all studies share these limits of log2 lr
 _POWERS = r"\s*2\^(-?\d{1,9})\s*\.\.\s*2\^(-?\d{1,9})\s*"
 _ANY_RANGE = r"^.+\.\..+$"
 
@@ -19,7 +19,7 @@ Parsed = TypeVar("Parsed", "OctaveRange", "ValueRange")
 
 @dataclass(frozen=True)
 class OctaveRange:
-    """Learning rates from 2^low to 2^high; `text` is what the suite wrote."""
+    """Learning rates from 2^low to 2^high; `text` stands in the suite file."""
 
     low: int
     high: int
@@ -31,9 +31,9 @@ class OctaveRange:
 
 @dataclass(frozen=True)
 class ValueRange:
-    """Values of a hyperparameter, searched in log scale if `log`; `text` is what the suite wrote.
+    """Values of a hyperparameter from low to high, in log scale if `log`.
 
-    The name of a study is a hash of that text, so it stays as it is.
+    `text` stands in the suite file. The name of a study is a hash of it, so nothing may change it.
     """
 
     low: float
@@ -64,7 +64,7 @@ def octave_range(text: str) -> OctaveRange:
 
 
 def value_range(text: str) -> ValueRange:
-    """`0.8..0.95`, or `2^-6..2^0` in log scale -> the values at its ends. Raises InputError."""
+    """`0.8..0.95`, or `2^-6..2^0` in log scale -> the values at both ends. Raises InputError."""
     if "^" in text:
         octaves = octave_range(text)
         return ValueRange(2.0**octaves.low, 2.0**octaves.high, True, text)
@@ -82,16 +82,16 @@ def value_range(text: str) -> ValueRange:
 
 
 def _once(parse: Callable[[str], Parsed]) -> Callable[[object], Parsed]:
-    """Parse a text; a range that was parsed before stays as it is."""
+    """A validator that parses a text and returns a range unchanged."""
 
-    def parsed(value: object) -> Parsed:
+    def validate(value: object) -> Parsed:
         if isinstance(value, str):
             return parse(value)
         if isinstance(value, OctaveRange | ValueRange):
             return value  # type: ignore[return-value]
         raise PydanticCustomError("string_type", "Input should be a valid string")
 
-    return parsed
+    return validate
 
 
 LrRange = Annotated[

@@ -18,26 +18,26 @@ _NAMES = ("properties", "$defs")  # tables whose keys are names, not words of th
 
 
 def schema() -> dict[str, Any]:
-    """What a suite file may hold: its keys, their types, defaults and descriptions."""
-    made = SuiteTable.model_json_schema()
-    _describe(SuiteTable, made)
+    """The JSON schema: keys of a suite file, their types, defaults and descriptions."""
+    root = SuiteTable.model_json_schema()
+    _describe(SuiteTable, root)
     for table in (OptimizerTable, Thresholds):
-        _describe(table, made["$defs"][table.__name__])
+        _describe(table, root["$defs"][table.__name__])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A suite of hptransfer",
-        **_tidy(made),
+        **_tidy(root),
     }
 
 
 def _describe(table: type[Table], node: dict[str, Any]) -> None:
     """Put the text under each field of a table into its schema.
 
-    pydantic can do so too, but then every command that loads a suite waits for it.
+    pydantic can do so too, but every command that loads a suite would wait for it.
     """
-    [made] = ast.parse(textwrap.dedent(inspect.getsource(table))).body
-    assert isinstance(made, ast.ClassDef)
-    for field, text in pairwise(made.body):
+    [tree] = ast.parse(textwrap.dedent(inspect.getsource(table))).body
+    assert isinstance(tree, ast.ClassDef)
+    for field, text in pairwise(tree.body):
         match field, text:
             case (
                 ast.AnnAssign(target=ast.Name(id=key)),
@@ -47,26 +47,26 @@ def _describe(table: type[Table], node: dict[str, Any]) -> None:
 
 
 def _tidy(node: dict[str, Any]) -> dict[str, Any]:
-    """Without null, which TOML does not have, and without titles, which repeat the names."""
-    made: dict[str, Any] = {}
+    """`node` without null, which TOML does not have, and without titles, which repeat the names."""
+    result: dict[str, Any] = {}
     for key, value in node.items():
         match key, value:
             case ("title", _) | ("default", None) | ("additionalProperties", True):
                 continue
             case "anyOf", list():
                 kinds = [_tidy(kind) for kind in value if kind != _NULL]
-                made |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+                result |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
             case _, dict() if key in _NAMES:
-                made[key] = {name: _tidy(inner) for name, inner in value.items()}
+                result[key] = {name: _tidy(inner) for name, inner in value.items()}
             case _, dict():
-                made[key] = _tidy(value)
+                result[key] = _tidy(value)
             case _:
-                made[key] = value
-    return made
+                result[key] = value
+    return result
 
 
 def text() -> str:
-    """The schema as docs/suite.schema.json holds it."""
+    """The text of docs/suite.schema.json."""
     return json.dumps(schema(), indent=2) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The tables inside a suite file, and where a suite came from."""
+"""The tables inside a suite file, and the origin of a suite."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,27 +18,28 @@ class Table(BaseModel):
 
 
 class OptimizerTable(Table):
-    """`[optimizers.LABEL]`: range of lr, hyperparameters, and overrides of suite fields."""
+    """`[optimizers.LABEL]`: range of lr, hyperparameters, and values in place of the suite's."""
 
     use: str = ""
-    """Optimizer of this label: a name, my_file.py:my_optimizer or pkg.mod:name. The label, if left
-    out."""
+    """Optimizer of this label: a name, my_file.py:my_optimizer or pkg.mod:name. Default: the
+    label."""
     lr: LrRange
-    """Learning rates to start from, powers of two: "2^-13..2^-5"."""
+    """Learning rates of the start grid, powers of two: "2^-13..2^-5"."""
     hp: dict[str, Any] = Field(default_factory=dict)
     """Hyperparameters of the optimizer."""
     search: dict[str, SearchRange] = Field(default_factory=dict)
-    """Hyperparameters to search: "0.8..0.95", or "2^-6..2^0" in log scale. Not with the bracket."""
+    """Ranges of hyperparameters to search: "0.8..0.95", or "2^-6..2^0" in log scale. The sampler
+    "bracket" takes none."""
     schedule: Schedule | None = None
-    """Overrides the suite's schedule."""
+    """Replaces the suite's schedule."""
     warmup: float | None = Field(default=None, ge=0.0, le=1.0)
-    """Overrides the suite's warmup."""
+    """Replaces the suite's warmup."""
     clip: float | None = Field(default=None, ge=0.0, le=LARGEST, allow_inf_nan=False)
-    """Overrides the suite's clip."""
+    """Replaces the suite's clip."""
     sampler: str | None = None
-    """Overrides the suite's sampler."""
+    """Replaces the suite's sampler."""
     trials: int | None = Field(default=None, ge=1, le=MOST)
-    """Overrides the suite's trials."""
+    """Replaces the suite's trials."""
 
 
 class Thresholds(Table):
@@ -52,10 +53,10 @@ class Thresholds(Table):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a suite came from.
+    """The origin of a suite.
 
-    `source`: what names it on the command line. `changed`: what the command line changed in it,
-    numbers of runs and the name of the data set.
+    `source`: its argument on the command line. `changed`: its fields with a new value from the
+    command line, numbers of runs and the name of the data set.
     """
 
     source: str = ""

@@ -8,7 +8,7 @@ needed.
     python tests/benchmarks/gpu.py [--out results/reference/gpu_width] [--limit 300] [--resume]
     python tests/benchmarks/gpu.py --device cpu --small --out /tmp/rehearsal
 
---small: the smallest sizes, to see on a CPU that every stage works.
+--small: the smallest sizes, to see on a CPU that every stage works, without a limit for each.
 Writes OUT/stages.json (status and seconds of each stage), OUT/STAGE.log, and the records and the
 report of `gpu_width` beside them where OUT has its name.
 """
@@ -102,13 +102,14 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     marked = ["-m", "gpu", "-n", str(min(8, usable_cores())), "-W", "default"]
     marked += ["--junitxml", str(out / "tests.xml")]
     searched = ["--trials", "3"] if small else []
+    few = ["--widths", "32", "--lanes", "1", "--steps", "8"] if small else []
     return [
         Stage("tests", [*tests, *(["--co"] if small else []), *marked], 120),
         Stage("tune", ours("tune", "gpu_width", "--width", narrow, *where, *short, *searched), 90),
         Stage("transfer", ours("transfer", *carried, "--seeds", "3", *searched), 180),
         Stage("verify", ours("transfer", *carried, *verified, *searched), 200, 20),
         Stage("report", ours("report", "gpu_width", *where[2:4]), 40),
-        Stage("replay", [sys.executable, str(HERE / "replay.py")], 60, 20),
+        Stage("replay", script("replay", *few), 60, 20),
         Stage(
             "step",
             script("step", "--widths", *widths, "--layers", "1" if small else "2"),
@@ -135,10 +136,9 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     ]
 
 
-def run(stage: Stage, seconds: float, log: Path) -> Outcome:
+def run(stage: Stage, limit: float, log: Path) -> Outcome:
     """The stage in a process group of its own: interrupted at its limit, killed 5 s later."""
     began = time.perf_counter()
-    limit = min(stage.limit, seconds)
     with log.open("w") as file:
         file.write(" ".join(stage.command) + "\n")
         file.flush()
@@ -189,8 +189,9 @@ def main() -> None:
         if options.only and stage.name not in options.only:
             continue
         left = options.limit - (time.perf_counter() - began)
+        log = options.out / f"{stage.name}.log"
         outcome = (
-            run(stage, left, options.out / f"{stage.name}.log")
+            run(stage, left if options.small else min(left, stage.limit), log)
             if left >= stage.least
             else Outcome("skipped")
         )

@@ -4,6 +4,7 @@ Both in the same run, in turn. Losses after the same steps stand beside the time
 step must be the same step. Prints a Markdown table; asserts nothing about time.
 
     python tests/benchmarks/replay.py [--widths 64 256 1024 4096] [--lanes 1 7] [--steps 50]
+        [--device cpu: a rehearsal, where nothing is replayed]
 """
 
 import argparse
@@ -14,7 +15,7 @@ import torch
 
 from hptransfer.spec import RunSpec
 from hptransfer.suite.file import load_suite
-from hptransfer.train import engine, replay
+from hptransfer.train import engine, memory, replay
 from hptransfer.train.lanes import Lanes
 from hptransfer.train.replay import EAGER_STEPS, Steps
 
@@ -32,16 +33,16 @@ def timed(lanes: Lanes, graph: bool, steps: int) -> tuple[float, float, float]:
     """Median milliseconds of a step, GiB at the peak, and the mean of all losses."""
     running = Steps(lanes)
     running.graph = running.graph and graph
-    torch.cuda.reset_peak_memory_stats()
+    peak = memory.watch_peak(lanes.device)
     seconds = []
     for t in range(steps):
         began = time.perf_counter()
         running.step(t)
-        torch.cuda.synchronize()
+        if lanes.device.type == "cuda":
+            torch.cuda.synchronize()
         if t > EAGER_STEPS:  # the step before is the one that is recorded
             seconds.append(time.perf_counter() - began)
-    peak = torch.cuda.max_memory_allocated() / 2**30
-    return 1e3 * statistics.median(seconds), peak, lanes.losses.mean().item()
+    return 1e3 * statistics.median(seconds), peak() / 2**30, lanes.losses.mean().item()
 
 
 def main() -> None:
@@ -50,8 +51,9 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, nargs="+", default=[1, 7])
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--optimizers", nargs="+", default=["adamw", "scion_unconstrained"])
+    parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
-    device = engine.pick_device("cuda")
+    device = engine.pick_device(options.device)
     replay.GRAPH_ELEMENTS = WEIGHTS  # what is larger than the package replays is timed too
     data = engine.load_data(load_suite("gpu_width").data)
     print(f"{engine.device_name(device)}, torch {torch.__version__}; medians of {options.steps}.\n")
@@ -73,7 +75,7 @@ def main() -> None:
                         break
                     row[graph] = timed(running, graph, options.steps)
                     del running
-                    torch.cuda.empty_cache()
+                    memory.release()
                 else:
                     (slow, above, loss), (fast, below, other) = row[False], row[True]
                     print(
