@@ -81,17 +81,17 @@ def coords(
     store.check()
     widths = sorted(set(width)) if width else _octaves(chosen, slopes.OCTAVES)
     frame = _measured(chosen, labels, widths, range(seeds), options, zero_head=not own_head)
-    table = slopes.by_layer(frame)
-    verdicts = slopes.judge(table, chosen.controls)
-    result = slopes.as_json(table, verdicts, own_head=own_head)
+    layers = slopes.by_layer(frame)
+    verdicts = slopes.judge(layers, chosen.controls)
+    result = slopes.as_json(layers, verdicts, own_head=own_head)
     store.write_text("coords.json", json.dumps(result, indent=1))
-    store.write_text("coords.svg", slopes_figure.drawn(frame, table, verdicts, chosen.name))
+    store.write_text("coords.svg", slopes_figure.drawn(frame, layers, verdicts, chosen.name))
     if options.as_json:
         typer.echo(json.dumps(result))
     else:
         head = "its own init" if own_head else "zero"
         title = f"{chosen.name}: slopes of log2 RMS over log2 width, head from {head}"
-        out.print(plain_table(title, *slopes.text_table(table), text=2))
+        out.print(plain_table(title, *slopes.text_table(layers), text=2))
         for verdict in verdicts:
             out.print(shown(verdict.sentence), soft_wrap=True)
         out.print(shown(f"figure: {store.folder / 'coords.svg'}"), soft_wrap=True)
