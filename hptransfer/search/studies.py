@@ -5,23 +5,22 @@ import re
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
+import pandas as pd
 from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
+from hptransfer.analysis.frame import finished
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.search import bracket, database
 from hptransfer.search.samplers import Space, quiet, search_space
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.ranges import LR_OCTAVES
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Optuna raises these at a damaged journal, which the records make anew.
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, OptunaError)
@@ -30,7 +29,7 @@ _NAME = re.compile(r"(.+)/[^/]+/[a-z_]+=\d+/[0-9a-f]{8}")
 SUITE_ATTR = "hptransfer.suite"
 
 
-def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) -> None:
+def sync(suite: Suite, rows: pd.DataFrame, storage: str | None, store: Store) -> None:
     """Add the finished search runs that the persistent studies lack; one study per lr curve.
 
     `rows`: rows of analysis.frame.select. `storage`: an Optuna URL, or None for the journal beside
@@ -57,14 +56,15 @@ def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) 
                 _add(suite, studies, _journal(temporary), str(path))
 
 
-def _studies(suite: Suite, rows: "pd.DataFrame") -> _Studies:
+def _studies(suite: Suite, rows: pd.DataFrame) -> _Studies:
     """Name -> what that persistent study must hold."""
     curves: dict[tuple[str, int], tuple[Space, dict[str, FrozenTrial]]] = {}
     studies: _Studies = {}
+    rows = finished(rows)
     names = ("optimizer", "n", "stage", "status", "log2_lr", "hp_point", "seed", "key", "finished")
     columns = zip(*(rows[x] for x in (*names, "seconds")), bracket.finite_losses(rows), strict=True)
-    for label, n, stage, status, log2_lr, hp, seed, key, finished, seconds, loss in columns:
-        if stage != "search" or status == "failed":
+    for label, n, stage, status, log2_lr, hp, seed, key, ended, seconds, loss in columns:
+        if stage != "search":
             continue
         if (label, n) not in curves:
             curves[label, n] = search_space(suite, label, LR_OCTAVES), {}
@@ -79,8 +79,8 @@ def _studies(suite: Suite, rows: "pd.DataFrame") -> _Studies:
             trial_id=-1,
             state=TrialState.COMPLETE,
             value=loss,
-            datetime_start=datetime.fromtimestamp(finished - seconds),
-            datetime_complete=datetime.fromtimestamp(finished),
+            datetime_start=datetime.fromtimestamp(ended - seconds),
+            datetime_complete=datetime.fromtimestamp(ended),
             params=values,
             distributions=dict(space),
             user_attrs={"key": key, "seed": seed, "status": status},
