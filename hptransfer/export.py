@@ -12,12 +12,10 @@ from hptransfer import registry
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.optimum import optimum
 from hptransfer.errors import InputError
-from hptransfer.optimizers import rules
 from hptransfer.spec import RunSpec
 from hptransfer.suite.claim import SuiteTable
 from hptransfer.train import engine
-from hptransfer.train.build import describe_params
-from hptransfer.train.lanes import vectorises
+from hptransfer.train.prepare import Prepared, prepare
 
 __all__ = [
     "Setting",
@@ -29,7 +27,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Setting:
-    """One optimizer at one target: its run, and where the learning rate comes from."""
+    """One optimizer at one target: its run, and where the learning rate comes from.
+
+    `has_rules`: it gives a rule per parameter, which a torch.optim.Optimizer does not.
+    """
 
     label: str
     spec: RunSpec
@@ -38,6 +39,7 @@ class Setting:
     parameters: dict[str, dict[str, Any]]
     dims: dict[str, Any]
     source: str
+    has_rules: bool = True
 
 
 def settings(
@@ -54,7 +56,7 @@ def settings(
     made: dict[str, Setting | None] = {}
     for label in labels:
         own = rows[(rows.optimizer == label) & (rows.n == suite.proxy) & (rows.stage == "search")]
-        best = optimum(own[own.status != "failed"])
+        best = optimum(own)
         if best is None:
             made[label] = None
             continue
@@ -65,20 +67,20 @@ def settings(
         optimizer = registry.describe("optimizer", suite.optimizers[label].use or label)
         model = registry.describe("model", suite.model["name"])
         addresses = (optimizer.address, model.target)
-        parameters = _parameters(spec, data)
-        made[label] = Setting(label, spec, *addresses, parameters, data.dims, source)
+        prepared = prepare(spec, data)
+        facts = (_parameters(prepared), data.dims, source, prepared.vectorises)
+        made[label] = Setting(label, spec, *addresses, *facts)
     return made
 
 
-def _parameters(spec: RunSpec, data: engine.Data) -> dict[str, dict[str, Any]]:
+def _parameters(prepared: Prepared) -> dict[str, dict[str, Any]]:
     """Parameter -> role and what its rule does; a torch optimizer has one lr for all."""
-    if not vectorises(spec):
-        return {p.name: {"role": p.role, "lr": spec.lr} for p in describe_params(spec, data)}
-    factory = registry.load_spec("optimizer", spec.optimizer)
+    spec = prepared.spec
+    if not prepared.vectorises:
+        return {p.name: {"role": p.role, "lr": spec.lr} for p in prepared.params}
     table = {}
-    for p in describe_params(spec, data):
-        rule = rules.made(spec.optimizer["name"], factory, p, spec.hp)
-        said = getattr(rule, "settings", None)
+    for p in prepared.params:
+        said = getattr(prepared.rule(p), "settings", None)
         table[p.name] = {"role": p.role, **(said(spec.lr) if said else {"lr": spec.lr})}
     return table
 
@@ -127,7 +129,7 @@ def to_python(each: Setting) -> str:
     torch.optim.Optimizer, which needs no script.
     """
     spec = each.spec
-    if not vectorises(spec):
+    if not each.has_rules:
         raise InputError(
             f"export: {each.label} is a torch.optim.Optimizer",
             f"give it lr = {spec.lr!r} and {spec.hp}",
