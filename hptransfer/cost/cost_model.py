@@ -180,6 +180,6 @@ class CostModel:
         raise InputError(
             f"{name} at {axis} {spec.axis_value(axis)} needs about {least / 2**30:.1f} GiB, "
             f"one example at a time; {engine.device_name(self._device)} has room for "
-            f"{room / 2**30:.1f} GiB a process",
+            f"{room / 2**30:.1f} GiB per process",
             f"width {width} would fit" if fits else f"{fewer}a smaller model may fit",
         )

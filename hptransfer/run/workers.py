@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal, NoReturn
@@ -175,7 +176,7 @@ class Pool:
     def __init__(self, results: Path, suite: str, snapshot_seconds: float) -> None:
         self._context = fork_server.context()
         self._arguments = (results, suite, snapshot_seconds)
-        self._processes: dict[Connection, Any] = {}
+        self._processes: dict[Connection, BaseProcess] = {}
         self._busy: dict[Connection, Job] = {}
 
     def __enter__(self) -> "Pool":
@@ -206,22 +207,23 @@ class Pool:
         self.start(processes)
         ready = self._asked(list(self._processes)[:processes], timing, timing)
         warm = [pipe for pipe, answer in ready.items() if answer is None]
-        speeds = self._asked(warm, "go", timing)
-        for answer in {**ready, **speeds}.values():
+        timed = self._asked(warm, "go", timing)
+        for answer in {**ready, **timed}.values():
             if isinstance(answer, Ended):
                 text = f"width {timing.spec.width}, timed in {processes} workers: {answer.error}"
                 raise InputError(text, answer.hint)
-        steps, evaluations = zip(*((s.step, s.evaluation) for s in speeds.values()), strict=True)
-        return Speed(timing.lanes, mean(steps), mean(evaluations), processes)
+        speeds = [answer for answer in timed.values() if isinstance(answer, Speed)]
+        step, evaluation = mean(s.step for s in speeds), mean(s.evaluation for s in speeds)
+        return Speed(timing.lanes, step, evaluation, processes)
 
     def _asked(
         self, pipes: list[Connection], question: Timing | Literal["go"], timing: Timing
-    ) -> dict[Connection, Any]:
+    ) -> dict[Connection, Speed | Ended | None]:
         """The next answer of each worker, Ended where it died."""
         for pipe in pipes:
             with contextlib.suppress(BrokenPipeError):  # dead, and so says recv
                 pipe.send(question)
-        answers: dict[Connection, Any] = {}
+        answers: dict[Connection, Speed | Ended | None] = {}
         for pipe in pipes:
             try:
                 answers[pipe] = pipe.recv()

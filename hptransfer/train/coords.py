@@ -15,6 +15,7 @@ from hptransfer.train.prepare import Prepared, foreign_parts, prepare
 
 GATE_STEPS = 5
 LOGITS = "logits"
+When = Literal["init", "gate", "late"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Coordinate:
     width: int
     seed: int
     layer: str
-    when: Literal["init", "gate", "late"]
+    when: When
     step: int
     rms: float
     change: float
@@ -104,7 +105,7 @@ def _one(
     rows: list[Coordinate] = []
     done = 0
 
-    def note(when: Literal["init", "gate", "late"], now: dict[str, Tensor]) -> None:
+    def note(when: When, now: dict[str, Tensor]) -> None:
         sizes = {layer: (_rms(h), _rms(h - start[layer])) for layer, h in now.items()}
         alive = done == 0 or bool(lanes.finite(done - 1))
         alive = alive and all(x < float("inf") for both in sizes.values() for x in both)
@@ -115,8 +116,7 @@ def _one(
             )
 
     note("init", start)
-    stops: tuple[tuple[Literal["gate", "late"], int], ...]
-    stops = ("gate", gate_steps), ("late", run.steps)
+    stops: tuple[tuple[When, int], ...] = ("gate", gate_steps), ("late", run.steps)
     for when, until in stops:
         for t in range(done, until):
             lanes.gradients(t)

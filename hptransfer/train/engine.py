@@ -193,7 +193,7 @@ def _train(
     if recomputed:
         memory.release()  # blocks that are recomputed refer to themselves
     whole = flops.of_run(steps, spec.eval_batches)
-    cost = _Cost(seconds / len(ends), whole, peak(), flops, env)
+    cost = _UnitCost(seconds / len(ends), whole, peak(), flops, env)
     yield from (_record(*end, cost) for end in ends)
 
 
@@ -228,7 +228,7 @@ def _progress(unit: Unit, lanes: Lanes, t: int) -> Progress:
 
 
 @dataclass(frozen=True)
-class _Cost:
+class _UnitCost:
     """Seconds and FLOPs of a run, peak bytes of its unit, FLOPs of a step, and the `env`."""
 
     seconds: float
@@ -238,7 +238,7 @@ class _Cost:
     env: dict[str, Any]
 
 
-def _record(spec: RunSpec, loss: float, history: Tensor, cost: _Cost) -> RunRecord:
+def _record(spec: RunSpec, loss: float, history: Tensor, cost: _UnitCost) -> RunRecord:
     """`history`: the training loss of every step."""
     done = bool(history.isfinite().all()) and abs(loss) < float("inf") and loss == loss
     return RunRecord(

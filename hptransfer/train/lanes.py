@@ -132,7 +132,7 @@ class Lanes:
         return group
 
     def _leaves(self) -> dict[str, Tensor]:
-        """Views of the groups, one a parameter; those of lanes add their gradients to `Group.g`."""
+        """Views of the groups, one per parameter; those of lanes add their gradients to Group.g."""
         leaves: dict[str, Tensor] = {}
         own = dict(self.model.named_parameters())
         for group in self.groups:
