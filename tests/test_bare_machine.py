@@ -1,4 +1,4 @@
-"""A machine that lists no instruction, has no /proc and forks no process: still every run trains."""
+"""A machine that lists no instruction, has no /proc and forks no process trains every run."""
 
 import json
 import os
