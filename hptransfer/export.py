@@ -12,12 +12,10 @@ from hptransfer import registry
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.optimum import optimum
 from hptransfer.errors import InputError
-from hptransfer.optimizers import rules
 from hptransfer.spec import RunSpec
 from hptransfer.suite.claim import SuiteTable
 from hptransfer.train import engine
-from hptransfer.train.build import describe_params
-from hptransfer.train.lanes import vectorises
+from hptransfer.train.prepare import Prepared, prepare
 
 __all__ = [
     "Setting",
@@ -33,7 +31,8 @@ class Setting:
 
     `spec`: its run. `address`, `model`: what names optimizer and model in a script. `parameters`:
     role and values per parameter. `dims`: arguments of the model that depend on the data. `source`:
-    where the learning rate comes from, in words.
+    where the learning rate comes from, in words. `has_rules`: the optimizer gives a rule per
+    parameter, which a torch.optim.Optimizer does not.
     """
 
     label: str
@@ -43,6 +42,7 @@ class Setting:
     parameters: dict[str, dict[str, Any]]
     dims: dict[str, Any]
     source: str
+    has_rules: bool = True
 
 
 def settings(
@@ -59,7 +59,7 @@ def settings(
     result: dict[str, Setting | None] = {}
     for label in labels:
         own = rows[(rows.optimizer == label) & (rows.n == suite.proxy) & (rows.stage == "search")]
-        best = optimum(own[own.status != "failed"])
+        best = optimum(own)
         if best is None:
             result[label] = None
             continue
@@ -70,20 +70,20 @@ def settings(
         optimizer = registry.describe("optimizer", suite.optimizers[label].use or label)
         model = registry.describe("model", suite.model["name"])
         addresses = (optimizer.address, model.target)
-        parameters = _parameters(spec, data)
-        result[label] = Setting(label, spec, *addresses, parameters, data.dims, source)
+        prepared = prepare(spec, data)
+        facts = (_parameters(prepared), data.dims, source, prepared.vectorises)
+        result[label] = Setting(label, spec, *addresses, *facts)
     return result
 
 
-def _parameters(spec: RunSpec, data: engine.Data) -> dict[str, dict[str, Any]]:
+def _parameters(prepared: Prepared) -> dict[str, dict[str, Any]]:
     """Parameter -> role and values of its rule; a torch optimizer has one lr for all."""
-    if not vectorises(spec):
-        return {p.name: {"role": p.role, "lr": spec.lr} for p in describe_params(spec, data)}
-    factory = registry.load_spec("optimizer", spec.optimizer)
+    spec = prepared.spec
+    if not prepared.vectorises:
+        return {p.name: {"role": p.role, "lr": spec.lr} for p in prepared.params}
     table = {}
-    for p in describe_params(spec, data):
-        rule = rules.made(spec.optimizer["name"], factory, p, spec.hp)
-        own = getattr(rule, "settings", None)
+    for p in prepared.params:
+        own = getattr(prepared.rule(p), "settings", None)
         table[p.name] = {"role": p.role, **(own(spec.lr) if own else {"lr": spec.lr})}
     return table
 
@@ -132,7 +132,7 @@ def to_python(each: Setting) -> str:
     torch.optim.Optimizer, which needs no script.
     """
     spec = each.spec
-    if not vectorises(spec):
+    if not each.has_rules:
         raise InputError(
             f"export: {each.label} is a torch.optim.Optimizer",
             f"give it lr = {spec.lr!r} and {spec.hp}",

@@ -22,8 +22,8 @@ from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, Step, generator_for
 from hptransfer.spec import Param
 from hptransfer.train.build import params
-from hptransfer.train.foreign import is_torch_optimizer
 from hptransfer.train.groups import grouped
+from hptransfer.train.prepare import is_torch_optimizer
 from hptransfer.train.schedule import schedule_factor
 
 __all__ = [

@@ -105,12 +105,12 @@ def test_every_axis_goes_from_a_suite_to_verdicts_and_a_report(
 def test_a_deeper_run_has_more_blocks_and_thinner_branches(tmp_path: Path) -> None:
     from hptransfer.models.gpt import GPT
     from hptransfer.suite.file import load_suite
-    from hptransfer.train.build import build
+    from hptransfer.train.build import model_factory
     from units import tokens
 
     suite = load_suite(str(write(tmp_path, DEPTH))).resolve("")
     for depth in (1, 3):
-        model = build(suite.template("adamw", depth), tokens(), 8)
+        model = model_factory(suite.template("adamw", depth), tokens())(8)
         assert isinstance(model, GPT)
         assert [block.branch for block in model.blocks] == [1 / depth] * depth
 

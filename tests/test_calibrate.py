@@ -10,8 +10,9 @@ from hptransfer.cost import calibrate as calibration
 from hptransfer.cost.calibrate import LONG_STEP, SLOW_STEP_FLOPS, Alone, calibrate, choose
 from hptransfer.cost.count import Cost, count
 from hptransfer.cost.placement import Placement
-from hptransfer.cost.speed import Speed, extrapolated, measure
+from hptransfer.cost.speed import Speed, extrapolated, time_steps
 from hptransfer.errors import InputError
+from hptransfer.train.prepare import prepare
 from units import CPU, data_for, lanes, spec, weights
 
 SHORT = LONG_STEP / 10
@@ -39,7 +40,7 @@ def every(lanes: int) -> bool:
 
 def test_a_step_is_timed_per_lane() -> None:
     run = spec("adamw", "mlp")
-    real = measure(run, data_for("mlp"), CPU, 2, Placement())
+    real = time_steps(prepare(run, data_for("mlp")), CPU, 2, Placement())
     assert real.lanes == 2
     assert real.step > 0
     assert real.run(run) == pytest.approx(6 * real.step + 2 * real.evaluation)
@@ -123,8 +124,8 @@ def test_a_run_too_heavy_to_time_is_extrapolated(
     monkeypatch.setattr(calibration, "bfloat16_rows", lambda device: rows)
     cost = Cost(1, SLOW_STEP_FLOPS, 1e10, 1, 1, 1)
     monkeypatch.setattr(calibration, "matmul_rate", lambda device: 1e10)
-    monkeypatch.setattr(calibration, "measure", None)
-    found = calibrate(spec("scion", "mlp"), cost, data_for("mlp"), CPU, PLACEMENTS)
+    monkeypatch.setattr(calibration, "time_steps", None)
+    found = calibrate(prepare(spec("scion", "mlp"), data_for("mlp")), cost, CPU, PLACEMENTS)
     assert found == extrapolated(cost, 1e10, 4, fast_bfloat16=fast)
     assert found.lanes == 1
     slower = extrapolated(cost, 1e9, 4, fast_bfloat16=fast)
@@ -138,30 +139,30 @@ def test_a_run_too_heavy_to_time_is_extrapolated(
 def test_runs_share_a_process_only_with_their_whole_batch_and_where_memory_allows(
     part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, data = spec("adamw", "mlp", batch=8), data_for("mlp")
-    cost = count(run, data)
+    run = prepare(spec("adamw", "mlp", batch=8), data_for("mlp"))
+    cost = count(run)
 
-    def fake(run: Any, data: Any, device: Any, lanes: int, placement: Placement) -> Speed:
+    def fake(run: Any, device: Any, lanes: int, placement: Placement) -> Speed:
         return Speed(lanes, SHORT / lanes, 1e-4)
 
-    monkeypatch.setattr(calibration, "measure", fake)
-    assert calibrate(run, cost, data, CPU, [Placement(1, 1, 8)]).lanes == 64
+    monkeypatch.setattr(calibration, "time_steps", fake)
+    assert calibrate(run, cost, CPU, [Placement(1, 1, 8)]).lanes == 64
     if part == "micro_batch":
-        assert calibrate(run, cost, data, CPU, [Placement(1, 1, 4)]).lanes == 1
+        assert calibrate(run, cost, CPU, [Placement(1, 1, 4)]).lanes == 1
     else:
         monkeypatch.setattr("hptransfer.cost.machine.memory_of", lambda _: 20 * cost.memory)
-        assert calibrate(run, cost, data, CPU, [Placement(1, 1, 8)]).lanes == 8
-        assert calibrate(run, cost, data, CPU, [Placement(2, 1, 8)]).lanes == 4
+        assert calibrate(run, cost, CPU, [Placement(1, 1, 8)]).lanes == 8
+        assert calibrate(run, cost, CPU, [Placement(2, 1, 8)]).lanes == 4
 
 
 def test_one_lane_that_does_not_fit_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> Speed:
         raise torch.OutOfMemoryError("made up")
 
-    monkeypatch.setattr(calibration, "measure", full)
-    run, data = spec("adamw", "mlp"), data_for("mlp")
+    monkeypatch.setattr(calibration, "time_steps", full)
+    run = prepare(spec("adamw", "mlp"), data_for("mlp"))
     with pytest.raises(InputError, match="width 16: one run does not fit in the memory of cpu"):
-        calibrate(run, count(run, data), data, CPU)
+        calibrate(run, count(run), CPU)
 
 
 def test_where_only_time_counts_no_weight_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,4 +179,4 @@ def test_where_only_time_counts_no_weight_is_drawn(monkeypatch: pytest.MonkeyPat
     rough = weights(lanes([run], drawn=False))
     assert {name: w.shape for name, w in rough.items()} == shapes
     for n in (1, 3):
-        assert measure(run, data_for("gpt"), CPU, n, Placement()).step > 0
+        assert time_steps(prepare(run, data_for("gpt")), CPU, n, Placement()).step > 0

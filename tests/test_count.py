@@ -2,10 +2,13 @@
 
 import pytest
 
+from hptransfer import registry
 from hptransfer.cost.count import count
+from hptransfer.cost.placement import Placement
+from hptransfer.cost.speed import time_steps
 from hptransfer.spec import Param, RunRecord, RunSpec, Unit
 from hptransfer.train import engine
-from hptransfer.train.build import Described, describe_params
+from hptransfer.train.prepare import prepare
 from units import CPU, PAIRS, VOCAB, data_for, lanes, records, spec, weights
 
 
@@ -39,16 +42,35 @@ def test_flops_of_an_mlp_are_those_of_its_three_products() -> None:
     assert probes["optimizer_flops_per_step"] == 2 * 8 * 3 * 2 * 16**3
 
 
-def test_what_is_described_is_not_found_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = spec("scion", "mlp", steps=2)
-    found = records([run])[0]
-    params = [Param.from_json(p.to_json()) for p in describe_params(run, data_for("mlp"))]
-    known = Described(params, count(run, data_for("mlp")).flops)
+def test_what_is_known_of_a_run_is_not_determined_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, data = spec("scion", "mlp", steps=2), data_for("mlp")
+    first = records([run])[0]
+    known = prepare(run, data)
+    params = [Param.from_json(p.to_json()) for p in known.params]
+    flops = count(known).flops
     monkeypatch.setattr(engine, "counted_step", None)
-    monkeypatch.setattr("hptransfer.train.lanes.describe_params", None)
-    events = engine.train(Unit((run,)), data_for("mlp"), CPU, described=known)
-    [told] = [event for event in events if isinstance(event, RunRecord)]
-    assert (told.probes, told.flops, told.loss) == (found.probes, found.flops, found.loss)
+    monkeypatch.setattr("hptransfer.train.prepare.describe_params", None)
+    prepared = prepare(run, data, params=params, flops=flops)
+    events = engine.train(Unit((run,)), data, CPU, prepared=prepared)
+    [again] = [event for event in events if isinstance(event, RunRecord)]
+    assert (again.probes, again.flops, again.loss) == (first.probes, first.flops, first.loss)
+
+
+def test_the_parts_of_a_prepared_run_are_not_looked_up_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, data = spec("scion", "mlp", steps=2), data_for("mlp")
+    prepared = prepare(run, data)
+
+    def look_up(kind: str, table: object) -> None:
+        raise AssertionError(f"{kind} looked up again")
+
+    monkeypatch.setattr(registry, "load_spec", look_up)
+    count(prepared)
+    time_steps(prepared, CPU, 2, Placement())
+    list(engine.train(Unit((run,)), data, CPU, prepared=prepared))
+    with pytest.raises(AssertionError, match="optimizer looked up again"):
+        prepare(run, data)
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -57,7 +79,7 @@ def test_the_estimate_on_the_meta_device_agrees_with_the_counters(
     optimizer: str, model: str, n: int
 ) -> None:
     run = spec(optimizer, model, steps=2, batch=8)
-    cost = count(run, data_for(model))
+    cost = count(prepare(run, data_for(model)))
     probes = records(ladder(run, n))[n - 1].probes
     assert cost.model_flops == probes["model_flops_per_step"]
     assert cost.optimizer_flops == probes["optimizer_flops_per_step"]

@@ -15,6 +15,7 @@ from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.train import engine
 from hptransfer.train.engine import Progress
 from hptransfer.train.lanes import Lanes
+from hptransfer.train.prepare import prepare
 from units import (
     CONTEXT,
     CPU,
@@ -232,7 +233,7 @@ def test_a_wide_run_of_one_lane_steps_on_a_gpu(optimizer: str) -> None:
         precision="bfloat16", model_fields=fields,
     )  # fmt: skip
     data = tokens(6000)
-    cost = count(run, data)
+    cost = count(prepare(run, data))
     for record in cuda_records([run], "gpt"):
         assert record.status == "done"
         assert 0.5 * record.peak_memory < cost.memory < 2 * record.peak_memory

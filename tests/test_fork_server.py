@@ -11,7 +11,7 @@ from pathlib import Path
 from commands import interruptible
 from hptransfer.cost.count import count
 from hptransfer.spec import Unit
-from hptransfer.train.build import Described, describe_params
+from hptransfer.train.prepare import prepare
 from units import data_for, spec
 
 SCRIPT = """
@@ -70,16 +70,19 @@ import pickle, sys
 from pathlib import Path
 import torch
 from hptransfer.train import engine
-unit, data, described = pickle.loads(Path(sys.argv[1]).read_bytes())
-for _ in engine.train(unit, data, torch.device("cpu"), described=described):
+from hptransfer.train.prepare import prepare
+unit, data, params, flops = pickle.loads(Path(sys.argv[1]).read_bytes())
+prepared = prepare(unit.spec, data, params=params, flops=flops)
+for _ in engine.train(unit, data, torch.device("cpu"), prepared=prepared):
     pass
 sys.exit("torch._dynamo" in sys.modules)
 """
 
 
-def test_a_run_that_is_described_does_not_load_the_compiler(tmp_path: Path) -> None:
+def test_a_run_whose_parameters_are_known_does_not_load_the_compiler(tmp_path: Path) -> None:
     run, data = spec("scion", "gpt", steps=2), data_for("gpt")
-    known = Described(describe_params(run, data), count(run, data).flops)
+    known = prepare(run, data)
     path = tmp_path / "run.pkl"
-    path.write_bytes(pickle.dumps((Unit((run, run.point(-5.0, 0))), data, known)))
+    unit = Unit((run, run.point(-5.0, 0)))
+    path.write_bytes(pickle.dumps((unit, data, known.params, count(known).flops)))
     subprocess.run([sys.executable, "-c", LOADED, str(path)], check=True)

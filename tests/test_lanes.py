@@ -12,7 +12,8 @@ from hptransfer.datasets import Tokens
 from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
 from hptransfer.train.groups import GROUP_ELEMENTS, GROUP_LEAST, separate
-from hptransfer.train.lanes import Lanes, describe_params
+from hptransfer.train.lanes import Lanes
+from hptransfer.train.prepare import prepare
 from hptransfer.train.schedule import lr_factor
 from units import (
     CONTEXT,
@@ -270,14 +271,14 @@ def test_large_groups_are_split_without_changing_a_result(monkeypatch: pytest.Mo
 
 
 def test_parameters_carry_their_role_and_their_shape_at_the_base_width() -> None:
-    params = {p.name: p for p in describe_params(spec("adamw", "gpt"), tokens())}
+    params = {p.name: p for p in prepare(spec("adamw", "gpt"), tokens()).params}
     assert {p.role for p in params.values()} == {"input", "hidden", "output"}
     embedding, down = params["embedding.weight"], params["blocks.0.down.weight"]
     assert embedding.embedding and not down.embedding
     assert (embedding.d_out, embedding.d_in, embedding.m) == (16, VOCAB, 1.0)
     assert (down.shape, down.base_shape, down.m) == ((16, 64), (8, 32), 2.0)
     assert params["head.weight"].m == 2.0
-    first = describe_params(spec("adamw", "mlp"), digits())[0]
+    first = prepare(spec("adamw", "mlp"), digits()).params[0]
     assert (first.role, first.shape, first.m) == ("input", (16, 16), 1.0)
 
 

@@ -16,6 +16,7 @@ from hptransfer.models.gpt import GPT, Block
 from hptransfer.run.session import Options, Session
 from hptransfer.suite.file import load_suite
 from hptransfer.train import memory
+from hptransfer.train.prepare import prepare
 from units import CONTEXT, data_for, lanes, records, spec, stepped, weights
 
 
@@ -51,7 +52,9 @@ def test_recomputing_calls_every_block_twice_a_step() -> None:
 
 def test_the_estimate_of_recomputed_blocks_is_their_inputs_and_one_block() -> None:
     def cost(n_layer: int) -> Cost:
-        return count(spec("adamw", "gpt", model_fields={"n_layer": n_layer}), data_for("gpt"))
+        return count(
+            prepare(spec("adamw", "gpt", model_fields={"n_layer": n_layer}), data_for("gpt"))
+        )
 
     two, six = cost(2), cost(6)
     inputs = 4 * 4 * CONTEXT * 16  # float32, batch, tokens, width
@@ -80,11 +83,11 @@ def test_the_estimate_of_activations_is_what_a_forward_pass_saves(context: int) 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         F.cross_entropy(running.model(x).flatten(0, -2), x.flatten())
     measured = sum(storage.nbytes() for storage in saved.values())
-    assert count(run, data_for("gpt")).activations == pytest.approx(measured, rel=0.05)
+    assert count(prepare(run, data_for("gpt"))).activations == pytest.approx(measured, rel=0.05)
 
 
 def test_a_model_without_blocks_has_nothing_to_recompute() -> None:
-    cost = count(spec("adamw", "mlp"), data_for("mlp"))
+    cost = count(prepare(spec("adamw", "mlp"), data_for("mlp")))
     assert cost.recomputed == cost.activations
 
 
@@ -111,7 +114,7 @@ def test_the_peak_of_a_narrow_run_is_not_that_of_a_wide_one_before_it() -> None:
     runs = [spec("adamw", "mlp", width=n, base={"width": 64}, steps=3) for n in (1024, 64, 1024)]
     gc.collect()
     wide, narrow, again = (records([run])[0].peak_memory for run in runs)
-    expected = count(runs[0], data_for("mlp")).memory
+    expected = count(prepare(runs[0], data_for("mlp"))).memory
     assert narrow < expected / 8  # 0 if the process holds enough already
     assert 0.4 * expected < wide < 2 * expected
     assert 0.4 * expected < again < 2 * expected

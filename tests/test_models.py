@@ -19,7 +19,7 @@ from hptransfer.models.cnn import Block as CNNBlock
 from hptransfer.models.gpt import GPT, Block, gpt, rms_norm
 from hptransfer.models.mlp import MLP, mlp
 from hptransfer.models.vit import ViT, vit
-from hptransfer.train.build import build
+from hptransfer.train.build import model_factory
 from hptransfer.train.schedule import lr_factor
 from units import MODELS, OPTIMIZERS, data_for, lanes, records, spec, stepped, tokens, weights
 from units import random as noise
@@ -48,7 +48,7 @@ def test_every_optimizer_lowers_the_loss_of_every_model(optimizer: str, model: s
 
 def test_roles_name_every_parameter_of_every_model() -> None:
     for model in MODELS:
-        built = build(spec("adamw", model), data_for(model), 16)
+        built = model_factory(spec("adamw", model), data_for(model))(16)
         assert isinstance(built, GPT | MLP | ViT | CNN)
         roles = built.roles()
         assert set(roles) == {name for name, _ in built.named_parameters()}
@@ -58,7 +58,8 @@ def test_roles_name_every_parameter_of_every_model() -> None:
 def test_no_model_has_a_bias_or_a_gain() -> None:
     for model in MODELS:
         assert all(
-            p.ndim in (2, 4) for p in build(spec("adamw", model), data_for(model), 16).parameters()
+            p.ndim in (2, 4)
+            for p in model_factory(spec("adamw", model), data_for(model))(16).parameters()
         )
 
 
@@ -123,7 +124,9 @@ def test_a_model_under_vmap_equals_a_loop_in_bfloat16_too() -> None:
 def test_an_image_model_under_vmap_equals_a_loop_in_value_and_gradient(
     model: str, per_lane: bool
 ) -> None:
-    net = build(spec("adamw", model, model_fields={"sqrt2": True}), data_for(model), 16).double()
+    net = model_factory(spec("adamw", model, model_fields={"sqrt2": True}), data_for(model))(
+        16
+    ).double()
     side = 8 if model == "cnn" else 4
     x = noise(3, 5, 1, side, side) if per_lane else noise(5, 1, side, side)
     stacked = {

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hptransfer.datasets import offsets
 from hptransfer.spec import Param, RunSpec
-from hptransfer.train.lanes import build
+from hptransfer.train.build import model_factory
 from hptransfer.train.schedule import lr_factor
 from units import CONTEXT, data_for, digits, lanes, spec, stepped, tokens, weights
 
@@ -35,7 +35,7 @@ def plain_gradients(run: RunSpec, model: torch.nn.Module, t: int) -> float:
 
 
 def plain_model(run: RunSpec) -> torch.nn.Module:
-    model = build(run, data_for(run.model["name"]), run.width).double()
+    model = model_factory(run, data_for(run.model["name"]))(run.width).double()
     model.load_state_dict(weights(lanes([run], dtype=torch.float64)))
     return model
 

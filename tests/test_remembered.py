@@ -11,10 +11,9 @@ from hptransfer.cost import cost_model
 from hptransfer.cost.count import Cost, count
 from hptransfer.cost.remembered import Cache
 from hptransfer.run.session import Options, Session
-from hptransfer.spec import RunSpec
 from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.file import load_suite
-from hptransfer.train.build import Data
+from hptransfer.train.prepare import Prepared
 from sessions import session, tiny
 
 
@@ -32,9 +31,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The widths whose cost is counted from now on."""
     widths: list[int] = []
 
-    def counting(spec: RunSpec, data: Data) -> Cost:
-        widths.append(spec.width)
-        return count(spec, data)
+    def counting(prepared: Prepared) -> Cost:
+        widths.append(prepared.spec.width)
+        return count(prepared)
 
     monkeypatch.setattr(cost_model, "count", counting)
     return widths

@@ -1,5 +1,6 @@
 """Slopes, verdicts, table and figure of the coordinate check, on made-up frames."""
 
+import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
@@ -72,10 +73,10 @@ def verdict(made: pd.DataFrame, controls: Sequence[str] = ()) -> slopes.Verdict:
 
 @pytest.mark.parametrize("slope", [0.0, 0.5, -0.25, 1.0])
 def test_the_slope_of_a_power_law_is_its_exponent(slope: float) -> None:
-    row = slopes.by_layer(frame(second=slope)).iloc[0]
-    assert row["gate"] == pytest.approx(slope, abs=1e-12)
-    assert row["late"] == pytest.approx(slope, abs=1e-12)
-    assert row["init"] == pytest.approx(0, abs=1e-12)
+    row = slopes.by_layer(frame(second=slope))[0]
+    assert row.gate.value == pytest.approx(slope, abs=1e-12)
+    assert row.late.value == pytest.approx(slope, abs=1e-12)
+    assert row.init.value == pytest.approx(0, abs=1e-12)
 
 
 def test_the_slope_is_that_of_least_squares_over_all_seeds() -> None:
@@ -84,14 +85,14 @@ def test_the_slope_is_that_of_least_squares_over_all_seeds() -> None:
     made["change"] *= 2 ** rng.standard_normal(len(made))
     gate = made[made["when"] == "gate"]
     wanted = np.polyfit(np.log2(gate["width"]), np.log2(gate["change"]), 1)[0]
-    assert slopes.by_layer(made).iloc[0]["gate"] == pytest.approx(wanted, abs=1e-12)
+    assert slopes.by_layer(made)[0].gate.value == pytest.approx(wanted, abs=1e-12)
 
 
 def test_the_spread_is_the_deviation_of_the_slopes_of_the_seeds() -> None:
-    row = slopes.by_layer(frame(second=0.3, wobble=0.07)).iloc[0]
-    assert row["gate"] == pytest.approx(0.3, abs=1e-12)
-    assert row["gate_spread"] == pytest.approx(0.07, abs=1e-12)
-    assert math.isnan(slopes.by_layer(frame(second=0.3, seeds=(0,))).iloc[0]["gate_spread"])
+    row = slopes.by_layer(frame(second=0.3, wobble=0.07))[0]
+    assert row.gate.value == pytest.approx(0.3, abs=1e-12)
+    assert row.gate.spread == pytest.approx(0.07, abs=1e-12)
+    assert math.isnan(slopes.by_layer(frame(second=0.3, seeds=(0,)))[0].gate.spread)
 
 
 def test_one_width_gives_no_slope() -> None:
@@ -113,8 +114,8 @@ def test_late_slopes_and_slopes_at_init_decide_nothing() -> None:
     late, init = made["when"] == "late", made["when"] == "init"
     made.loc[late, "change"] *= made.loc[late, "width"]
     made.loc[init, "rms"] *= made.loc[init, "width"] ** 0.5
-    row = slopes.by_layer(made).iloc[0]
-    assert (row["init"], row["late"]) == pytest.approx((0.5, 1.0), abs=1e-12)
+    row = slopes.by_layer(made)[0]
+    assert (row.init.value, row.late.value) == pytest.approx((0.5, 1.0), abs=1e-12)
     assert verdict(made).verdict == "passes"
 
 
@@ -197,6 +198,21 @@ def test_a_zero_start_is_said_in_the_table() -> None:
     assert slopes.text_table(slopes.by_layer(made))[1][0][2] == "zero"
 
 
+def test_json_has_a_number_for_every_slope_and_null_where_there_is_none():
+    made = diverge(frame(first=0.25, second=0.0), 1024, "late")
+    made.loc[made["layer"] == "second", "change"] = 0.0
+    layers = slopes.by_layer(made)
+    said = slopes.as_json(layers, slopes.judge(layers), own_head=False)
+    first, second = json.loads(json.dumps(said, allow_nan=False))["slopes"]
+    assert list(first) == [
+        *("optimizer", "layer", "log2_lr", "narrowest", "widest", "n_seeds"),
+        *("gate_steps", "late_steps", "diverged"),
+        *("init", "init_spread", "gate", "gate_spread", "late", "late_spread"),
+    ]
+    assert (first["gate"], first["gate_spread"], first["late"]) == (0.25, 0.0, None)
+    assert (second["gate"], second["gate_spread"], second["diverged"]) == (None, None, [1024])
+
+
 @pytest.mark.parametrize(
     ("layer", "wanted"),
     [("blocks.12.q", "blocks.*.q"), ("net.0", "net.*"), ("first2", "first2"), ("0", "0")],
@@ -206,8 +222,8 @@ def test_the_number_of_a_block_is_left_out_of_a_kind(layer: str, wanted: str) ->
 
 
 def drawn(made: pd.DataFrame, controls: Sequence[str] = ()) -> Figure:
-    table = slopes.by_layer(made)
-    return slopes_figure.figure(made, table, slopes.judge(table, controls))
+    layers = slopes.by_layer(made)
+    return slopes_figure.figure(made, layers, slopes.judge(layers, controls))
 
 
 def test_the_figure_has_a_panel_an_optimizer_and_a_line_a_layer_with_its_slope() -> None:

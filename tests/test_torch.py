@@ -15,7 +15,7 @@ from hptransfer.datasets import Tokens, offsets
 from hptransfer.errors import InputError
 from hptransfer.optimizers.rules import generator_for
 from hptransfer.spec import RunSpec
-from hptransfer.train.build import build, context_of
+from hptransfer.train.build import context_of, model_factory
 from hptransfer.train.schedule import lr_factor
 from units import MODELS, OPTIMIZERS, data_for, lanes, spec, weights
 
@@ -36,9 +36,9 @@ def batch_of(run: RunSpec, t: int) -> tuple[Tensor, Tensor]:
 
 def own_loop(run: RunSpec, **hp: Any) -> tuple[nn.Module, hptransfer.optim.RuleOptimizer, LambdaLR]:
     data = data_for(run.model["name"])
-    model = build(run, data, run.width)
+    model = model_factory(run, data)(run.width)
     with torch.device("meta"):
-        base = build(run, data, run.base["width"])
+        base = model_factory(run, data)(run.base["width"])
     name = run.optimizer["name"]
     hptransfer.optim.init_(model, name, base=base, seed=run.seed, **hp)
     optimizer = hptransfer.optim.optimizer(model, name, lr=run.lr, base=base, **hp)

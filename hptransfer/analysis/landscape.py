@@ -38,14 +38,14 @@ def exponents(suite: Suite, rows: pd.DataFrame) -> list[Exponent]:
     with Student's t of dof = values - 2. Where the standard errors come from seeds and explain the
     scatter it is the normal one.
     """
-    fits = []
+    table = []
     for label, by_n in optima(suite, rows).items():
         known = {n: best for n, best in by_n.items() if best is not None}
         used = {n: o for n, o in known.items() if o.censored is None and np.isfinite(o.se)}
         if len(used) >= 3:
             left_out = tuple(n for n in known if n not in used)
-            fits.append(Exponent(label, *_slope(used), len(used), left_out))
-    return fits
+            table.append(Exponent(label, *_slope(used), len(used), left_out))
+    return table
 
 
 def _slope(used: dict[int, Optimum]) -> tuple[float, float, float]:

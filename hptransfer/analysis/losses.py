@@ -1,6 +1,6 @@
 """Losses as they are counted: the rule for one above the loss at init, and means over seeds.
 
-Numbers in, numbers out: the search uses it, and needs no pandas.
+Numbers in, numbers out: the search and the analysis of rows both count by them.
 """
 
 import numpy as np

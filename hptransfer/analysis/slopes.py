@@ -4,10 +4,9 @@ A frame has one row per layer, run and time: optimizer, log2_lr, width, seed, la
 gate, late), step, rms of the layer's output, and rms of its change since the start.
 """
 
-import json
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -20,55 +19,111 @@ from hptransfer.errors import InputError
 LIMIT = 0.1  # on |slope| of every layer's change at the gate
 OCTAVES = 4.0  # span of widths that a verdict needs
 ENOUGH_SEEDS = 3  # with fewer a verdict is called indicative
-STATISTICS = {"init": "rms", "gate": "change", "late": "change"}
+TIMES = ("init", "gate", "late")
+DECIMALS = 10  # of a slope in JSON
 NAN = float("nan")
 
 
-def by_layer(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per (optimizer, layer): slopes of h(0), of its change at the gate, and late.
+@dataclass(frozen=True)
+class Slope:
+    """Exponent of the width in a layer's size, by least squares over all seeds.
 
-    slope: of log2 RMS against log2 width, least squares over all seeds. `*_spread`: standard
-    deviation of the slopes of the single seeds. inf: a run diverged. NaN: an RMS is 0.
+    `spread`: standard deviation of the exponents of the single seeds, NaN for one seed. `value` is
+    inf where a run diverged, NaN where a size is 0.
+    """
+
+    value: float
+    spread: float = NAN
+
+
+@dataclass(frozen=True)
+class LayerSlopes:
+    """Slopes of one layer under one optimizer.
+
+    `init`: of its output's RMS at the start. `gate`, `late`: of the RMS of its change after the
+    steps of the gate, and after all. `diverged`: the widths at which a run diverged.
+    """
+
+    optimizer: str
+    layer: str
+    log2_lr: float
+    narrowest: int
+    widest: int
+    n_seeds: int
+    gate_steps: int
+    late_steps: int
+    diverged: tuple[int, ...]
+    init: Slope
+    gate: Slope
+    late: Slope
+
+    @property
+    def slopes(self) -> tuple[Slope, ...]:
+        """In the order of TIMES."""
+        return self.init, self.gate, self.late
+
+    @property
+    def steepness(self) -> float:
+        """|slope| at the gate; a layer at rest is the worst there is, inf."""
+        return math.inf if math.isnan(self.gate.value) else abs(self.gate.value)
+
+    @property
+    def octaves(self) -> float:
+        """Span of the widths."""
+        return math.log2(self.widest / self.narrowest)
+
+    def to_json(self) -> dict[str, Any]:
+        values = {k: v for k, v in vars(self).items() if not isinstance(v, Slope)}
+        for when, slope in zip(TIMES, self.slopes, strict=True):
+            values |= {when: slope.value, f"{when}_spread": slope.spread}
+        return {k: round(v, DECIMALS) if isinstance(v, float) else v for k, v in values.items()}
+
+
+def by_layer(frame: pd.DataFrame) -> list[LayerSlopes]:
+    """One per (optimizer, layer), in the order of the frame.
+
     Raises InputError where an optimizer has fewer than two widths.
     """
-    table = []
-    for (label, layer), part in frame.groupby(["optimizer", "layer"], sort=False):
-        widths = sorted({int(n) for n in part["width"]})
-        if len(widths) < 2:
-            raise InputError(
-                f"widths: {label} has {widths[0]} alone, needs at least two that differ",
-                "a slope has two ends",
-            )
-        lost = part.loc[~np.isfinite(part["rms"].to_numpy(float)), "width"]
-        steps = part.groupby("when")["step"].max()
-        row: dict[str, Any] = {
-            "optimizer": label,
-            "layer": layer,
-            "log2_lr": part["log2_lr"].iloc[0],
-            "narrowest": widths[0],
-            "widest": widths[-1],
-            "n_seeds": part["seed"].nunique(),
-            "gate_steps": int(steps["gate"]),
-            "late_steps": int(steps["late"]),
-            "diverged": tuple(sorted({int(n) for n in lost})),
-        }
-        for when, column in STATISTICS.items():
-            row[when], row[f"{when}_spread"] = _slope(part[part["when"] == when], column)
-        table.append(row)
-    return pd.DataFrame(table)
+    parts = frame.groupby(["optimizer", "layer"], sort=False)
+    return [_layer(str(label), str(layer), part) for (label, layer), part in parts]
 
 
-def _slope(part: pd.DataFrame, column: str) -> tuple[float, float]:
+def _layer(label: str, layer: str, part: pd.DataFrame) -> LayerSlopes:
+    widths = sorted({int(n) for n in part["width"]})
+    if len(widths) < 2:
+        raise InputError(
+            f"widths: {label} has {widths[0]} alone, needs at least two that differ",
+            "a slope has two ends",
+        )
+    lost = part.loc[~np.isfinite(part["rms"].to_numpy(float)), "width"]
+    at = {str(when): rows for when, rows in part.groupby("when")}
+    return LayerSlopes(
+        optimizer=label,
+        layer=layer,
+        log2_lr=float(part["log2_lr"].iloc[0]),
+        narrowest=widths[0],
+        widest=widths[-1],
+        n_seeds=int(part["seed"].nunique()),
+        gate_steps=int(at["gate"]["step"].max()),
+        late_steps=int(at["late"]["step"].max()),
+        diverged=tuple(sorted({int(n) for n in lost})),
+        init=_slope(at["init"], "rms"),
+        gate=_slope(at["gate"], "change"),
+        late=_slope(at["late"], "change"),
+    )
+
+
+def _slope(part: pd.DataFrame, column: str) -> Slope:
     size = part[column].to_numpy(float)
     if not np.isfinite(size).all():
-        return math.inf, NAN
+        return Slope(math.inf)
     if not (size > 0).all():
-        return NAN, NAN
+        return Slope(NAN)
     x, y = np.log2(part["width"].to_numpy(float)), np.log2(size)
     seed = part["seed"].to_numpy()
     each = [_least_squares(x[seed == s], y[seed == s]) for s in np.unique(seed)]
     spread = float(np.std(each, ddof=1)) if len(each) > 1 else NAN
-    return _least_squares(x, y), spread
+    return Slope(_least_squares(x, y), spread)
 
 
 def _least_squares(x: np.ndarray, y: np.ndarray) -> float:
@@ -101,7 +156,7 @@ class Verdict:
 
 
 def judge(
-    table: pd.DataFrame, controls: Collection[str] = (), limit: float = LIMIT
+    layers: Sequence[LayerSlopes], controls: Collection[str] = (), limit: float = LIMIT
 ) -> list[Verdict]:
     """One verdict per optimizer, the first that holds.
 
@@ -109,8 +164,15 @@ def judge(
     |slope| of a layer at the gate is above `limit`, or a layer does not move. `diverged`: a run
     diverged later. Else `passes`. Late slopes decide nothing.
     """
-    labels = list(dict.fromkeys(table["optimizer"]))
-    return [_verdict(table[table["optimizer"] == o], o in controls, limit) for o in labels]
+    return [_verdict(own, label in controls, limit) for label, own in by_optimizer(layers).items()]
+
+
+def by_optimizer(layers: Sequence[LayerSlopes]) -> dict[str, list[LayerSlopes]]:
+    """Label -> its layers, both in their order."""
+    parts: dict[str, list[LayerSlopes]] = {}
+    for layer in layers:
+        parts.setdefault(layer.optimizer, []).append(layer)
+    return parts
 
 
 def as_expected(verdicts: list[Verdict]) -> bool:
@@ -118,67 +180,55 @@ def as_expected(verdicts: list[Verdict]) -> bool:
     return all(v.expected for v in verdicts)
 
 
-def _verdict(part: pd.DataFrame, control: bool, limit: float) -> Verdict:
-    size = part["gate"].abs().fillna(math.inf).to_numpy(float)  # a layer at rest is the worst
-    worst = part.iloc[int(size.argmax())]
-    outcome = _outcome(part, worst, limit)
-    few = int(worst["n_seeds"]) < ENOUGH_SEEDS
+def _verdict(own: list[LayerSlopes], control: bool, limit: float) -> Verdict:
+    worst = max(own, key=lambda layer: layer.steepness)
+    outcome = _outcome(own, worst, limit)
+    few = worst.n_seeds < ENOUGH_SEEDS
     return Verdict(
-        optimizer=str(worst["optimizer"]),
+        optimizer=worst.optimizer,
         verdict=outcome,
         indicative=few,
         control=control,
-        layer=str(worst["layer"]),
-        slope=float(worst["gate"]),
-        spread=float(worst["gate_spread"]),
+        layer=worst.layer,
+        slope=worst.gate.value,
+        spread=worst.gate.spread,
         sentence=_sentence(outcome, worst, few, control, limit),
     )
 
 
-def _octaves(row: "pd.Series[Any]") -> float:
-    """Span of the widths, octaves."""
-    return math.log2(row["widest"] / row["narrowest"])
-
-
-def _outcome(part: pd.DataFrame, worst: "pd.Series[Any]", limit: float) -> Outcome:
-    if _octaves(worst) < OCTAVES - 1e-9:
+def _outcome(own: list[LayerSlopes], worst: LayerSlopes, limit: float) -> Outcome:
+    if worst.octaves < OCTAVES - 1e-9:
         return "too few widths"
-    if np.isinf(part["gate"]).any():
+    if any(math.isinf(layer.gate.value) for layer in own):
         return "diverged"
-    if not abs(worst["gate"]) <= limit:
+    if not worst.steepness <= limit:
         return "fails"
-    return "diverged" if np.isinf(part["late"]).any() else "passes"
+    return "diverged" if any(math.isinf(layer.late.value) for layer in own) else "passes"
 
 
-def _sentence(
-    outcome: Outcome,
-    worst: "pd.Series[Any]",
-    few: bool,
-    control: bool,
-    limit: float,
-) -> str:
-    n, steps = worst["n_seeds"], worst["gate_steps"]
-    start = f"{worst['optimizer']}: {outcome}"
+def _sentence(outcome: Outcome, worst: LayerSlopes, few: bool, control: bool, limit: float) -> str:
+    n, steps = worst.n_seeds, worst.gate_steps
+    start = f"{worst.optimizer}: {outcome}"
     if control:
         start += ", as a control must" if outcome == "fails" else ", although it is a control"
     seeds = f"n = {n} seed" + ("s" if n != 1 else "")
     if few:
         start += f" (indicative: {seeds})"
     over = (
-        f"lr {power_of_two(worst['log2_lr'])}, width {worst['narrowest']} to {worst['widest']} "
-        f"({_octaves(worst):g} octaves), {seeds}"
+        f"lr {power_of_two(worst.log2_lr)}, width {worst.narrowest} to {worst.widest} "
+        f"({worst.octaves:g} octaves), {seeds}"
     )
-    lost = ", ".join(map(str, worst["diverged"]))
+    lost = ", ".join(map(str, worst.diverged))
     if outcome == "diverged":
-        when = f"within {steps} steps" if np.isinf(worst["gate"]) else f"after {steps} steps"
+        when = f"within {steps} steps" if math.isinf(worst.gate.value) else f"after {steps} steps"
         return f"{start}. Runs at width {lost} diverged {when} ({over}). Lower the lr."
     if outcome == "too few widths":
         return f"{start}. A verdict needs {OCTAVES:g} octaves of width: {over}."
-    if np.isnan(worst["gate"]):
-        return f"{start}. {worst['layer']} does not move in {steps} steps ({over})."
-    size = f"{signed(worst['gate'])}{_spread(worst['gate_spread'], 3)}"
+    if math.isnan(worst.gate.value):
+        return f"{start}. {worst.layer} does not move in {steps} steps ({over})."
+    size = f"{signed(worst.gate.value)}{_spread(worst.gate.spread, 3)}"
     text = (
-        f"{start}. The steepest change after {steps} steps is that of {worst['layer']}, "
+        f"{start}. The steepest change after {steps} steps is that of {worst.layer}, "
         f"width^({size}), limit {limit:g} ({over})."
     )
     return text + (f" Runs at width {lost} diverged later." if lost else "")
@@ -188,10 +238,13 @@ def _spread(value: float, digits: int) -> str:
     return f" ± {value:.{digits}f}" if math.isfinite(value) else ""
 
 
-def slope_text(value: float, spread: float) -> str:
-    if math.isinf(value):
+def slope_text(slope: Slope) -> str:
+    """A slope and its spread in words."""
+    if math.isinf(slope.value):
         return "diverged"
-    return "zero" if math.isnan(value) else f"{signed(value, 2)}{_spread(spread, 2)}"
+    if math.isnan(slope.value):
+        return "zero"
+    return f"{signed(slope.value, 2)}{_spread(slope.spread, 2)}"
 
 
 def kind(layer: str) -> str:
@@ -199,41 +252,45 @@ def kind(layer: str) -> str:
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", layer)
 
 
-def steepest_by_kind(part: pd.DataFrame) -> list[tuple[str, "pd.Series[Any]"]]:
-    """Kinds of layers of one optimizer, each with its steepest layer at the gate."""
-    steepest: dict[str, pd.Series[Any]] = {}
-    for _, row in part.iterrows():
-        name = kind(str(row["layer"]))
-        size = math.inf if math.isnan(row["gate"]) else abs(row["gate"])
-        if name not in steepest or size > abs(steepest[name]["gate"]):
-            steepest[name] = row
-    return list(steepest.items())
+def steepest_by_kind(own: Sequence[LayerSlopes]) -> dict[str, LayerSlopes]:
+    """Kind -> its steepest layer at the gate, for the layers of one optimizer."""
+    steepest: dict[str, LayerSlopes] = {}
+    for layer in own:
+        name = kind(layer.layer)
+        if name not in steepest or layer.steepness > steepest[name].steepness:
+            steepest[name] = layer
+    return steepest
 
 
-def text_table(table: pd.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def text_table(layers: Sequence[LayerSlopes]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows in words: slope ± spread of the steepest layer of each kind."""
-    first = table.iloc[0]
     columns = (
         "optimizer",
         "layer",
         "at init",
-        f"change, {first['gate_steps']} steps",
-        f"change, {first['late_steps']} steps",
+        f"change, {layers[0].gate_steps} steps",
+        f"change, {layers[0].late_steps} steps",
     )
     rows = [
-        (str(label), name, *(slope_text(row[when], row[f"{when}_spread"]) for when in STATISTICS))
-        for label in dict.fromkeys(table["optimizer"])
-        for name, row in steepest_by_kind(table[table["optimizer"] == label])
+        (label, name, *map(slope_text, steepest.slopes))
+        for label, own in by_optimizer(layers).items()
+        for name, steepest in steepest_by_kind(own).items()
     ]
     return columns, rows
 
 
-def as_json(table: pd.DataFrame, verdicts: list[Verdict], *, own_head: bool) -> dict[str, Any]:
+def as_json(
+    layers: Sequence[LayerSlopes], verdicts: list[Verdict], *, own_head: bool
+) -> dict[str, Any]:
     """Verdicts and slopes; a slope that is not finite (diverged, at rest) is null."""
-    told = [{**asdict(v), "expected": v.expected} for v in verdicts]
-    rows = json.loads(table.to_json(orient="records"))
-    finite = [
-        {k: None if isinstance(x, float) and not math.isfinite(x) else x for k, x in each.items()}
-        for each in told
-    ]
-    return {"head": "own" if own_head else "zero", "verdicts": finite, "slopes": rows}
+    judged = [{**asdict(verdict), "expected": verdict.expected} for verdict in verdicts]
+    return {
+        "head": "own" if own_head else "zero",
+        "verdicts": [_finite(each) for each in judged],
+        "slopes": [_finite(layer.to_json()) for layer in layers],
+    }
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    lost = {k: None for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)}
+    return values | lost

@@ -1,7 +1,7 @@
 """Did the learning rate transfer: drift, paired regret, cost and verdict as numbers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -35,7 +35,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Cost:
+class MeasuredCost:
     """Runs at the target and the price of tuning; NaN where no run tells.
 
     `peak_memory`: bytes, of a whole unit. `tuning_*`: spent at the proxy. `direct_*`: as many
@@ -101,7 +101,7 @@ class Transfer:
     drift: Interval
     regret: Interval
     n_seeds: int
-    cost: Cost
+    cost: MeasuredCost
 
     @property
     def indicative(self) -> bool:
@@ -253,26 +253,30 @@ def _unjudged(
     return None if n_seeds else "incomplete"
 
 
-def _cost(proxy_search: pd.DataFrame | None, at_target: list[pd.DataFrame]) -> Cost:
+def _cost(proxy_search: pd.DataFrame | None, at_target: list[pd.DataFrame]) -> MeasuredCost:
     """Tuning at the proxy against as many trials at the target."""
-    values: dict[str, float] = {}
-    lanes: int | None = None
-    n_diverged = n_failed = 0
-    if at_target:
-        every = pd.concat(at_target)
-        n_diverged, n_failed = count(every, "diverged"), count(every, "failed")
-        done = every[every["status"] == "done"]
-        if len(done):
-            seconds, lanes = float(done["seconds"].sum()), int(done["lanes"].max())
-            values["seconds_per_step"] = float((done["seconds"] / done["steps"]).mean())
-            values["peak_memory"] = float(done["peak_memory"].max()) or NAN  # 0: unknown
-            if seconds:
-                values["tokens_per_second"] = float(done["tokens"].sum()) / seconds
-                values["flops_per_second"] = float(done["flops"].sum()) / seconds
-            if proxy_search is not None:
-                values["direct_flops"] = float(done["flops"].mean()) * len(proxy_search)
-                values["direct_seconds"] = float(done["seconds"].mean()) * len(proxy_search)
-    if proxy_search is not None:
-        values["tuning_flops"] = float(proxy_search["flops"].sum())
-        values["tuning_seconds"] = float(proxy_search["seconds"].sum())
-    return Cost(lanes_max=lanes, n_diverged=n_diverged, n_failed=n_failed, **values)
+    trials = NAN if proxy_search is None else len(proxy_search)
+    cost = _at_target(pd.concat(at_target), trials) if at_target else MeasuredCost()
+    if proxy_search is None:
+        return cost
+    flops, seconds = (float(proxy_search[name].sum()) for name in ("flops", "seconds"))
+    return replace(cost, tuning_flops=flops, tuning_seconds=seconds)
+
+
+def _at_target(rows: pd.DataFrame, trials: float) -> MeasuredCost:
+    """The runs at the target, and the price of so many `trials` there."""
+    cost = MeasuredCost(n_diverged=count(rows, "diverged"), n_failed=count(rows, "failed"))
+    done = rows[rows["status"] == "done"]
+    if not len(done):
+        return cost
+    seconds = float(done["seconds"].sum()) or NAN  # 0: unknown
+    return replace(
+        cost,
+        seconds_per_step=float((done["seconds"] / done["steps"]).mean()),
+        peak_memory=float(done["peak_memory"].max()) or NAN,  # 0: unknown
+        lanes_max=int(done["lanes"].max()),
+        tokens_per_second=float(done["tokens"].sum()) / seconds,
+        flops_per_second=float(done["flops"].sum()) / seconds,
+        direct_flops=float(done["flops"].mean()) * trials,
+        direct_seconds=float(done["seconds"].mean()) * trials,
+    )

@@ -1,4 +1,4 @@
-"""Which number of lanes and of processes is the fastest, found by timing."""
+"""Which number of lanes and of processes is the fastest, by timing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,13 +10,11 @@ import torch
 from hptransfer.cost import machine
 from hptransfer.cost.count import Cost
 from hptransfer.cost.placement import Placement
-from hptransfer.cost.speed import Speed, extrapolated, matmul_rate, measure
+from hptransfer.cost.speed import Speed, extrapolated, matmul_rate, time_steps
 from hptransfer.errors import InputError
 from hptransfer.geometry.processor import bfloat16_rows
-from hptransfer.spec import RunSpec
-from hptransfer.train.build import Data
-from hptransfer.train.lanes import vectorises
 from hptransfer.train.memory import release
+from hptransfer.train.prepare import Prepared
 
 SLOW_STEP_FLOPS = 5e11  # a heavier step on CPU is extrapolated, for timing it takes too long
 # Seconds of a step from which on a CPU gains nothing by lanes, and may gain by more threads.
@@ -31,9 +29,8 @@ Together = Callable[[Placement, int], Speed]
 
 
 def calibrate(
-    spec: RunSpec,
+    prepared: Prepared,
     cost: Cost,
-    data: Data,
     device: torch.device,
     placements: Sequence[Placement] = (Placement(),),
     together: Together | None = None,
@@ -47,12 +44,13 @@ def calibrate(
     if device.type == "cpu" and cost.model_flops + cost.optimizer_flops > SLOW_STEP_FLOPS:
         fast = bfloat16_rows(device) is not None
         return extrapolated(cost, matmul_rate(device), first.processes, fast_bfloat16=fast)
+    spec = prepared.spec
     whole = first.micro_batch is None or first.micro_batch >= spec.batch
-    several = whole and vectorises(spec)
+    several = whole and prepared.vectorises
     budget = 0.6 * machine.memory_of(device) / first.processes
 
     def alone(lanes: int) -> Speed | None:
-        return _measured(spec, data, device, lanes, first)
+        return _timed_alone(prepared, device, lanes, first)
 
     speed = choose(
         placements,
@@ -138,12 +136,12 @@ def _faster(one: Speed, other: Speed, seconds: Seconds) -> Speed:
     return min(one, other, key=lambda speed: getattr(speed, seconds))
 
 
-def _measured(
-    spec: RunSpec, data: Data, device: torch.device, lanes: int, placement: Placement
+def _timed_alone(
+    prepared: Prepared, device: torch.device, lanes: int, placement: Placement
 ) -> Speed | None:
-    """`measure`, None where the device's memory is too small. It gives the memory back."""
+    """`time_steps`, None where the device's memory is too small. It gives the memory back."""
     try:
-        return measure(spec, data, device, lanes, placement)
+        return time_steps(prepared, device, lanes, placement)
     except torch.OutOfMemoryError:
         return None
     finally:

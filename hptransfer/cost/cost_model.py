@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any, NoReturn
 
 import torch
@@ -14,12 +14,11 @@ from hptransfer.cost.placement import Placement, counts, place, placements, room
 from hptransfer.cost.remembered import Cache, sources
 from hptransfer.cost.speed import Speed
 from hptransfer.errors import InputError
-from hptransfer.registry import BUILTINS
 from hptransfer.spec import Param, RunSpec
 from hptransfer.suite.claim import Suite
 from hptransfer.train import engine, memory
-from hptransfer.train.build import Data, Described, describe_params, foreign_parts
-from hptransfer.train.lanes import vectorises
+from hptransfer.train.build import Data
+from hptransfer.train.prepare import Prepared, foreign_parts, own_parts, prepare
 
 _SCHEDULE = ("steps", "schedule", "warmup")  # no cost of a step depends on these fields
 
@@ -28,7 +27,7 @@ TimeTogether = Callable[[RunSpec, Placement, int], Speed]
 
 
 class CostModel:
-    """Cost, placement and speed of the runs of a suite, each found once.
+    """Cost, placement and speed of the runs of a suite, each determined once.
 
     `workers`, `lanes`: the user's choice, None to find the fastest. `together` times steps in the
     workers. `training` says whether workers train now: then nothing is timed in them, and what is
@@ -55,7 +54,7 @@ class CostModel:
         self._cache = Cache()
         # by cell, which decides them
         self._costs: dict[str, Cost] = {}
-        self._described: dict[str, Described] = {}
+        self._prepared: dict[str, Prepared] = {}
         self._placements: dict[str, list[Placement]] = {}
         self._speeds: dict[str, Speed] = {}
         self._beside: dict[str, list[Any]] = {}  # by key of the cache, timed beside other runs
@@ -65,28 +64,33 @@ class CostModel:
         and leave no trace in the key."""
         if spec.cell not in self._costs:
             key = Cache.key("cost", sources(), spec.identity(*spec.lane_fields, *_SCHEDULE))
-            own = spec.model["name"] not in BUILTINS["model"]
-            own = own or spec.optimizer["name"] not in BUILTINS["optimizer"]
+            own = own_parts(spec)
             values = None if own else self._cache.get(key)
             with foreign_parts(spec):
-                cost = Cost(*values) if values else count(spec, self._data)
+                cost = Cost(*values) if values else count(self._prepare(spec))
             if not own:
                 self._cache.put(key, list(astuple(cost)))
             self._costs[spec.cell] = cost
         return self._costs[spec.cell]
 
-    def described(self, spec: RunSpec) -> Described:
-        """Parameters and FLOPs, which a worker then need not find. Cached for built-in models."""
-        if spec.cell not in self._described:
+    def prepared(self, spec: RunSpec) -> Prepared:
+        """The run with its FLOPs, but under a torch optimizer: only a step shows those."""
+        prepared = self._prepare(spec)
+        return replace(prepared, flops=self.cost(spec).flops) if prepared.vectorises else prepared
+
+    def _prepare(self, spec: RunSpec) -> Prepared:
+        """Parameters come from the cache for built-in models."""
+        if spec.cell not in self._prepared:
             key = Cache.key("parameters", sources(), spec.identity(*spec.lane_fields, *_SCHEDULE))
-            builtin = spec.model["name"] in BUILTINS["model"]
+            builtin = "model" not in own_parts(spec)
             values = self._cache.get(key) if builtin else None
-            params = [Param.from_json(p) for p in values or ()] or describe_params(spec, self._data)
+            params = [Param.from_json(p) for p in values] if values else None
+            with foreign_parts(spec):
+                prepared = prepare(spec, self._data, params=params)
             if builtin:
-                self._cache.put(key, [p.to_json() for p in params])
-            flops = self.cost(spec).flops if vectorises(spec) else None
-            self._described[spec.cell] = Described(params, flops)
-        return self._described[spec.cell]
+                self._cache.put(key, [p.to_json() for p in prepared.params])
+            self._prepared[spec.cell] = prepared
+        return self._prepared[spec.cell]
 
     def placements(self, spec: RunSpec) -> list[Placement]:
         """Where a run may be placed, the most processes first. Raises InputError where it cannot.
@@ -96,7 +100,7 @@ class CostModel:
         if spec.cell not in self._placements:
             memory = machine.memory_of(self._device)
             processes = [self.workers] if self._chosen_workers else counts(self.workers)
-            found = placements(
+            possible = placements(
                 self.cost(spec),
                 spec.batch,
                 processes,
@@ -105,31 +109,31 @@ class CostModel:
                 micro_batch=self._suite.micro_batch,
                 recompute=self._suite.recompute,
             )
-            if not found:
+            if not possible:
                 self._refuse(spec, room(memory, processes[-1]))
-            self._placements[spec.cell] = found
+            self._placements[spec.cell] = possible
         return self._placements[spec.cell]
 
     def placement(self, spec: RunSpec) -> Placement:
         """The fastest placement of a run. Raises InputError where it has none."""
-        found = self.placements(spec)
-        if len(found) == 1:
-            return found[0]
+        possible = self.placements(spec)
+        if len(possible) == 1:
+            return possible[0]
         processes = self.speed(spec).processes
-        return next(placement for placement in found if placement.processes == processes)
+        return next(placement for placement in possible if placement.processes == processes)
 
     def speed(self, spec: RunSpec) -> Speed:
         """Timed once on this machine, and kept in the cache."""
         if spec.cell not in self._speeds:
-            found = self.placements(spec)
-            where = (engine.device_name(self._device), [astuple(each) for each in found])
+            possible = self.placements(spec)
+            where = (engine.device_name(self._device), [astuple(each) for each in possible])
             alike = spec.identity(*spec.lane_fields, *_SCHEDULE, "eval_batches", "data")
             cost = astuple(self.cost(spec))  # a model whose imports have grown is timed anew
             key = Cache.key("speed and processes", sources(), *where, cost, alike)
             values = self._cache.get(key) or self._beside.get(key)
             if values is None:
                 training = self._training()
-                values = list(astuple(self._timed(spec, found, training)))
+                values = list(astuple(self._timed(spec, possible, training)))
                 if training:
                     self._beside[key] = values
                 else:
@@ -139,7 +143,7 @@ class CostModel:
 
     def lanes(self, spec: RunSpec) -> int:
         """Runs that train together in one process."""
-        if not vectorises(spec) or self.placement(spec).recompute:
+        if not self._prepare(spec).vectorises or self.placement(spec).recompute:
             return 1
         return self._chosen_lanes or self.speed(spec).lanes
 
@@ -147,15 +151,16 @@ class CostModel:
         """Bytes of a process that trains such runs."""
         return self.placement(spec).memory * self.lanes(spec)
 
-    def _timed(self, spec: RunSpec, found: list[Placement], training: bool) -> Speed:
-        engine.configure(found[0].threads)
+    def _timed(self, spec: RunSpec, possible: list[Placement], training: bool) -> Speed:
+        engine.configure(possible[0].threads)
 
         def in_workers(placement: Placement, lanes: int) -> Speed:
             return self._together(spec, placement, lanes)
 
         together: Together | None = None if training or self.workers == 1 else in_workers
         with foreign_parts(spec):
-            speed = calibrate(spec, self.cost(spec), self._data, self._device, found, together)
+            prepared = self._prepare(spec)
+            speed = calibrate(prepared, self.cost(spec), self._device, possible, together)
         memory.return_freed_memory()  # to the workers
         return speed
 
@@ -175,6 +180,6 @@ class CostModel:
         raise InputError(
             f"{name} at {axis} {spec.axis_value(axis)} needs about {least / 2**30:.1f} GiB, "
             f"one example at a time; {engine.device_name(self._device)} has room for "
-            f"{room / 2**30:.1f} GiB a process",
+            f"{room / 2**30:.1f} GiB per process",
             f"width {width} would fit" if fits else f"{fewer}a smaller model may fit",
         )

@@ -12,13 +12,12 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from hptransfer import registry
 from hptransfer.datasets import Tokens
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Step
-from hptransfer.spec import Param, RunSpec
-from hptransfer.train.build import Data, blocks, build, context_of, describe_params
-from hptransfer.train.lanes import vectorises
+from hptransfer.spec import RunSpec
+from hptransfer.train.build import Data, blocks, context_of
+from hptransfer.train.prepare import Prepared, StepFlops
 
 
 @dataclass(frozen=True)
@@ -43,25 +42,20 @@ class Cost:
         return self.fixed + self.activations
 
     @property
-    def flops(self) -> dict[str, float]:
-        """FLOPs per step by the names that records use."""
-        return {
-            "model_flops_per_step": self.model_flops,
-            "optimizer_flops_per_step": self.optimizer_flops,
-        }
+    def flops(self) -> StepFlops:
+        return StepFlops(self.model_flops, self.optimizer_flops)
 
 
-def count(spec: RunSpec, data: Data) -> Cost:
+def count(prepared: Prepared) -> Cost:
     """The cost of a run. Raises InputError where the model cannot be built."""
-    params = describe_params(spec, data)
-    parameters = sum(math.prod(p.shape) for p in params)
+    sizes = [math.prod(p.shape) for p in prepared.params]
+    parameters, largest = sum(sizes), max(sizes)
     with torch.device("meta"):
-        model_flops, activations, recomputed = _model_cost(spec, data)
-        optimizer_flops, state = _optimizer_cost(spec, params)
-    if not vectorises(spec):
+        model_flops, activations, recomputed = _model_cost(prepared)
+        optimizer_flops, state = _optimizer_cost(prepared)
+    if not prepared.vectorises:
         state = 8 * parameters  # a torch optimizer does not say; Adam has two buffers
-    largest = max(math.prod(p.shape) for p in params)
-    half = spec.precision == "bfloat16"
+    half = prepared.spec.precision == "bfloat16"
     return Cost(
         parameters,
         model_flops,
@@ -72,13 +66,13 @@ def count(spec: RunSpec, data: Data) -> Cost:
     )
 
 
-def _model_cost(spec: RunSpec, data: Data) -> tuple[int, int, float]:
+def _model_cost(prepared: Prepared) -> tuple[int, int, float]:
     """FLOPs of a forward and backward pass, and the float32 bytes that the forward pass keeps.
 
     The bytes twice: with all activations, and with those of one block and the inputs of the others.
     """
-    model = build(spec, data, spec.width)
-    x, y = _batch(spec, data)
+    model = prepared.build()
+    x, y = _batch(prepared.spec, prepared.data)
     saved: dict[StorageWeakRef, int] = {}
     own = {StorageWeakRef(p.untyped_storage()) for p in model.parameters()}
     entered = _Blocks(model)
@@ -103,16 +97,15 @@ def _model_cost(spec: RunSpec, data: Data) -> tuple[int, int, float]:
     return flops.get_total_flops(), total, recomputed
 
 
-def _optimizer_cost(spec: RunSpec, params: list[Param]) -> tuple[int, int]:
+def _optimizer_cost(prepared: Prepared) -> tuple[int, int]:
     """FLOPs of an update and bytes of the state; both 0 for a torch optimizer."""
-    if not vectorises(spec):
+    if not prepared.vectorises:
         return 0, 0
-    optimizer = registry.load_spec("optimizer", spec.optimizer)
     lr = torch.tensor(1.0)
     state_bytes = 0
     with FlopCounterMode(display=False) as flops, torch.no_grad():
-        for p in params:
-            rule = rules.made(spec.optimizer["name"], optimizer, p, spec.hp)
+        for p in prepared.params:
+            rule = prepared.rule(p)
             w = torch.empty(1, *p.shape)
             state = rules.init_state(rule, w)
             state_bytes += sum(s.numel() * 4 for s in state.values())

@@ -78,7 +78,7 @@ def placements(
     Numbers with which a run does not fit are dropped, and so are those with which it must recompute
     where another needs not. Empty where nothing fits.
     """
-    found = [
+    tried = [
         place(
             cost,
             batch,
@@ -90,5 +90,5 @@ def placements(
         )
         for count in processes
     ]
-    fitting = [placement for placement in found if placement is not None]
+    fitting = [placement for placement in tried if placement is not None]
     return [placement for placement in fitting if not placement.recompute] or fitting

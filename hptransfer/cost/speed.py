@@ -9,8 +9,8 @@ import torch
 from hptransfer.cost.count import Cost
 from hptransfer.cost.placement import Placement
 from hptransfer.spec import RunSpec
-from hptransfer.train.build import Data
 from hptransfer.train.lanes import Lanes
+from hptransfer.train.prepare import Prepared
 from hptransfer.train.replay import Steps
 
 CUDA_SECONDS = 0.2  # a GPU's step is too short for a clock that stops after two
@@ -50,9 +50,8 @@ def extrapolated(cost: Cost, rate: float, processes: int, *, fast_bfloat16: bool
     return Speed(1, step, model / 3, processes)
 
 
-def measure(
-    spec: RunSpec,
-    data: Data,
+def time_steps(
+    prepared: Prepared,
     device: torch.device,
     lanes: int,
     placement: Placement,
@@ -67,11 +66,13 @@ def measure(
     """
     if device.type == "cuda":
         seconds = max(seconds, CUDA_SECONDS)
+    spec = prepared.spec
     runs = [spec.point(spec.log2_lr - i / 8, spec.seed) for i in range(lanes)]
     running = Lanes(
         [replace(run, eval_batches=2) for run in runs],
-        data,
+        prepared.data,
         device,
+        prepared=prepared,
         micro_batch=placement.micro_batch,
         recompute=placement.recompute,
         drawn=False,

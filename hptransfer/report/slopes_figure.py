@@ -9,19 +9,30 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hptransfer.analysis.slopes import LIMIT, NAN, Verdict, kind, slope_text, steepest_by_kind
+from hptransfer.analysis.slopes import (
+    LIMIT,
+    LayerSlopes,
+    Slope,
+    Verdict,
+    by_optimizer,
+    kind,
+    slope_text,
+    steepest_by_kind,
+)
 from hptransfer.report.svg import INK, LABELS, MARKS, THEME, to_svg
 
 PANEL = (4.1, 2.5)  # inches, the slopes beside it included
 
 
-def drawn(frame: pd.DataFrame, table: pd.DataFrame, verdicts: list[Verdict], salt: str) -> str:
+def drawn(
+    frame: pd.DataFrame, layers: list[LayerSlopes], verdicts: list[Verdict], salt: str
+) -> str:
     """`figure` as SVG text."""
-    return to_svg(figure(frame, table, verdicts), f"{salt}-coords", ink=INK)
+    return to_svg(figure(frame, layers, verdicts), f"{salt}-coords", ink=INK)
 
 
 def figure(
-    frame: pd.DataFrame, table: pd.DataFrame, verdicts: list[Verdict], *, columns: int = 3
+    frame: pd.DataFrame, layers: list[LayerSlopes], verdicts: list[Verdict], *, columns: int = 3
 ) -> Figure:
     """Size of every layer's change at the gate against width, one panel per optimizer.
 
@@ -32,6 +43,7 @@ def figure(
     columns = min(columns, len(labels))
     lines = math.ceil(len(labels) / columns)
     gate = frame[frame["when"] == "gate"]
+    parts = by_optimizer(layers)
     with mpl.rc_context(THEME):
         made = Figure(figsize=(PANEL[0] * columns, PANEL[1] * lines + 0.4), layout="constrained")
         made.set_label(_alt(verdicts))
@@ -39,13 +51,13 @@ def figure(
         for ax in axes[len(labels) :]:
             ax.remove()
         for i, (ax, verdict) in enumerate(zip(axes, verdicts, strict=False)):
-            own = table[table["optimizer"] == verdict.optimizer]
+            own = parts[verdict.optimizer]
             _panel(ax, gate[gate["optimizer"] == verdict.optimizer], own)
             control = " (control)" if verdict.control else ""
             title = f"{verdict.optimizer}: {verdict.verdict}{control}"
             ax.set_title(title, loc="left", fontweight="bold")
             if i % columns == 0:
-                ax.set_ylabel(f"octaves from width {own['narrowest'].iloc[0]}")
+                ax.set_ylabel(f"octaves from width {own[0].narrowest}")
             if i + columns >= len(labels):
                 ax.set_xlabel("width")
                 ax.tick_params(labelbottom=True)
@@ -53,21 +65,19 @@ def figure(
     return made
 
 
-def _panel(ax: Axes, gate: pd.DataFrame, table: pd.DataFrame) -> None:
+def _panel(ax: Axes, gate: pd.DataFrame, own: list[LayerSlopes]) -> None:
     widths = sorted({int(n) for n in gate["width"]})
     x = np.log2(widths)
     ax.fill_between(x, -LIMIT * (x - x[0]), LIMIT * (x - x[0]), color=INK, alpha=0.25, linewidth=0)
-    kinds = steepest_by_kind(table)
-    for i, (name, steepest) in enumerate(kinds):
+    for i, (name, steepest) in enumerate(steepest_by_kind(own).items()):
         colour, mark = LABELS[i % len(LABELS)], MARKS[(i + i // len(LABELS)) % len(MARKS)]
-        for layer in table["layer"]:
-            if kind(str(layer)) != name:
-                continue
+        for layer in (each.layer for each in own if kind(each.layer) == name):
             part = gate[gate["layer"] == layer]
             size = part["change"].where((part["change"] > 0) & np.isfinite(part["change"]))
-            y = np.log2(size).groupby(part["width"]).mean().reindex(widths).to_numpy(float)
+            octaves = size.transform(np.log2)
+            y = octaves.groupby(part["width"]).mean().reindex(widths).to_numpy(float)
             ax.plot(x, y - y[0], color=colour, marker=mark, markersize=3, linewidth=1.3)
-        text = f"{name}  {slope_text(steepest['gate'], NAN)}"
+        text = f"{name}  {slope_text(Slope(steepest.gate.value))}"
         ax.plot([], [], color=colour, marker=mark, markersize=3, linewidth=1.3, label=text)
     ax.set_xticks(x, [str(n) for n in widths])
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), fontsize=8, borderaxespad=0.2)
@@ -75,7 +85,7 @@ def _panel(ax: Axes, gate: pd.DataFrame, table: pd.DataFrame) -> None:
 
 def _alt(verdicts: list[Verdict]) -> str:
     told = "; ".join(
-        f"{v.optimizer} {v.verdict}, steepest {v.layer} {slope_text(v.slope, v.spread)}"
+        f"{v.optimizer} {v.verdict}, steepest {v.layer} {slope_text(Slope(v.slope, v.spread))}"
         for v in verdicts
     )
     return f"Size of every layer's change against width, one panel per optimizer. {told}."

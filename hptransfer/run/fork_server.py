@@ -14,9 +14,9 @@ def context() -> ForkServerContext | SpawnContext:
     """How workers start. Only Linux forks them: elsewhere a fork may break system libraries."""
     if sys.platform != "linux":
         return mp.get_context("spawn")
-    found = mp.get_context("forkserver")
-    found.set_forkserver_preload(LOADED)
-    return found
+    server = mp.get_context("forkserver")
+    server.set_forkserver_preload(LOADED)
+    return server
 
 
 def start() -> None:

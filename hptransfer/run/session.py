@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from hptransfer.analysis.frame import select
+from hptransfer.analysis.frame import finished, select
 from hptransfer.cost.cost_model import CostModel
 from hptransfer.cost.count import Cost
 from hptransfer.cost.placement import Placement
@@ -62,8 +62,7 @@ class Forecast:
     def flops(self, cost: Cost) -> float:
         """FLOPs of all runs; `cost` is that of one run."""
         spec = self.specs[0]
-        steps = spec.steps * (cost.model_flops + cost.optimizer_flops)
-        return len(self.specs) * (steps + spec.eval_batches * cost.model_flops / 3)
+        return len(self.specs) * cost.flops.of_run(spec.steps, spec.eval_batches)
 
 
 class Session:
@@ -91,7 +90,8 @@ class Session:
 
     def _time(self, spec: RunSpec, placement: Placement, lanes: int) -> Speed:
         """The speed while all processes train: they share caches, memory and the CPU's clock."""
-        return self.pool.time(Timing(spec, self.suite.data, str(self.device), placement, lanes))
+        where = (self.suite.data, str(self.device), placement)
+        return self.pool.time(Timing(spec, *where, lanes, self.costs.prepared(spec).params))
 
     def plan(self) -> list[RunSpec]:
         """The missing runs that can be named now."""
@@ -103,7 +103,7 @@ class Session:
 
     def known(self) -> int:
         """Runs of this suite that are recorded as done or diverged."""
-        return int((self.rows()["status"] != "failed").sum())
+        return len(finished(self.rows()))
 
     def expected(self, start: bool = False) -> list[Forecast]:
         """The forecast with its time. Raises InputError where a run does not fit this device.
@@ -251,7 +251,8 @@ class Session:
                 pool.end_idle()  # the placement counts on the memory that they hold
             resume = self.store.find_snapshot(unit.key)
             where = (self.suite.data, str(self.device), started[0], resume)
-            pool.submit(Job(unit, *where, self.costs.described(unit.spec)))
+            prepared = self.costs.prepared(unit.spec)
+            pool.submit(Job(unit, *where, prepared.params, prepared.flops))
             yield Started(unit)
 
     def _end(self, ended: Ended, failed: dict[str, Ended], recorded: set[str]) -> None:
@@ -262,8 +263,7 @@ class Session:
         if not ended.died:
             self.store.drop_snapshot(ended.unit.key)
         if ended.error:
-            frame = self.store.frame()
-            done = set(frame["key"][frame["status"] != "failed"])
+            done = set(finished(self.store.frame())["key"])
             for spec in ended.unit.runs:
                 if spec.key not in done:
                     failed[spec.key] = ended

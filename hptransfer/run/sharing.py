@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Generator, Iterable
 
+from hptransfer.analysis.frame import finished
 from hptransfer.records.claims import Claims
 from hptransfer.records.store import Store
 from hptransfer.spec import RunSpec, Unit
@@ -37,11 +38,11 @@ class Sharing:
         return self._seen != (self._store.from_others(), self.claims.taken())
 
     def over(self) -> set[str]:
-        """Keys of runs that are done, or that failed in any process since this session began."""
+        """Keys of runs that finished, or that failed in any process since this session began."""
         rows = self._store.frame()
         failures = self._failures().items()
         failed = {key for key, (when, _) in failures if when != self._failed_before.get(key)}
-        return failed | set(rows["key"][rows["status"] != "failed"])
+        return failed | set(finished(rows)["key"])
 
     def error(self, key: str) -> str:
         """The last line of the error in the record of a failed run."""

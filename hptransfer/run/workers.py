@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal, NoReturn
@@ -15,32 +16,37 @@ import torch
 
 from hptransfer import registry
 from hptransfer.cost.placement import Placement
-from hptransfer.cost.speed import Speed, measure
+from hptransfer.cost.speed import Speed, time_steps
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.run import fork_server
-from hptransfer.spec import RunRecord, RunSpec, Unit
+from hptransfer.spec import Param, RunRecord, RunSpec, Unit
 from hptransfer.train import engine
-from hptransfer.train.build import Described
+from hptransfer.train.prepare import StepFlops, prepare
 
 
 @dataclass(frozen=True)
 class Job:
-    """A unit to train: its data and place, the snapshot it resumes, what is known of its runs."""
+    """A unit to train: its data and place, and the snapshot that it resumes.
+
+    `params`, `flops`: of its first run, as far as they are known.
+    """
 
     unit: Unit
     data: dict[str, Any]
     device: str
     placement: Placement
     resume: Path | None = None
-    described: Described | None = None
+    params: tuple[Param, ...] | None = None
+    flops: StepFlops | None = None
 
 
 @dataclass(frozen=True)
 class Timing:
     """Steps that all processes of a placement time at once.
 
-    The worker answers None once it is warm, waits for "go", and answers the Speed.
+    The worker answers None once it is warm, waits for "go", and answers the Speed. `params`: of the
+    run, where they are known.
     """
 
     spec: RunSpec
@@ -48,6 +54,7 @@ class Timing:
     device: str
     placement: Placement
     lanes: int
+    params: tuple[Param, ...] | None = None
 
     @property
     def unit(self) -> Unit:
@@ -123,14 +130,15 @@ def _train(
     job: Job, loaded: dict[str, engine.Data], store: Store, snapshot_seconds: float
 ) -> Iterator[engine.Progress | engine.Restarted | RunRecord]:
     engine.configure(job.placement.threads)
+    spec, data = job.unit.spec, _data(job.unit.spec, job.data, loaded)
     for message in engine.train(
         job.unit,
-        _data(job.unit.spec, job.data, loaded),
+        data,
         engine.pick_device(job.device),
         resume=job.resume,
         micro_batch=job.placement.micro_batch,
         recompute=job.placement.recompute,
-        described=job.described,
+        prepared=prepare(spec, data, params=job.params, flops=job.flops),
         snapshot_seconds=snapshot_seconds,
     ):
         if isinstance(message, engine.Snapshot):
@@ -148,8 +156,9 @@ def _timed(timing: Timing, loaded: dict[str, engine.Data], pipe: Connection) -> 
         pipe.send(None)
         pipe.recv()
 
-    where = (timing.spec, data, device, timing.lanes, timing.placement)
-    return measure(*where, seconds=TIMED_SECONDS, ready=ready)
+    prepared = prepare(timing.spec, data, params=timing.params)
+    where = (device, timing.lanes, timing.placement)
+    return time_steps(prepared, *where, seconds=TIMED_SECONDS, ready=ready)
 
 
 def _data(spec: RunSpec, fields: dict[str, Any], loaded: dict[str, engine.Data]) -> engine.Data:
@@ -167,7 +176,7 @@ class Pool:
     def __init__(self, results: Path, suite: str, snapshot_seconds: float) -> None:
         self._context = fork_server.context()
         self._arguments = (results, suite, snapshot_seconds)
-        self._processes: dict[Connection, Any] = {}
+        self._processes: dict[Connection, BaseProcess] = {}
         self._busy: dict[Connection, Job] = {}
 
     def __enter__(self) -> "Pool":
@@ -198,22 +207,23 @@ class Pool:
         self.start(processes)
         ready = self._asked(list(self._processes)[:processes], timing, timing)
         warm = [pipe for pipe, answer in ready.items() if answer is None]
-        found = self._asked(warm, "go", timing)
-        for answer in {**ready, **found}.values():
+        timed = self._asked(warm, "go", timing)
+        for answer in {**ready, **timed}.values():
             if isinstance(answer, Ended):
                 text = f"width {timing.spec.width}, timed in {processes} workers: {answer.error}"
                 raise InputError(text, answer.hint)
-        steps, evaluations = zip(*((s.step, s.evaluation) for s in found.values()), strict=True)
-        return Speed(timing.lanes, mean(steps), mean(evaluations), processes)
+        speeds = [answer for answer in timed.values() if isinstance(answer, Speed)]
+        step, evaluation = mean(s.step for s in speeds), mean(s.evaluation for s in speeds)
+        return Speed(timing.lanes, step, evaluation, processes)
 
     def _asked(
         self, pipes: list[Connection], question: Timing | Literal["go"], timing: Timing
-    ) -> dict[Connection, Any]:
+    ) -> dict[Connection, Speed | Ended | None]:
         """The next answer of each worker, Ended where it died."""
         for pipe in pipes:
             with contextlib.suppress(BrokenPipeError):  # dead, and so says recv
                 pipe.send(question)
-        answers: dict[Connection, Any] = {}
+        answers: dict[Connection, Speed | Ended | None] = {}
         for pipe in pipes:
             try:
                 answers[pipe] = pipe.recv()

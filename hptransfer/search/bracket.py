@@ -7,16 +7,14 @@ in runs that it did not ask for at its end, and the points that follow may depen
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from hptransfer.analysis.frame import finished
 from hptransfer.analysis.losses import capped, learned, means
 from hptransfer.spec import canonical
 from hptransfer.suite.claim import Suite
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 AROUND = 1  # octaves at each side of a carried lr, in the start grid around it
 Point = tuple[float, dict[str, float]]  # log2_lr, searched hyperparameters
@@ -85,7 +83,7 @@ def _half_octaves(best: float, known: Iterable[float]) -> list[float]:
 
 
 def propose(
-    suite: Suite, label: str, n: int, rows: "pd.DataFrame", around: float | None = None
+    suite: Suite, label: str, n: int, rows: pd.DataFrame, around: float | None = None
 ) -> list[tuple[Point, int]]:
     """(point, seed) pairs that the search at axis value `n` still lacks; [] when finished.
 
@@ -109,7 +107,8 @@ def propose(
         averaged = {lr: loss for (lr, _), loss in _means(told, roof).items()}
         return [((lr, ""), 0) for lr in bracket(averaged, start, limits, trials)]
 
-    losses, roofs = finished(rows, rows["loss"]), finished(rows, rows["loss_init"])
+    rows = finished(rows)
+    losses, roofs = by_trial(rows, rows["loss"]), by_trial(rows, rows["loss_init"])
     known = {((lr, ""), seed): loss for ((lr, _), seed), loss in losses.items()}
     roof = {((lr, ""), seed): loss for ((lr, _), seed), loss in roofs.items()}
     missing = _replay(stage, {}, known) or stage(known)  # runs that no stage asked for count too
@@ -129,18 +128,14 @@ def grid_and_limits(
 
 
 def key(point: Point) -> Key:
-    """A point as `finished` names it."""
+    """A point as `by_trial` names it."""
     return point[0], canonical(point[1])
 
 
-def finished(rows: "pd.DataFrame", losses: Iterable[float]) -> dict[Trial, float]:
-    """Trial -> its loss, from a column of `rows`; a failed run has none."""
-    columns = (rows[name] for name in ("log2_lr", "hp_point", "status", "seed"))
-    return {
-        ((lr, hp), seed): loss
-        for lr, hp, status, seed, loss in zip(*columns, losses, strict=True)
-        if status != "failed"
-    }
+def by_trial(rows: pd.DataFrame, losses: Iterable[float]) -> dict[Trial, float]:
+    """Trial -> its loss, from finished rows and one loss for each."""
+    columns = (rows[name] for name in ("log2_lr", "hp_point", "seed"))
+    return {((lr, hp), seed): loss for lr, hp, seed, loss in zip(*columns, losses, strict=True)}
 
 
 def on_first_seed(losses: Mapping[Trial, float]) -> dict[Key, float]:
@@ -148,21 +143,21 @@ def on_first_seed(losses: Mapping[Trial, float]) -> dict[Key, float]:
     return {key: loss for (key, seed), loss in losses.items() if seed == 0}
 
 
-def finite_losses(rows: "pd.DataFrame") -> list[float]:
+def finite_losses(rows: pd.DataFrame) -> list[float]:
     """Losses, at most the loss at init: a sampler fits a surface, which cannot be infinite."""
     losses = capped(rows["loss"].to_numpy(float), rows["loss_init"].to_numpy(float)).tolist()
     worst = max((loss for loss in losses if math.isfinite(loss)), default=0.0)
     return [worst if loss == math.inf else loss for loss in losses]
 
 
-def further_seeds(points: list[Point], seeds: int, rows: "pd.DataFrame") -> list[tuple[Point, int]]:
+def further_seeds(points: list[Point], seeds: int, rows: pd.DataFrame) -> list[tuple[Point, int]]:
     """Missing (point, seed) pairs with seeds from 1 on, within one octave of the best point.
 
     They have the best point's hyperparameters. If the means over the seeds have another best
-    point, the pairs around that one follow.
+    point, the pairs around that one follow. `rows`: finished ones.
     """
     own = {key(point): point for point in points}
-    known, roof = finished(rows, rows["loss"]), finished(rows, rows["loss_init"])
+    known, roof = by_trial(rows, rows["loss"]), by_trial(rows, rows["loss_init"])
     told = {(name, 0): known[name, 0] for name in own}
     missing = _replay(lambda told: _near_the_best(told, roof, seeds), told, known)
     return [(own[name], seed) for name, seed in missing]

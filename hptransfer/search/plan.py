@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pandas as pd
 
-from hptransfer.analysis.frame import select
+from hptransfer.analysis.frame import finished, select
 from hptransfer.analysis.optimum import optimum
 from hptransfer.search import bracket
 from hptransfer.search.bracket import Point, Propose
@@ -24,8 +24,7 @@ def plan(suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose) 
     and, if the suite verifies, a bracket around it and fresh seeds at its optimum.
     `propose`: the search, bracket.propose or samplers.propose.
     """
-    rows = select(suite, frame)
-    rows = rows[rows["status"] != "failed"]
+    rows = finished(select(suite, frame))
     known = set(rows["key"])
     parts = dict(list(rows.groupby(["optimizer", "n", "stage"], sort=False)))
     empty = rows.iloc[:0]

@@ -14,22 +14,21 @@ import re
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
+import pandas as pd
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from hptransfer.analysis.frame import finished
 from hptransfer.errors import InputError, suggest
 from hptransfer.search import bracket
 from hptransfer.search.bracket import Point, Propose
 from hptransfer.spec import LR_STEP, canonical
 from hptransfer.suite.claim import Suite
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Space = dict[str, FloatDistribution]
 
@@ -161,7 +160,7 @@ def propose(
     suite: Suite,
     label: str,
     n: int,
-    rows: "pd.DataFrame",
+    rows: pd.DataFrame,
     around: float | None = None,
     *,
     replays: "dict[str, _Replay] | None" = None,
@@ -181,7 +180,8 @@ def propose(
     search = (suite.setting(label, "sampler"), suite.setting(label, "trials"), suite.ask)
     name = canonical([suite.name, label, n])
     identity = canonical([name, search, ranges])
-    losses = bracket.on_first_seed(bracket.finished(rows, bracket.finite_losses(rows)))
+    rows = finished(rows)
+    losses = bracket.on_first_seed(bracket.by_trial(rows, bracket.finite_losses(rows)))
     with quiet():
         replay = known.get(identity)
         # A replay is void if the records no longer say what it was told: another store, or a

@@ -2,35 +2,41 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import optuna
+import pandas as pd
 from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
+from hptransfer.analysis.frame import finished, groups
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.search import bracket, database
-from hptransfer.search.samplers import Space, quiet, search_space
+from hptransfer.search.samplers import quiet, search_space
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.ranges import LR_OCTAVES
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 # Optuna raises these at a damaged journal, which the records make anew.
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, OptunaError)
-_Studies = dict[str, tuple[dict[str, Any], dict[str, FrozenTrial]]]  # name -> attributes, trials
 _NAME = re.compile(r"(.+)/[^/]+/[a-z_]+=\d+/[0-9a-f]{8}")
 SUITE_ATTR = "hptransfer.suite"
 
 
-def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) -> None:
+@dataclass(frozen=True)
+class _Study:
+    """What a persistent study must hold: its attributes, and its trials by the key of their run."""
+
+    name: str
+    attributes: dict[str, str | int]
+    trials: dict[str, FrozenTrial]
+
+
+def sync(suite: Suite, rows: pd.DataFrame, storage: str | None, store: Store) -> None:
     """Add the finished search runs that the persistent studies lack; one study per lr curve.
 
     `rows`: rows of analysis.frame.select. `storage`: an Optuna URL, or None for the journal beside
@@ -57,20 +63,20 @@ def sync(suite: Suite, rows: "pd.DataFrame", storage: str | None, store: Store) 
                 _add(suite, studies, _journal(temporary), str(path))
 
 
-def _studies(suite: Suite, rows: "pd.DataFrame") -> _Studies:
-    """Name -> what that persistent study must hold."""
-    curves: dict[tuple[str, int], tuple[Space, dict[str, FrozenTrial]]] = {}
-    studies: _Studies = {}
-    names = ("optimizer", "n", "stage", "status", "log2_lr", "hp_point", "seed", "key", "finished")
-    columns = zip(*(rows[x] for x in (*names, "seconds")), bracket.finite_losses(rows), strict=True)
-    for label, n, stage, status, log2_lr, hp, seed, key, finished, seconds, loss in columns:
-        if stage != "search" or status == "failed":
-            continue
-        if (label, n) not in curves:
-            curves[label, n] = search_space(suite, label, LR_OCTAVES), {}
-            attrs = {SUITE_ATTR: suite.name, "optimizer": label, suite.axis: n}
-            studies[study_name(suite, label, n)] = attrs, curves[label, n][1]
-        space, trials = curves[label, n]
+def _studies(suite: Suite, rows: pd.DataFrame) -> list[_Study]:
+    rows = finished(rows)
+    rows = rows.assign(capped=bracket.finite_losses(rows))
+    parts = groups(rows).items()
+    return [_study(suite, label, n, part) for (label, n, stage), part in parts if stage == "search"]
+
+
+def _study(suite: Suite, label: str, n: int, rows: pd.DataFrame) -> _Study:
+    """The study of one search, from its finished rows with their capped losses."""
+    space = search_space(suite, label, LR_OCTAVES)
+    trials: dict[str, FrozenTrial] = {}
+    names = ("status", "log2_lr", "hp_point", "seed", "key", "finished", "seconds", "capped")
+    columns = zip(*(rows[name] for name in names), strict=True)
+    for status, log2_lr, hp, seed, key, ended, seconds, loss in columns:
         values = {"log2_lr": log2_lr, **json.loads(hp)}
         if any(not d.low <= values[name] <= d.high for name, d in space.items()):
             continue  # from a search over a wider range, so no trial of this one
@@ -79,15 +85,16 @@ def _studies(suite: Suite, rows: "pd.DataFrame") -> _Studies:
             trial_id=-1,
             state=TrialState.COMPLETE,
             value=loss,
-            datetime_start=datetime.fromtimestamp(finished - seconds),
-            datetime_complete=datetime.fromtimestamp(finished),
+            datetime_start=datetime.fromtimestamp(ended - seconds),
+            datetime_complete=datetime.fromtimestamp(ended),
             params=values,
             distributions=dict(space),
             user_attrs={"key": key, "seed": seed, "status": status},
             system_attrs={},
             intermediate_values={},
         )
-    return studies
+    attributes = {SUITE_ATTR: suite.name, "optimizer": label, suite.axis: n}
+    return _Study(study_name(suite, label, n), attributes, trials)
 
 
 def study_name(suite: Suite, label: str, n: int) -> str:
@@ -105,7 +112,7 @@ def _journal(path: Path) -> BaseStorage:
     return JournalStorage(JournalFileBackend(place, lock_obj=lock))
 
 
-def _add(suite: Suite, studies: _Studies, storage: BaseStorage, place: str) -> None:
+def _add(suite: Suite, studies: list[_Study], storage: BaseStorage, place: str) -> None:
     present = storage.get_all_studies()
     owners = {
         # A kill can leave a study that has a name and no attributes yet.
@@ -122,11 +129,11 @@ def _add(suite: Suite, studies: _Studies, storage: BaseStorage, place: str) -> N
             "name another storage; nothing was written",
             cures=("storage",),
         )
-    for name, (attrs, trials) in studies.items():
+    for each in studies:
         study = optuna.create_study(
-            storage=storage, study_name=name, direction="minimize", load_if_exists=True
+            storage=storage, study_name=each.name, direction="minimize", load_if_exists=True
         )
-        for key in attrs.keys() - study.user_attrs.keys():
-            study.set_user_attr(key, attrs[key])
+        for key in each.attributes.keys() - study.user_attrs.keys():
+            study.set_user_attr(key, each.attributes[key])
         have = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
-        study.add_trials(trial for key, trial in trials.items() if key not in have)
+        study.add_trials(trial for key, trial in each.trials.items() if key not in have)

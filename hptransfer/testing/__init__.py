@@ -8,7 +8,7 @@ from hptransfer import registry
 from hptransfer.errors import InputError
 from hptransfer.testing import datasets, models, optimizers
 from hptransfer.testing.common import BrokenError
-from hptransfer.train.foreign import is_torch_optimizer
+from hptransfer.train.prepare import is_torch_optimizer
 
 __all__ = [
     "KINDS",

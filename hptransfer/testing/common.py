@@ -10,8 +10,8 @@ import torch
 from hptransfer.datasets import Examples, Tokens
 from hptransfer.registry import Part
 from hptransfer.spec import RunSpec
-from hptransfer.train.build import Data
-from hptransfer.train.lanes import Lanes, vectorises
+from hptransfer.train.lanes import Lanes
+from hptransfer.train.prepare import Prepared
 
 CPU = torch.device("cpu")
 
@@ -78,14 +78,15 @@ def small_spec(optimizer: Part, model: Part, width: int, **changes: Any) -> RunS
     return replace(spec, **changes)
 
 
-def falls(spec: RunSpec, data: Data) -> str:
+def falls(prepared: Prepared) -> str:
     """The loss falls at one learning rate of a coarse grid at least."""
+    spec = prepared.spec
     grid = [spec.point(float(e), 0) for e in range(-13, 1, 2)]
-    units = [grid] if vectorises(spec) else [[point] for point in grid]
+    units = [grid] if prepared.vectorises else [[point] for point in grid]
     ends: list[float] = []
     first = 0.0
     for unit in units:
-        lanes = Lanes(unit, data, CPU)
+        lanes = Lanes(unit, prepared.data, CPU, prepared=prepared)
         for t in range(spec.steps):
             lanes.gradients(t)
             lanes.update(t)
@@ -100,9 +101,10 @@ def falls(spec: RunSpec, data: Data) -> str:
     return f"{first:.3f} -> {ends[best]:.3f} at 2^{grid[best].log2_lr:g}"
 
 
-def resumes(spec: RunSpec, data: Data) -> str:
+def resumes(prepared: Prepared) -> str:
     """A run that is stopped half-way and restored ends in the same bytes."""
-    straight, halted, resumed = (Lanes([spec], data, CPU) for _ in range(3))
+    runs, data = [prepared.spec], prepared.data
+    straight, halted, resumed = (Lanes(runs, data, CPU, prepared=prepared) for _ in range(3))
     for t in range(6):
         straight.gradients(t)
         straight.update(t)

@@ -1,6 +1,8 @@
 """The contract of a model: a function of the width that gives an nn.Module."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -20,32 +22,38 @@ from hptransfer.testing.common import (
     tiny_images,
     tiny_text,
 )
-from hptransfer.train.build import Data, build, describe_params
+from hptransfer.train.build import Data
+from hptransfer.train.prepare import Prepared, prepare
 
 
 def clauses(part: Part, target: str, width: int) -> Iterator[Clause]:
     del target
     data: Data = tiny_text() if "context" in part.defaults else tiny_images()
     adamw = registry.describe("optimizer", "adamw")
-    spec = small_spec(adamw, part, width, batch=8)
+    prepared = _prepared(small_spec(adamw, part, width, batch=8), data)
     yield "says what it is in its first line", lambda: summary(part)
-    yield "is built at two widths, with a role for every parameter", lambda: _roles(spec, data)
-    yield "gives logits of the right shape", lambda: _logits(spec, data)
-    yield "treats the examples of a batch apart", lambda: _apart(spec, data)
+    yield "is built at two widths, with a role for every parameter", lambda: _roles(prepared())
+    yield "gives logits of the right shape", lambda: _logits(prepared())
+    yield "treats the examples of a batch apart", lambda: _apart(prepared())
     if isinstance(data, Tokens):
-        yield "sees no token before its time", lambda: _causal(spec, data)
-    yield "gives every parameter a gradient", lambda: _gradients(spec, data)
-    yield "runs as lanes (vmap = loop)", lambda: _as_lanes(spec, data)
-    yield "resumes to the same bytes", lambda: resumes(spec, data)
+        yield "sees no token before its time", lambda: _causal(prepared())
+    yield "gives every parameter a gradient", lambda: _gradients(prepared())
+    yield "runs as lanes (vmap = loop)", lambda: _as_lanes(prepared())
+    yield "resumes to the same bytes", lambda: resumes(prepared())
     for name in ("adamw", "scion_unconstrained"):
-        own = small_spec(registry.describe("optimizer", name), part, width)
-        yield f"learns under {name}", lambda own=own: falls(own, data)
+        own = _prepared(small_spec(registry.describe("optimizer", name), part, width), data)
+        yield f"learns under {name}", lambda own=own: falls(own())
 
 
-def _built(spec: RunSpec, data: Data) -> torch.nn.Module:
+def _prepared(spec: RunSpec, data: Data) -> Callable[[], Prepared]:
+    """A function that prepares a run on its first call, in the clause that it may break."""
+    return cache(partial(prepare, spec, data))
+
+
+def _built(prepared: Prepared) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build(spec, data, spec.width).double()
+        return prepared.build().double()
 
 
 def _examples(data: Data, n: int = 4) -> Tensor:
@@ -55,45 +63,44 @@ def _examples(data: Data, n: int = 4) -> Tensor:
     return torch.from_numpy(data.x_train[:n]).double()
 
 
-def _roles(spec: RunSpec, data: Data) -> str:
-    found: dict[str, int] = {}
-    for p in describe_params(spec, data):
-        found[p.role] = found.get(p.role, 0) + 1
-    return ", ".join(f"{count} {role}" for role, count in found.items())
+def _roles(prepared: Prepared) -> str:
+    counts = Counter(p.role for p in prepared.params)
+    return ", ".join(f"{count} {role}" for role, count in counts.items())
 
 
-def _logits(spec: RunSpec, data: Data) -> str:
+def _logits(prepared: Prepared) -> str:
+    data = prepared.data
     x = _examples(data)
     expected = (4, 8, data.vocab) if isinstance(data, Tokens) else (4, data.n_classes)
-    shape = tuple(_built(spec, data)(x).shape)
+    shape = tuple(_built(prepared)(x).shape)
     require(shape == expected, f"got {shape}, needs {expected}")
     return str(shape)
 
 
-def _apart(spec: RunSpec, data: Data) -> None:
-    model, x = _built(spec, data), _examples(data)
+def _apart(prepared: Prepared) -> None:
+    model, x = _built(prepared), _examples(prepared.data)
     difference = (model(x)[:1] - model(x[:1])).abs().max().item()
     require(difference < 1e-9, f"an example alone gives logits that differ by {difference:.1e}")
 
 
-def _causal(spec: RunSpec, data: Data) -> None:
-    model, x = _built(spec, data), _examples(data)
+def _causal(prepared: Prepared) -> None:
+    model, x = _built(prepared), _examples(prepared.data)
     later = x.clone()
     later[:, 5:] = 0
     difference = (model(x)[:, :5] - model(later)[:, :5]).abs().max().item()
     require(difference < 1e-9, f"later tokens change earlier logits by {difference:.1e}")
 
 
-def _gradients(spec: RunSpec, data: Data) -> None:
-    model, x = _built(spec, data), _examples(data)
+def _gradients(prepared: Prepared) -> None:
+    model, x = _built(prepared), _examples(prepared.data)
     logits = model(x)
     logits.square().sum().backward()
     for name, p in model.named_parameters():
         require(p.grad is not None, f"{name} takes no part in the logits")
 
 
-def _as_lanes(spec: RunSpec, data: Data) -> None:
-    model, x = _built(spec, data), _examples(data)
+def _as_lanes(prepared: Prepared) -> None:
+    model, x = _built(prepared), _examples(prepared.data)
     one = {name: p.detach() for name, p in model.named_parameters()}
     two = {name: torch.stack([p, 1.1 * p]) for name, p in one.items()}
     both = vmap(lambda weights: functional_call(model, weights, (x,)))(two)

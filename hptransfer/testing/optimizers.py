@@ -12,7 +12,7 @@ from hptransfer import registry
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, Step, generator_for
 from hptransfer.registry import Part
-from hptransfer.spec import Param, RunSpec
+from hptransfer.spec import Param
 from hptransfer.testing.common import (
     CPU,
     Clause,
@@ -24,9 +24,8 @@ from hptransfer.testing.common import (
     tiny_images,
     tiny_text,
 )
-from hptransfer.train.build import Data
-from hptransfer.train.foreign import is_torch_optimizer
 from hptransfer.train.lanes import Lanes
+from hptransfer.train.prepare import Prepared, is_torch_optimizer, prepare
 
 PARAMS = {  # width 16 over base 8, every kind that a model may hold
     "embedding": Param("embedding", "input", (11, 16), (11, 8), embedding=True),
@@ -43,13 +42,14 @@ PARAMS = {  # width 16 over base 8, every kind that a model may hold
 
 def clauses(part: Part, target: str, width: int) -> Iterator[Clause]:
     del width
-    mlp = registry.describe("model", "mlp")
-    spec, data = small_spec(part, mlp, 32), tiny_images()
-    if is_torch_optimizer(registry.load("optimizer", target)):
-        yield "is built over a model's parameters", lambda: _lanes_of(spec, data)
+    mlp, gpt = (registry.describe("model", name) for name in ("mlp", "gpt"))
+    factory = registry.load("optimizer", target)
+    on_images = prepare(small_spec(part, mlp, 32), tiny_images())
+    on_text = prepare(small_spec(part, gpt, 32), tiny_text())
+    if is_torch_optimizer(factory):
+        yield "is built over a model's parameters", lambda: _lanes_of(on_images)
     else:
         yield "says what it is in its first line", lambda: summary(part)
-        factory = registry.load("optimizer", target)
         contract = _RuleContract(part, factory)
         yield "gives a rule for every kind of parameter", contract.gives_rules
         yield "draws finite weights, the same for the same seed", contract.draws
@@ -60,14 +60,13 @@ def clauses(part: Part, target: str, width: int) -> Iterator[Clause]:
         yield "moves one lane in place as otherwise, where it can", contract.in_place
         yield "moves lanes together as alone (vmap = loop)", contract.lanes
         yield "does not read a parameter's name", contract.nameless
-    yield "resumes to the same bytes", lambda: resumes(spec, data)
-    yield "lowers the loss of an MLP", lambda: falls(spec, data)
-    gpt = small_spec(part, registry.describe("model", "gpt"), 32)
-    yield "lowers the loss of a GPT", lambda: falls(gpt, tiny_text())
+    yield "resumes to the same bytes", lambda: resumes(on_images)
+    yield "lowers the loss of an MLP", lambda: falls(on_images)
+    yield "lowers the loss of a GPT", lambda: falls(on_text)
 
 
-def _lanes_of(spec: RunSpec, data: Data) -> None:
-    Lanes([spec], data, CPU)
+def _lanes_of(prepared: Prepared) -> None:
+    Lanes([prepared.spec], prepared.data, CPU, prepared=prepared)
 
 
 class _RuleContract:

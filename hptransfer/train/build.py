@@ -1,10 +1,7 @@
 """From a run's spec to its model, and to the parameters as optimizers see them."""
 
-import contextlib
 import inspect
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -12,79 +9,58 @@ from torch import nn
 from hptransfer import registry
 from hptransfer.datasets import Examples, Tokens
 from hptransfer.errors import InputError, broken
-from hptransfer.registry import BUILTINS
 from hptransfer.spec import Param, RunSpec
 from hptransfer.train.roles import kinds
 
 Data = Tokens | Examples
 
 
-@dataclass(frozen=True)
-class Described:
-    """What can be said of a run before it begins: its parameters, FLOPs of a step and lane by name.
-
-    A model on the meta device says both, but loads torch's compiler for it, which takes 1.4 s.
-    `flops` is None where only a step shows them.
-    """
-
-    params: list[Param]
-    flops: dict[str, float] | None
-
-
-def build(spec: RunSpec, data: Data, width: int) -> nn.Module:
-    """The model of a spec at a width, on the current default device.
+def model_factory(spec: RunSpec, data: Data) -> Callable[[int], nn.Module]:
+    """A function of the width that builds the model of a spec on the current default device.
 
     What the data say of themselves (vocab; in_shape, n_classes) goes to a factory that asks for it.
-    Raises InputError where the factory gives no module.
+    Raises InputError where the model cannot be found or reads other data; the function raises it
+    where building fails or gives no module.
     """
+    name = spec.model["name"]
     fields = {k: v for k, v in spec.model.items() if k not in ("name", "revision")}
     if "context" in fields and isinstance(data, Examples):
         raise InputError(
-            f"model {spec.model['name']!r}: reads tokens, and the data {data.name!r} are images",
+            f"model {name!r}: reads tokens, and the data {data.name!r} are images",
             f"models of images: {', '.join(registry.with_field('model', 'in_shape'))}",
         )
     factory = registry.load_spec("model", spec.model)
     asked = inspect.signature(factory).parameters
-    dims = {k: v for k, v in data.dims.items() if k in asked}
-    try:
-        model = factory(width, **{**fields, **dims})
-    except InputError:
-        raise
-    except Exception as error:  # whatever a model of somebody's own does wrong is wrong input
-        what = f"model {spec.model['name']!r}: building it at width {width} failed"
-        raise broken(what, error, "another width, or other fields of the model") from None
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"model {spec.model['name']!r}: gave a {type(model).__name__}",
-            "a model is a function of the width that returns a torch.nn.Module",
-        )
-    return model
+    fields |= {k: v for k, v in data.dims.items() if k in asked}
 
-
-@contextlib.contextmanager
-def foreign_parts(spec: RunSpec) -> Generator[None]:
-    """Whatever a run's parts raise here is wrong input where one of them is somebody's own."""
-    try:
-        yield
-    except Exception as error:
-        parts = {"model": spec.model, "optimizer": spec.optimizer}
-        own = [f"{k} {p['name']!r}" for k, p in parts.items() if p["name"] not in BUILTINS[k]]
-        if isinstance(error, InputError) or not own:
+    def build(width: int) -> nn.Module:
+        try:
+            model = factory(width, **fields)
+        except InputError:
             raise
-        what = f"{' or '.join(own)}: a step failed"
-        raise broken(what, error, "hptransfer validate checks a part on its own") from None
+        except Exception as error:  # whatever a model of somebody's own does wrong is wrong input
+            what = f"model {name!r}: building it at width {width} failed"
+            raise broken(what, error, "another width, or other fields of the model") from None
+        if not isinstance(model, nn.Module):
+            raise InputError(
+                f"model {name!r}: gave a {type(model).__name__}",
+                "a model is a function of the width that returns a torch.nn.Module",
+            )
+        return model
+
+    return build
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
     """The repeated parts of a model: the members of its outermost nn.ModuleLists."""
-    found: list[nn.Module] = []
+    members: list[nn.Module] = []
     for child in model.children():
-        found += list(child) if isinstance(child, nn.ModuleList) else blocks(child)
-    return found
+        members += list(child) if isinstance(child, nn.ModuleList) else blocks(child)
+    return members
 
 
 def context_of(spec: RunSpec) -> int:
-    """Tokens a sequence. Raises InputError for a model of images on text."""
+    """Tokens per sequence. Raises InputError for a model of images on text."""
     if "context" not in spec.model:
         raise InputError(
             f"model {spec.model['name']!r}: text data need its field `context`",
@@ -93,17 +69,16 @@ def context_of(spec: RunSpec) -> int:
     return spec.model["context"]
 
 
-def describe_params(spec: RunSpec, data: Data) -> list[Param]:
+def describe_params(spec: RunSpec, model: Callable[[int], nn.Module]) -> list[Param]:
     """Every parameter with its role and its shapes at `width` and at the base width.
 
     Raises InputError where a role is neither said nor to be seen.
     """
     with torch.device("meta"):
-        model = build(spec, data, spec.width)
-        wider = build(spec, data, 2 * spec.width)
-        base = build(spec, data, spec.base.get("width", spec.width))
+        own, wider = model(spec.width), model(2 * spec.width)
+        base = model(spec.base.get("width", spec.width))
     try:
-        return params(model, wider, base, depth_m=_depth_m(spec))
+        return params(own, wider, base, depth_m=_depth_m(spec))
     except InputError as error:
         raise InputError(f"model {spec.model['name']!r}: {error}", error.hint) from None
 
@@ -121,7 +96,7 @@ def params(
     """
     roles: Callable[[], Mapping[str, str]] | None = getattr(model, "roles", None)
     own = roles() if roles is not None else {}
-    found = kinds(model, wider, own if said is None else said)
+    kind_of = kinds(model, wider, own if said is None else said)
     base_shapes = {name: tuple(p.shape) for name, p in base.named_parameters()}
     described = []
     for name, p in model.named_parameters():
@@ -130,16 +105,9 @@ def params(
                 f"{name}: not in the model at the base width",
                 "widths must share their parameters' names",
             )
-        kind = vars(found[name])
-        described.append(Param(name, shape=tuple(p.shape), base_shape=base_shapes[name], **kind))
-    if depth_m != 1.0:
-        return [_deeper(p, depth_m) for p in described]
+        shapes = {"shape": tuple(p.shape), "base_shape": base_shapes[name]}
+        described.append(Param(name, **shapes, **vars(kind_of[name]), depth_m=depth_m))
     return described
-
-
-def _deeper(p: Param, depth_m: float) -> Param:
-    values: dict[str, Any] = {**vars(p), "depth_m": depth_m}
-    return Param(**values)
 
 
 def _depth_m(spec: RunSpec) -> float:

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
-from hptransfer.train.build import Data, foreign_parts
+from hptransfer.train.build import Data
 from hptransfer.train.lanes import Lanes
+from hptransfer.train.prepare import Prepared, foreign_parts, prepare
 
 GATE_STEPS = 5
 LOGITS = "logits"
+When = Literal["init", "gate", "late"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Coordinate:
     width: int
     seed: int
     layer: str
-    when: Literal["init", "gate", "late"]
+    when: When
     step: int
     rms: float
     change: float
@@ -76,18 +78,26 @@ def measure(
             "the change is measured after the first steps and after the last",
         )
     for width in sorted(set(widths)):
+        at_width = replace(run.at("width", width), eval_batches=1)
+        with foreign_parts(run):
+            prepared = prepare(at_width, data)
         for seed in seeds:
-            at = run.at("width", width).point(run.log2_lr, seed)
-            with foreign_parts(at):
-                measured = _one(label, at, data, device, gate_steps, zero_head)
+            with foreign_parts(run):
+                at = at_width.point(run.log2_lr, seed)
+                measured = _one(label, at, prepared, device, gate_steps, zero_head)
             yield measured
 
 
 def _one(
-    label: str, run: RunSpec, data: Data, device: torch.device, gate_steps: int, zero_head: bool
+    label: str,
+    run: RunSpec,
+    prepared: Prepared,
+    device: torch.device,
+    gate_steps: int,
+    zero_head: bool,
 ) -> Measured:
     # One lane: optimizers and models of a user need not vectorise to be checked.
-    lanes = Lanes([replace(run, eval_batches=1)], data, device)
+    lanes = Lanes([run], prepared.data, device, prepared=prepared)
     for group in lanes.groups:
         if zero_head and group.p.role == "output" and not group.p.tied:
             group.w.zero_()
@@ -95,19 +105,18 @@ def _one(
     rows: list[Coordinate] = []
     done = 0
 
-    def note(when: Literal["init", "gate", "late"], now: dict[str, Tensor]) -> None:
-        found = {layer: (_rms(h), _rms(h - start[layer])) for layer, h in now.items()}
+    def note(when: When, now: dict[str, Tensor]) -> None:
+        sizes = {layer: (_rms(h), _rms(h - start[layer])) for layer, h in now.items()}
         alive = done == 0 or bool(lanes.finite(done - 1))
-        alive = alive and all(x < float("inf") for sizes in found.values() for x in sizes)
-        for layer, (rms, change) in found.items():
-            sizes = (rms, change) if alive else (float("inf"), float("inf"))
+        alive = alive and all(x < float("inf") for both in sizes.values() for x in both)
+        for layer, both in sizes.items():
+            told = both if alive else (float("inf"), float("inf"))
             rows.append(
-                Coordinate(label, run.log2_lr, run.width, run.seed, layer, when, done, *sizes)
+                Coordinate(label, run.log2_lr, run.width, run.seed, layer, when, done, *told)
             )
 
     note("init", start)
-    stops: tuple[tuple[Literal["gate", "late"], int], ...]
-    stops = ("gate", gate_steps), ("late", run.steps)
+    stops: tuple[tuple[When, int], ...] = ("gate", gate_steps), ("late", run.steps)
     for when, until in stops:
         for t in range(done, until):
             lanes.gradients(t)

@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from hptransfer.train.lanes import Lanes
+from hptransfer.train.prepare import StepFlops
 
 
 def _flop_formulas() -> dict[Any, Any]:
@@ -42,8 +43,8 @@ def _flop_formulas() -> dict[Any, Any]:
     }
 
 
-def counted_step(lanes: Lanes, t: int) -> dict[str, float]:
-    """Make step t; the FLOPs of one lane in it, of the model and of the optimizer.
+def counted_step(lanes: Lanes, t: int) -> StepFlops:
+    """Make step t; the FLOPs of one lane in it.
 
     Counting makes the step a few times as long.
     """
@@ -52,15 +53,4 @@ def counted_step(lanes: Lanes, t: int) -> dict[str, float]:
     with FlopCounterMode(display=False, custom_mapping=_flop_formulas()) as optimizer:
         lanes.update(t)
     n = len(lanes.specs)
-    return {
-        "model_flops_per_step": model.get_total_flops() / n,
-        "optimizer_flops_per_step": optimizer.get_total_flops() / n,
-    }
-
-
-def run_flops(flops: dict[str, float], steps: int, evaluations: int) -> float:
-    """FLOPs of a run that made this many steps and evaluation batches, by those of one step.
-
-    A forward pass has a third of a step's FLOPs of the model.
-    """
-    return steps * sum(flops.values()) + evaluations / 3 * flops["model_flops_per_step"]
+    return StepFlops(model.get_total_flops() / n, optimizer.get_total_flops() / n)

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hptransfer import registry
 from hptransfer.errors import InputError
 from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.train import memory, snapshots
-from hptransfer.train.build import Data, Described
-from hptransfer.train.counting import counted_step, run_flops
+from hptransfer.train.build import Data
+from hptransfer.train.counting import counted_step
 from hptransfer.train.environment import device_name, environment
 from hptransfer.train.lanes import Lanes
+from hptransfer.train.prepare import Prepared, StepFlops, load_data, prepare
 from hptransfer.train.replay import Steps
 
 __all__ = [
@@ -66,26 +66,6 @@ class Restarted:
     reason: str
 
 
-def load_data(data: dict[str, Any]) -> Data:
-    """The data set of a spec or suite: its name and fields."""
-    fields = {k: v for k, v in data.items() if k not in ("name", "revision", "sha256")}
-    name = data["name"]
-    make = registry.load("dataset", name)
-    try:
-        loaded = make(**fields)
-    except Exception as error:
-        if isinstance(error, InputError) or name in registry.BUILTINS["dataset"]:
-            raise
-        what = f"data {name!r}: calling it failed"
-        raise registry.broken(what, error, "hptransfer validate checks it") from None
-    if not isinstance(loaded, Data):
-        raise InputError(
-            f"data {data['name']!r}: gave a {type(loaded).__name__}",
-            "a data set is a function that returns hptransfer.datasets.Tokens or Examples",
-        )
-    return loaded
-
-
 def configure(threads: int) -> None:
     """Set up this process: threads, freed memory kept, denormals flushed (they slow a lane that
     diverges)."""
@@ -130,19 +110,34 @@ def train(
     resume: Path | None = None,
     micro_batch: int | None = None,
     recompute: bool = False,
-    described: Described | None = None,
+    prepared: Prepared | None = None,
     snapshot_seconds: float = SNAPSHOT_SECONDS,
 ) -> Iterator[Progress | Snapshot | Restarted | RunRecord]:
     """Train runs that differ only in scalar hyperparameters or seed as lanes of one run.
 
     Yields Progress about 50 times, a Snapshot every `snapshot_seconds`, and a RunRecord per lane at
-    the end; Restarted first, where `resume` cannot be used. Runs that are not `described` are
-    described here, and their first step is counted, which makes it a few times as long. With too
-    little CUDA memory the unit is split in two; one lane that does not fit raises InputError.
+    the end; Restarted first, where `resume` cannot be used. A unit is prepared here by default, and
+    its first step is counted where its FLOPs are not known, which makes that step a few times as
+    long. With too little CUDA memory the unit is split in two; one lane that does not fit raises
+    InputError.
     """
+    prepared = prepare(unit.spec, data) if prepared is None else prepared
+    how = {"micro_batch": micro_batch, "recompute": recompute, "prepared": prepared}
+    lanes_of = partial(Lanes, data=data, device=device, **how)
+    yield from _split_to_fit(unit, lanes_of, device, prepared.flops, resume, snapshot_seconds)
+
+
+def _split_to_fit(
+    unit: Unit,
+    lanes_of: Callable[[tuple[RunSpec, ...]], Lanes],
+    device: torch.device,
+    flops: StepFlops | None,
+    resume: Path | None,
+    snapshot_seconds: float,
+) -> Iterator[Progress | Snapshot | Restarted | RunRecord]:
+    """Train a unit, or its halves one after the other where the device's memory is too small."""
     try:
-        how = (micro_batch, recompute, described)
-        yield from _train(unit, data, device, resume, *how, snapshot_seconds)
+        yield from _train(unit, lanes_of, device, flops, resume, snapshot_seconds)
         return
     except torch.OutOfMemoryError:
         if unit.lanes == 1:
@@ -153,25 +148,15 @@ def train(
     # Outside the except clause, for the exception holds the frames and so the unit's tensors.
     memory.release()
     for part in unit.halves():
-        yield from train(
-            part,
-            data,
-            device,
-            micro_batch=micro_batch,
-            recompute=recompute,
-            described=described,
-            snapshot_seconds=snapshot_seconds,
-        )
+        yield from _split_to_fit(part, lanes_of, device, flops, None, snapshot_seconds)
 
 
 def _train(
     unit: Unit,
-    data: Data,
+    lanes_of: Callable[[tuple[RunSpec, ...]], Lanes],
     device: torch.device,
+    flops: StepFlops | None,
     resume: Path | None,
-    micro_batch: int | None,
-    recompute: bool,
-    described: Described | None,
     snapshot_seconds: float,
 ) -> Iterator[Progress | Snapshot | Restarted | RunRecord]:
     spec = unit.spec
@@ -179,10 +164,7 @@ def _train(
         memory.release()
     peak = memory.watch_peak(device)
     began = time.perf_counter()
-    params, flops = (described.params, described.flops) if described else (None, None)
-    how = {"micro_batch": micro_batch, "recompute": recompute, "params": params}
-    make = partial(Lanes, unit.runs, data, device, **how)
-    lanes, first, spent, reason = _resumed(make, resume)
+    lanes, first, spent, reason = _resumed(partial(lanes_of, unit.runs), resume)
     if reason:
         yield Restarted(spec, reason)
     saved = time.perf_counter()
@@ -210,14 +192,14 @@ def _train(
     seconds = spent + time.perf_counter() - began
     assert flops is not None  # a snapshot is never one of the last step
     ends = list(zip(lanes.specs, final, lanes.losses.cpu(), strict=True))
+    recomputed = lanes.recompute
     env = environment(device, unit.lanes, lanes.micro_batch)
-    env |= {"recompute": lanes.recompute, "graph": running.graph}
-    del lanes, make, running  # before the peak is read
-    if recompute:
+    env |= {"recompute": recomputed, "graph": running.graph}
+    del lanes, running  # before the peak is read
+    if recomputed:
         memory.release()  # blocks that are recomputed refer to themselves
-    cost = _Cost(
-        seconds / len(ends), run_flops(flops, steps, spec.eval_batches), peak(), flops, env
-    )
+    whole = flops.of_run(steps, spec.eval_batches)
+    cost = _UnitCost(seconds / len(ends), whole, peak(), flops, env)
     yield from (_record(*end, cost) for end in ends)
 
 
@@ -243,17 +225,17 @@ def _progress(unit: Unit, lanes: Lanes, t: int) -> Progress:
 
 
 @dataclass(frozen=True)
-class _Cost:
+class _UnitCost:
     """Seconds and FLOPs of a run, peak bytes of its unit, FLOPs of a step, and the `env`."""
 
     seconds: float
     flops: float
     peak_memory: int
-    step_flops: dict[str, float]
+    step_flops: StepFlops
     env: dict[str, Any]
 
 
-def _record(spec: RunSpec, loss: float, history: Tensor, cost: _Cost) -> RunRecord:
+def _record(spec: RunSpec, loss: float, history: Tensor, cost: _UnitCost) -> RunRecord:
     """`history`: the training loss of every step."""
     done = bool(history.isfinite().all()) and abs(loss) < float("inf") and loss == loss
     return RunRecord(
@@ -269,7 +251,7 @@ def _record(spec: RunSpec, loss: float, history: Tensor, cost: _Cost) -> RunReco
         peak_memory=cost.peak_memory,
         env=cost.env,
         finished=time.time(),
-        probes=cost.step_flops,
+        probes=cost.step_flops.to_json(),
     )
 
 

@@ -1,36 +1,32 @@
 """A `torch.optim.Optimizer` class as the optimizer of a run: one lane, the model's own init."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
-from hptransfer.train.build import Data, build
+from hptransfer.train.prepare import Prepared
 
 
-def is_torch_optimizer(part: Any) -> bool:
-    """Whether an optimizer part is a class of torch's kind; it then runs through this adaptor."""
-    return isinstance(part, type) and issubclass(part, torch.optim.Optimizer)
-
-
-def own_init(spec: RunSpec, data: Data) -> dict[str, Tensor]:
-    """The weights as the model's constructor draws them under the run's seed, on the CPU."""
+def own_init(prepared: Prepared, seed: int) -> dict[str, Tensor]:
+    """The weights as the model's constructor draws them under a seed, on the CPU."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(spec.seed)
-        model = build(spec, data, spec.width)
+        torch.manual_seed(seed)
+        model = prepared.build()
     return {name: p.detach() for name, p in model.named_parameters()}
 
 
 def construct(
-    optimizer: type[torch.optim.Optimizer], spec: RunSpec, parameters: Iterable[Tensor]
+    prepared: Prepared, spec: RunSpec, parameters: Iterable[Tensor]
 ) -> torch.optim.Optimizer:
-    """The optimizer over these parameters. Raises InputError where it refuses them."""
+    """The optimizer of a run over these parameters. Raises InputError where it refuses them."""
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.hp.items()}
+    optimizer = cast("Callable[..., torch.optim.Optimizer]", prepared.optimizer)
     try:
-        return optimizer(parameters, lr=spec.lr, **fields)  # type: ignore[call-arg]
+        return optimizer(parameters, lr=spec.lr, **fields)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"optimizer {spec.optimizer['name']!r}: {error}",

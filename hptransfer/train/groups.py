@@ -1,7 +1,7 @@
 """Same-shaped parameters of a role, stacked so that one call updates them all."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +33,7 @@ class Group:
     carried: bool = False
 
 
-def grouped(params: list[Param], lanes: int, device: torch.device) -> list[list[Param]]:
+def grouped(params: Sequence[Param], lanes: int, device: torch.device) -> list[list[Param]]:
     """Same-shaped parameters of a role, in lists of at most GROUP_ELEMENTS numbers."""
     kind = device.type if device.type in GROUP_ELEMENTS else "cuda"
     kinds: dict[Param, list[Param]] = {}

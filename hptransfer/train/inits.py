@@ -39,9 +39,9 @@ def drawn(
             for jobs in [_jobs(specs, optimizer, alike, device, dtype)]
         ]
         for futures in ahead:
-            found = {key: [future.result() for future in own] for key, own in futures.items()}
+            weights = {key: [future.result() for future in own] for key, own in futures.items()}
             futures.clear()  # the stack is a copy
-            yield _stacked(found, specs)
+            yield _stacked(weights, specs)
 
 
 def _key(spec: RunSpec) -> str:

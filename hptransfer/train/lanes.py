@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,22 +10,16 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.utils.checkpoint import checkpoint
 
-from hptransfer import registry
 from hptransfer.errors import InputError
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, Stack, State, Step
 from hptransfer.spec import Param, RunSpec
 from hptransfer.train import foreign, inits
 from hptransfer.train.batches import Batches
-from hptransfer.train.build import Data, blocks, build, describe_params
-from hptransfer.train.foreign import is_torch_optimizer
+from hptransfer.train.build import Data, blocks
 from hptransfer.train.groups import Group, gradient_of, grouped, regrouped, separate
+from hptransfer.train.prepare import Prepared, prepare
 from hptransfer.train.schedule import lr_factor
-
-
-def vectorises(spec: RunSpec) -> bool:
-    """Whether runs of this spec can share a unit: not under a torch.optim.Optimizer."""
-    return not is_torch_optimizer(registry.load_spec("optimizer", spec.optimizer))
 
 
 class Moment(NamedTuple):
@@ -42,10 +36,11 @@ class Moment(NamedTuple):
 class Lanes:
     """The weights, gradients and optimizer states of a unit, and its pure training step.
 
-    `micro_batch`: examples a backward pass, all by default. `recompute`: one lane keeps the inputs
-    of its blocks alone and computes the rest again in the backward pass. `params`: the parameters,
-    where they are described already. `drawn`: False starts them from any numbers of a like size,
-    where only time counts. One lane runs without vmap, on tensors without a lane axis.
+    `prepared`: the first run prepared; it is prepared here by default. `micro_batch`: examples per
+    backward pass, all by default. `recompute`: one lane keeps the inputs of its blocks alone and
+    computes the rest again in the backward pass. `drawn`: False starts the weights from any numbers
+    of a like size, where only time counts. One lane runs without vmap, on tensors without a lane
+    axis.
     """
 
     def __init__(
@@ -57,17 +52,17 @@ class Lanes:
         dtype: torch.dtype = torch.float32,
         micro_batch: int | None = None,
         recompute: bool = False,
-        params: list[Param] | None = None,
+        prepared: Prepared | None = None,
         drawn: bool = True,
     ) -> None:
         self.specs = specs
         self.spec = specs[0]
         self.device = device
         self.dtype = dtype
-        self.data = data
         self.single = len(specs) == 1
         self.micro_batch = min(micro_batch or self.spec.batch, self.spec.batch)
-        self.optimizer: Callable[..., Rule] = registry.load_spec("optimizer", self.spec.optimizer)
+        prepared = prepare(self.spec, data) if prepared is None else prepared
+        self.optimizer = cast("Callable[..., Rule]", prepared.optimizer)  # unless `foreign`
         self.static = {k: v for k, v in self.spec.hp.items() if not isinstance(v, float)}
         self.hp = {
             k: self._hyperparameter([spec.hp[k] for spec in specs])
@@ -76,11 +71,10 @@ class Lanes:
         }
         self.lr = self._per_lane([spec.lr for spec in specs])
         self.recompute = recompute and self.single
-        self.model = self._model()
-        takes_lanes = self._takes_lanes()
-        draw = self._group if takes_lanes else self._own_init()
-        params = describe_params(self.spec, data) if params is None else params
-        groups = grouped(params, len(specs), device)
+        self.model = self._model(prepared)
+        takes_lanes = self._takes_lanes(prepared)
+        draw = self._group if takes_lanes else self._own_init(prepared)
+        groups = grouped(prepared.params, len(specs), device)
         self._draws = (
             inits.drawn(specs, self.optimizer, groups, device, dtype)
             if drawn and takes_lanes
@@ -90,23 +84,21 @@ class Lanes:
         self._draws = None
         self.leaves = self._leaves()
         self.foreign = (
-            None
-            if takes_lanes
-            else foreign.construct(self.optimizer, self.spec, self.leaves.values())  # type: ignore[arg-type]
+            None if takes_lanes else foreign.construct(prepared, self.spec, self.leaves.values())
         )
         self.losses = torch.zeros(len(specs), self.spec.steps, device=device)
         self.batches = Batches(specs, data, device, dtype)
 
-    def _model(self) -> torch.nn.Module:
+    def _model(self, prepared: Prepared) -> torch.nn.Module:
         with self.device:
-            model = build(self.spec, self.data, self.spec.width).to(self.dtype)
+            model = prepared.build().to(self.dtype)
         for block in blocks(model) if self.recompute else ():
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         return model
 
-    def _takes_lanes(self) -> bool:
+    def _takes_lanes(self, prepared: Prepared) -> bool:
         """Whether the optimizer could train several lanes. Raises InputError where it has to."""
-        if vectorises(self.spec):
+        if prepared.vectorises:
             return True
         if not self.single:
             raise InputError(
@@ -146,9 +138,9 @@ class Lanes:
     def _no_gradient(self, w: Tensor) -> Stack:
         return [] if self.single else torch.zeros_like(w)
 
-    def _own_init(self) -> Callable[[list[Param]], Group]:
+    def _own_init(self, prepared: Prepared) -> Callable[[list[Param]], Group]:
         """Groups that start where the model's constructor puts them."""
-        drawn = foreign.own_init(self.spec, self.data)
+        drawn = foreign.own_init(prepared, self.spec.seed)
 
         def group(alike: list[Param]) -> Group:
             w = torch.stack([drawn[p.name] for p in alike]).to(self.device, self.dtype)
@@ -157,7 +149,7 @@ class Lanes:
         return group
 
     def _leaves(self) -> dict[str, Tensor]:
-        """Views of the groups, one a parameter; those of lanes add their gradients to `Group.g`."""
+        """Views of the groups, one per parameter; those of lanes add their gradients to Group.g."""
         leaves: dict[str, Tensor] = {}
         own = dict(self.model.named_parameters())
         for group in self.groups:

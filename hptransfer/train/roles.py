@@ -48,20 +48,20 @@ def kinds(model: nn.Module, wider: nn.Module, said: Mapping[str, str]) -> dict[s
     homes: dict[int, list[str]] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
         homes.setdefault(id(p), []).append(name)
-    found = {}
+    kind_of: dict[str, Kind] = {}
     for name, p in model.named_parameters():
         owners = [modules[home.rpartition(".")[0]] for home in homes[id(p)]]
         shape = tuple(p.shape)
         if name in said:
-            found[name] = _said(name, said[name], owners, shape)
+            kind_of[name] = _said(name, said[name], owners, shape)
         elif name not in growing or growing[name].ndim != p.ndim:
             raise InputError(
                 f"{name}: not in the model at another width",
                 "widths must share their parameters' names; else " + _SAY.format(name, "hidden"),
             )
         else:
-            found[name] = _seen(name, owners, shape, tuple(growing[name].shape))
-    return found
+            kind_of[name] = _seen(name, owners, shape, tuple(growing[name].shape))
+    return kind_of
 
 
 def _refuse(model: nn.Module) -> None:

@@ -26,6 +26,7 @@ from hptransfer.search.plan import pack
 from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.suite.file import load_suite
 from hptransfer.train import engine
+from hptransfer.train.prepare import prepare
 
 
 def specs_at(width: int, trials: int, steps: int, optimizer: str) -> list[RunSpec]:
@@ -101,8 +102,8 @@ def main() -> None:
         for width in options.widths:
             specs = specs_at(width, options.trials, options.steps, options.optimizer)
             engine.configure(1)
-            cost = count(specs[0], data)
-            lanes = calibrate(specs[0], cost, data, torch.device("cpu")).lanes
+            prepared = prepare(specs[0], data)
+            lanes = calibrate(prepared, count(prepared), torch.device("cpu")).lanes
             share = -(-len(specs) // cores)
             units = in_units(specs, min(lanes, share))
             warm = [Unit((s,)) for s in specs_at(width, cores, 1, options.optimizer)]

@@ -31,6 +31,7 @@ from hptransfer.spec import RunSpec
 from hptransfer.suite.file import load_suite
 from hptransfer.train import engine
 from hptransfer.train.lanes import Lanes
+from hptransfer.train.prepare import prepare
 
 LABELS = ["adamw", "muon/jordan", "muon", "scion_unconstrained"]
 PLAIN = {"plain AdamW": "adamw", "plain Muon": "muon"}
@@ -154,7 +155,7 @@ def main() -> None:
         ways, costs, shown = {}, {}, {}
         for name in options.optimizers:
             spec = spec_at(width, name, options)
-            costs[name] = count(spec, data)
+            costs[name] = count(prepare(spec, data))
             step, micro_batch = ours(spec, costs[name], data, device)
             used = f"{costs[name].memory / 2**30:.1f} (estimated)"
             if device.type == "cuda":  # one model at a time is there, so the peak is its own
