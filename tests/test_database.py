@@ -1,5 +1,7 @@
 """The URL of a database: the parts that a message may show."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from commanded import hptransfer
 from hptransfer.errors import InputError
 from hptransfer.search import database
+from openings import together
 
 
 def refusal(url: str) -> str:
@@ -95,3 +98,19 @@ def test_braces_of_a_url_are_no_template(tmp_path: Path) -> None:
         assert isinstance(storage, RDBStorage)
     assert place == f"sqlite:///{tmp_path}/{{secret}}.db"
     assert (tmp_path / "{secret}.db").exists()
+
+
+def test_processes_that_find_a_database_empty_at_once_all_use_it(tmp_path: Path) -> None:
+    assert together(f"sqlite:///{tmp_path}/studies.db") == ["used"] * 3
+
+
+def test_tables_that_stay_half_made_are_refused_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_PAUSES", (0.0, 0.0))
+    path = tmp_path / "studies.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("create table studies (title text)")
+    before = path.read_bytes()
+    assert "holds tables that are not Optuna's (studies)" in refusal(f"sqlite:///{path}")
+    assert path.read_bytes() == before

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sqlite3
+import sys
 from pathlib import Path
 
 import optuna
@@ -177,8 +178,9 @@ def test_a_database_of_another_program_is_refused_and_left_alone(
     ],
 )
 def test_a_storage_that_cannot_be_used_is_named_without_its_password(
-    tuned: Tuned, url: str, message: str
+    tuned: Tuned, url: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # it is not installed
     suite, table, store = tuned
     error = failure(sync, suite, table, url, store)
     assert message in str(error)

@@ -2,20 +2,22 @@
 
 import contextlib
 import re
+import time
 import warnings
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
-from optuna.exceptions import OptunaError
+from optuna.exceptions import OptunaError, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 
 from hptransfer.errors import InputError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
+    from sqlalchemy.engine import URL, Engine
 
 _OPTUNAS = {"studies", "trials", "version_info"}
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # seconds
 # If a host or a database has other characters, the URL was split at the wrong place, such as an
 # unquoted @ or / in a password. Then every part of it may be secret.
 _HOST = re.compile(r"[\w.,:-]*")
@@ -96,6 +98,37 @@ def _storage(url: str, place: str) -> Generator[BaseStorage]:
 
 
 def _opened(url: str, place: str) -> RDBStorage:
+    """Processes that find the database empty at the same time all make its tables, and one
+    succeeds: the others look again for as long as the tables are there but not whole.
+    """
+    from sqlalchemy.exc import DatabaseError
+
+    engine = _engine(url, place)
+    try:
+        for pause in _PAUSES:
+            tables = _tables(engine)
+            if "studies" not in tables or tables >= _OPTUNAS:  # Optuna makes `studies` first
+                break
+            time.sleep(pause)
+        _refuse_others(_tables(engine), place)
+        for pause in _PAUSES:
+            try:
+                return _connected(url)
+            except (DatabaseError, StorageInternalError):
+                if not _tables(engine):
+                    raise
+            time.sleep(pause)
+    finally:
+        engine.dispose()
+    return _connected(url)
+
+
+def _connected(url: str) -> RDBStorage:
+    return RDBStorage(url.replace("{", "{{").replace("}", "}}"))  # Optuna formats it
+
+
+def _engine(url: str, place: str) -> "Engine":
+    """Raises InputError for an argument that its driver does not take."""
     import sqlalchemy
     from sqlalchemy.exc import SAWarning
 
@@ -103,20 +136,26 @@ def _opened(url: str, place: str) -> RDBStorage:
         # SQLAlchemy would go on without it, and print it.
         warnings.filterwarnings("error", "Query string argument", SAWarning)
         try:
-            engine = sqlalchemy.create_engine(url)
+            return sqlalchemy.create_engine(url)
         except SAWarning:
             raise InputError(
                 f"{place}: cannot be used (its driver does not take an argument of the query)",
                 "the query is what follows the ? of the URL",
             ) from None
-    tables = set(sqlalchemy.inspect(engine).get_table_names())
-    engine.dispose()
+
+
+def _tables(engine: "Engine") -> set[str]:
+    import sqlalchemy
+
+    return set(sqlalchemy.inspect(engine).get_table_names())
+
+
+def _refuse_others(tables: set[str], place: str) -> None:
     if tables and not tables >= _OPTUNAS:
         raise InputError(
             f"{place}: holds tables that are not Optuna's ({', '.join(sorted(tables)[:3])})",
             "name a new or an empty database; nothing was written",
         )
-    return RDBStorage(url.replace("{", "{{").replace("}", "}}"))  # Optuna formats it
 
 
 def _told(error: Exception, url: str, place: str) -> str:

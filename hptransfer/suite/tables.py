@@ -45,9 +45,9 @@ class OptimizerTable(Table):
 class Thresholds(Table):
     """Limits of the verdict: `tol` in nats, `drift` in octaves."""
 
-    tol: float = Field(default=0.01, gt=0, le=1e6, allow_inf_nan=False)
+    tol: float = Field(default=0.01, gt=0.0, le=1e6, allow_inf_nan=False)
     """Largest regret that counts as transfer, in nats."""
-    drift: float = Field(default=0.5, gt=0, le=1e6, allow_inf_nan=False)
+    drift: float = Field(default=0.5, gt=0.0, le=1e6, allow_inf_nan=False)
     """Largest move of the optimum that counts as transfer, in octaves."""
 
 

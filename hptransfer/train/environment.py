@@ -32,8 +32,12 @@ def _git_sha() -> str:
 
 @cache
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "hptransfer": __version__}
-    for name in ("torch", "numpy", "optuna", "sympy", "mlxtend", "botocore"):
+    versions = {
+        "python": platform.python_version(),
+        "hptransfer": __version__,
+        "torch": str(torch.__version__),  # with its build, such as +cu130, unlike the package's
+    }
+    for name in ("numpy", "optuna", "sympy", "mlxtend", "botocore"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

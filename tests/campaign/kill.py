@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from places import Place, delay, ended, parser, table
+from places import Place, delay, ended, parser, rest, stoppable, table, tell
 
 PHASES = ("train", "train", "report", "write")
 WRITTEN = ("metrics.json", "runs.csv", "alignment.svg", "report.html")
@@ -121,11 +121,16 @@ def main() -> None:
     options.add_argument("--kills", type=int, default=200)
     options.add_argument("--jobs", type=int, default=2)
     chosen = options.parse_args()
+    trials: list[Trial] = []
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(chosen.jobs) as pool:
         began = time.monotonic()
         usual = measure(Path(name))
         do = partial(attempt, Path(name), usual, chosen.seed)
-        trials = list(pool.map(do, range(chosen.kills)))
+        with stoppable():
+            for trial in pool.map(do, range(chosen.kills)):
+                trials.append(trial)
+                tell(len(trials), chosen.kills, trial.faults)
+        pool.shutdown(cancel_futures=True)
     rows: list[list[object]] = []
     for phase in dict.fromkeys(PHASES):
         own = [trial for trial in trials if trial.phase == phase]
@@ -141,7 +146,8 @@ def main() -> None:
         f"\n{time.monotonic() - began:.0f} s; undisturbed: training {usual.train:.2f} s, ", end=""
     )
     print(f"report {usual.report:.2f} s, its files {usual.write:.2f} s")
-    ended([fault for trial in trials for fault in trial.faults])
+    faults = [fault for trial in trials for fault in trial.faults]
+    ended(faults + rest(len(trials), chosen.kills))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from places import Place, ended, parser, table
+from places import Place, ended, parser, rest, stoppable, table, tell
 
 LIMIT = 10.0  # seconds of the processor, so that a busy machine makes no hang
-SLEEP = 300.0  # seconds of the clock
+SLEEP = 1800.0  # seconds of the clock: a busy machine may hold up a case for minutes
 KINDS = ("suite", "record", "manifest", "cache")
 OUTCOMES = ("read", "refused", "fault", "hang")
 NUMBERS = (0, -1, 1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e300, 1e-300)
@@ -296,6 +296,7 @@ def main() -> None:
     options.add_argument("--jobs", type=int, default=2)
     chosen = options.parse_args()
     began = time.monotonic()
+    cases: list[tuple[str, str, float, str]] = []
     with tempfile.TemporaryDirectory() as name:
         os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
         place = Place.make(Path(name) / "place")
@@ -303,10 +304,14 @@ def main() -> None:
         assert done.code == 0, done.text
         assert place.command("plan", "tiny.toml", "--workers", "1", "--results", "none").code == 0
         do = partial(chunk, Files(place, Path(name) / "cache"), chosen.seed)
-        size = max(1, min(250, chosen.cases // chosen.jobs))
+        size = max(1, min(100, chosen.cases // chosen.jobs))
         parts = [range(i, min(i + size, chosen.cases)) for i in range(0, chosen.cases, size)]
         with ProcessPoolExecutor(chosen.jobs) as pool:
-            cases = [case for part in pool.map(do, parts) for case in part]
+            with stoppable():
+                for part in pool.map(do, parts):
+                    cases += part
+                    tell(len(cases), chosen.cases, [why for *_, why in part if why])
+            pool.shutdown(cancel_futures=True)
     rows: list[list[object]] = []
     for kind in KINDS:
         own = [case for case in cases if case[0] == kind]
@@ -315,7 +320,7 @@ def main() -> None:
         rows.append([kind, len(own), *counts, f"{slowest:.1f}"])
     table(["damaged", "cases", *OUTCOMES, "slowest, s"], rows)
     print(f"\n{time.monotonic() - began:.0f} s")
-    ended([why for *_, why in cases if why])
+    ended([why for *_, why in cases if why] + rest(len(cases), chosen.cases))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -212,6 +212,32 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     )
     made.add_argument("--seed", type=int, default=0)
     return made
+
+
+def tell(done: int, total: int, faults: list[str]) -> None:
+    """How far the campaign is, and what it has just found, on stderr."""
+    for fault in faults:
+        print(f"fault: {fault}", file=sys.stderr)
+    print(f"{done} of {total}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def stoppable() -> Generator[None]:
+    """Ctrl-C and kill end the block alone, so that what it has done so far is told."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        return
+
+
+def rest(done: int, total: int) -> list[str]:
+    """The fault of a campaign that was stopped."""
+    return [f"stopped after {done} of {total}"] if done < total else []
 
 
 def ended(faults: list[str]) -> None:
