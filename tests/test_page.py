@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from matplotlib.image import imread
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engines
 WIDTHS = (1280, 380)  # pixels: a desk, a telephone
+Scheme = Literal["light", "dark"]
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +51,10 @@ class Heard:
 
 
 def opened(
-    browser: "Browser", report: Path, width: int, scheme: str = "light"
+    browser: "Browser", report: Path, width: int, scheme: Scheme = "light"
 ) -> "tuple[Page, Heard]":
     heard = Heard()
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page.on("console", lambda message: heard.messages.append(message.text))
     page.on("pageerror", lambda error: heard.messages.append(str(error)))
     page.on("request", lambda request: heard.requests.append(request.url))
@@ -64,7 +65,7 @@ def opened(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_is_quiet_asks_for_nothing_and_fits(
-    width: int, scheme: str, browser: "Browser", report: Path, tmp_path: Path
+    width: int, scheme: Scheme, browser: "Browser", report: Path, tmp_path: Path
 ) -> None:
     page, heard = opened(browser, report, width, scheme)
     assert heard.messages == []

@@ -58,7 +58,7 @@ class Database:
 
     def accept(self, yes: bool) -> None:
         """Take connections, or refuse new ones and end those that are open."""
-        self.beside.execute(f'alter database "{self.name}" allow_connections {yes}')
+        self.beside.execute(f'alter database "{self.name}" allow_connections {yes}'.encode())
         if not yes:
             end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s"
             self.beside.execute(end, [self.name])
@@ -75,14 +75,13 @@ def made(server: str) -> Iterator[Database]:
     from sqlalchemy import make_url
 
     url, name = make_url(server), f"test_{uuid.uuid4().hex}"
-    address = {"host": url.host, "port": url.port, "dbname": url.database}
-    login = {"user": url.username, "password": url.password}
-    with closing(psycopg.connect(**address, **login, autocommit=True)) as beside:  # type: ignore[arg-type]
-        beside.execute(f'create database "{name}"')
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with closing(psycopg.connect(plain, autocommit=True)) as beside:
+        beside.execute(f'create database "{name}"'.encode())
         try:
             yield Database(url, name, beside)
         finally:
-            beside.execute(f'drop database "{name}" with (force)')
+            beside.execute(f'drop database "{name}" with (force)'.encode())
 
 
 @pytest.fixture
@@ -164,13 +163,13 @@ def test_a_run_that_is_interrupted_goes_on_and_reports_with_the_same_database(
 def test_a_server_that_refuses_is_one_line_without_the_password(
     wrong: str, suite: Path, tmp_path: Path, database: Database
 ) -> None:
-    changed: dict[str, dict[str, object]] = {
-        "password": {"password": "se/cr@et:other"},
-        "user": {"username": "nobody"},
-        "database": {"database": "no_such_database"},
-        "port": {"port": 1},
+    changed = {
+        "password": database.address.set(password="se/cr@et:other"),
+        "user": database.address.set(username="nobody"),
+        "database": database.address.set(database="no_such_database"),
+        "port": database.address.set(port=1),
     }
-    url = database.address.set(**changed[wrong]).render_as_string(hide_password=False)  # type: ignore[arg-type]
+    url = changed[wrong].render_as_string(hide_password=False)
     done = hptransfer("run", suite, "--storage", url, "--yes", cwd=tmp_path)
     assert done.returncode == 2
     text = done.stdout + done.stderr
