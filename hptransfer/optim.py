@@ -167,7 +167,8 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _rule(self, group: dict[str, Any], kind: Param, like: Tensor) -> Rule:
         # a fused kernel takes numbers, which a GPU would be waited for
-        real = {k: group[k] if like.is_cuda else like.new_full((), group[k]) for k in self.real}
+        on_cpu = like.device.type == "cpu"
+        real = {k: like.new_full((), group[k]) if on_cpu else group[k] for k in self.real}
         return self.factory(kind, **real, **self.static)
 
     def _state(self, rule: Rule, index: int, moving: list[Tensor]) -> rules.State:

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from frames import half_octaves, make_suite, search, study, to_frame
-from hptransfer.analysis.frame import finished, searches, select
+from hptransfer.analysis.frame import searches, select
+from hptransfer.analysis.statuses import finished
 from hptransfer.spec import RunSpec
 from hptransfer.suite.claim import FRESH_SEED
 

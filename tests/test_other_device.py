@@ -13,6 +13,8 @@ import torch.nn.functional as F
 
 import hptransfer.optim
 from hptransfer.models.gpt import gpt
+from hptransfer.optimizers import adamw
+from hptransfer.optimizers.rules import Step
 from hptransfer.spec import RunSpec
 from hptransfer.train.groups import GROUP_ELEMENTS
 from hptransfer.train.lanes import Lanes
@@ -79,6 +81,24 @@ def test_nor_does_a_step_in_a_loop_of_ones_own(name: str) -> None:
         schedule.step()
     optimizer.eval()
     assert {p.device for p in model.parameters()} == {META}
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw_mup", "muon"])
+def test_nor_does_the_fused_kernel_get_a_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device has no such kernel, so what it is given is looked at."""
+    given: list[dict[str, object]] = []
+    monkeypatch.setattr(adamw, "adamw_step", lambda *_, **named: given.append(named))
+    running = Lanes([spec(name, "gpt")], data_for("gpt"), META)
+    running.gradients(0)
+    for group in running.groups:
+        rule = running.optimizer(group.p, **running.hp, **running.static)
+        if getattr(rule, "fused", False):
+            assert isinstance(rule, adamw.Adam)
+            rule.update_(group.g, group.state, group.w, Step(0, *3 * [running.lr]))
+    assert given
+    for named in given:
+        assert isinstance(named["lr"], torch.Tensor)
+        assert all(isinstance(named[key], float) for key in ("beta1", "beta2", "eps"))
 
 
 def test_a_step_that_does_ask_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

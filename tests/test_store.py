@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hptransfer.records.lines import COLUMNS
-from hptransfer.records.store import Store, stored_suites
+from hptransfer.records.store import Store, disk, stored_suites
 from hptransfer.spec import SCHEMA, RunSpec
 from stored import failure, files, record, suite
 
@@ -279,3 +279,16 @@ def test_stored_suites_are_listed_newest_first(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "a_file").touch()
     assert stored_suites(tmp_path) == ["new", "mid", "old"]
+
+
+def test_ctrl_c_is_ctrl_c_though_a_library_fails_to_clean_up(tmp_path: Path) -> None:
+    """Optuna's lock deletes its file on the way out, which may be gone by then."""
+
+    def interrupted() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            (tmp_path / "gone").unlink()
+
+    with pytest.raises(KeyboardInterrupt), disk(tmp_path, "written"):
+        interrupted()

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from hptransfer.analysis.frame import finished
 from hptransfer.analysis.losses import capped, learned, means
+from hptransfer.analysis.statuses import finished
 
 
 def capped_losses(rows: pd.DataFrame) -> np.ndarray:

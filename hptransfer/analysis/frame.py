@@ -1,4 +1,4 @@
-"""The frame of records: its columns, the rows of a suite, and the runs that finished.
+"""The frame of records: its columns, and the rows of a suite.
 
 A frame has one row per record. The analysis reads the columns `key`, `cell`, `spec` (the run as
 JSON), `log2_lr` (octaves), `seed`, `status` (done, diverged or failed), `loss` (nats; inf where
@@ -35,16 +35,6 @@ def select(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
     rows = frame.merge(table, on="cell", how="inner")
     rows["stage"] = np.where(rows["seed"] < FRESH_SEED, "search", "fresh")
     return rows
-
-
-def finished(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the runs that gave a result: done or diverged. A failed run gave none."""
-    return rows[rows["status"] != "failed"]
-
-
-def count(rows: pd.DataFrame, status: str) -> int:
-    """Number of rows with this status."""
-    return int((rows["status"] == status).sum())
 
 
 def groups(rows: pd.DataFrame) -> Groups:

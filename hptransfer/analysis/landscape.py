@@ -7,8 +7,9 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from hptransfer.analysis.curve import Curve, capped_losses, curve
-from hptransfer.analysis.frame import count, finished, groups, searches
+from hptransfer.analysis.frame import groups, searches
 from hptransfer.analysis.optimum import Optimum, optima, optimum
+from hptransfer.analysis.statuses import count, finished
 from hptransfer.suite.claim import Suite
 
 RELATIVE_RANGE = 2.0  # octaves to each side of lr*, for the sensitivity that compares across units

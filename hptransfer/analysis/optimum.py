@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from hptransfer.analysis.curve import curve, trials
-from hptransfer.analysis.frame import count, finished, searches
+from hptransfer.analysis.frame import searches
+from hptransfer.analysis.statuses import count, finished
 from hptransfer.spec import LR_STEP
 from hptransfer.suite.claim import Suite
 

@@ -9,8 +9,9 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from hptransfer.analysis.curve import capped_losses
-from hptransfer.analysis.frame import Groups, count, finished, groups
+from hptransfer.analysis.frame import Groups, groups
 from hptransfer.analysis.optimum import Optimum, optima, optimum
+from hptransfer.analysis.statuses import count, finished
 from hptransfer.spec import canonical
 from hptransfer.suite.claim import Suite
 from hptransfer.suite.tables import Thresholds

@@ -130,8 +130,8 @@ def check_line(check: "Check") -> Text:
 def curve_table(suite: Suite, n: int, rows: "pd.DataFrame") -> tuple[Table, list[str]]:
     """The lr curve of every optimizer at axis value `n`: a table, and a line of points each."""
     from hptransfer.analysis.curve import best_by_lr
-    from hptransfer.analysis.frame import finished
     from hptransfer.analysis.optimum import optimum
+    from hptransfer.analysis.statuses import finished
 
     lines, points = [], []
     for label in suite.optimizers:

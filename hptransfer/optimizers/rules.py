@@ -122,7 +122,8 @@ def update_(rule: Rule, g: Stack, state: State, w: Stack, step: Step) -> State:
     # An inherited `update_` may not match the `update` of a subclass.
     own = {**vars(type(rule)), **getattr(rule, "__dict__", {})}
     fused = getattr(rule, "fused", False) and w[0].dtype == torch.float32
-    able = _batched(rule) and "update_" in own and (fused or w[0].device.type == "cpu")
+    devices = ("cpu", "cuda") if fused else ("cpu",)
+    able = _batched(rule) and "update_" in own and w[0].device.type in devices
     in_place = getattr(rule, "update_", None)
     if in_place is not None and able and _contiguous(w) and _contiguous(g):
         in_place(g, state, w, step)

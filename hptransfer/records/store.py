@@ -295,10 +295,15 @@ def listing(folder: Path, pattern: str) -> list[str]:
 
 @contextlib.contextmanager
 def disk(path: Path, what: str) -> Generator[None]:
-    """An error of the disk in this block becomes InputError; `what`: "read" or "written"."""
+    """An error of the disk in this block becomes InputError; `what`: "read" or "written".
+
+    An error on the way out of Ctrl-C is still Ctrl-C.
+    """
     try:
         yield
     except OSError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # then a library failed to clean up
+            raise error.__context__ from None
         # A missing file is no error to every caller.
         if what == "read" and isinstance(error, FileNotFoundError):
             raise

@@ -7,7 +7,8 @@ from functools import cached_property
 import pandas as pd
 
 from hptransfer.analysis import landscape, sentences, transfer
-from hptransfer.analysis.frame import finished, select
+from hptransfer.analysis.frame import select
+from hptransfer.analysis.statuses import finished
 from hptransfer.suite.claim import Suite
 
 

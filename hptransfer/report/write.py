@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from hptransfer.analysis.frame import finished, select
+from hptransfer.analysis.frame import select
+from hptransfer.analysis.statuses import finished
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.report.alignment_figure import alignment

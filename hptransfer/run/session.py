@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from hptransfer.analysis.frame import finished, select
+from hptransfer.analysis.frame import select
+from hptransfer.analysis.statuses import finished
 from hptransfer.cost.cost_model import CostModel
 from hptransfer.cost.count import Cost
 from hptransfer.cost.placement import Placement

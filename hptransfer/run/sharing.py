@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Generator, Iterable
 
-from hptransfer.analysis.frame import finished
+from hptransfer.analysis.statuses import finished
 from hptransfer.records.claims import Claims
 from hptransfer.records.store import Store
 from hptransfer.spec import RunSpec, Unit

@@ -7,14 +7,17 @@ in runs that it did not ask for at its end, and the points that follow may depen
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from hptransfer.analysis.frame import finished
 from hptransfer.analysis.losses import capped, learned, means
+from hptransfer.analysis.statuses import finished
 from hptransfer.spec import canonical
 from hptransfer.suite.claim import Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AROUND = 1  # octaves at each side of a carried lr, in the start grid around it
 Point = tuple[float, dict[str, float]]  # log2_lr, searched hyperparameters
@@ -83,7 +86,7 @@ def _half_octaves(best: float, known: Iterable[float]) -> list[float]:
 
 
 def propose(
-    suite: Suite, label: str, n: int, rows: pd.DataFrame, around: float | None = None
+    suite: Suite, label: str, n: int, rows: "pd.DataFrame", around: float | None = None
 ) -> list[tuple[Point, int]]:
     """(point, seed) pairs that the search at axis value `n` still lacks; [] when finished.
 
@@ -132,7 +135,7 @@ def key(point: Point) -> Key:
     return point[0], canonical(point[1])
 
 
-def by_trial(rows: pd.DataFrame, losses: Iterable[float]) -> dict[Trial, float]:
+def by_trial(rows: "pd.DataFrame", losses: Iterable[float]) -> dict[Trial, float]:
     """Trial -> its loss, from finished rows and one loss for each."""
     columns = (rows[name] for name in ("log2_lr", "hp_point", "seed"))
     return {((lr, hp), seed): loss for lr, hp, seed, loss in zip(*columns, losses, strict=True)}
@@ -143,14 +146,14 @@ def on_first_seed(losses: Mapping[Trial, float]) -> dict[Key, float]:
     return {key: loss for (key, seed), loss in losses.items() if seed == 0}
 
 
-def finite_losses(rows: pd.DataFrame) -> list[float]:
+def finite_losses(rows: "pd.DataFrame") -> list[float]:
     """Losses, at most the loss at init: a sampler fits a surface, which cannot be infinite."""
     losses = capped(rows["loss"].to_numpy(float), rows["loss_init"].to_numpy(float)).tolist()
     worst = max((loss for loss in losses if math.isfinite(loss)), default=0.0)
     return [worst if loss == math.inf else loss for loss in losses]
 
 
-def further_seeds(points: list[Point], seeds: int, rows: pd.DataFrame) -> list[tuple[Point, int]]:
+def further_seeds(points: list[Point], seeds: int, rows: "pd.DataFrame") -> list[tuple[Point, int]]:
     """Missing (point, seed) pairs with seeds from 1 on, within one octave of the best point.
 
     They have the best point's hyperparameters. If the means over the seeds have another best

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pandas as pd
 
-from hptransfer.analysis.frame import finished, select
+from hptransfer.analysis.frame import select
 from hptransfer.analysis.optimum import optimum
+from hptransfer.analysis.statuses import finished
 from hptransfer.search import bracket
 from hptransfer.search.bracket import Point, Propose
 from hptransfer.spec import RunSpec, Unit, canonical

@@ -23,7 +23,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from hptransfer.analysis.frame import finished
+from hptransfer.analysis.statuses import finished
 from hptransfer.errors import InputError, suggest
 from hptransfer.search import bracket
 from hptransfer.search.bracket import Point, Propose

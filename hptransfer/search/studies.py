@@ -13,7 +13,8 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from hptransfer.analysis.frame import finished, groups
+from hptransfer.analysis.frame import groups
+from hptransfer.analysis.statuses import finished
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.search import bracket, database

@@ -114,9 +114,9 @@ class Lanes:
 
     def _hyperparameter(self, values: list[float]) -> Tensor | float:
         """A number where one lane trains on a GPU: a fused kernel takes no tensor for it."""
-        scalars = self._per_lane(values)
-        numbers = self.single and self.device.type == "cuda"
-        return scalars.cpu().item() if numbers else scalars
+        if self.single and self.device.type != "cpu":
+            return torch.tensor(values[0], dtype=self.dtype).item()
+        return self._per_lane(values)
 
     def _any_weights(self, alike: list[Param]) -> Tensor:
         lanes = () if self.single else (len(self.specs),)

@@ -17,6 +17,8 @@ SHORT = {
     "buffers": ["--width", "64"],
     "polar": ["--widths", "64", "--repeats", "1"],
     "step": ["--widths", "64", "--layers", "1", "--repeats", "1"],
+    "accuracy": ["--widths", "64", "--layers", "1", "--repeats", "1"],
+    "quickstart": ["--ways", "float32", "--steps", "2"],
     "loop": ["--widths", "32", "--trials", "2", "--steps", "2", "--repeats", "1"],
     "sweep": ["--widths", "32", "--trials", "2", "--steps", "2", "--repeats", "1"],
     "precision": ["--widths", "64", "--steps", "4"],
