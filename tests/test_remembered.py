@@ -77,6 +77,12 @@ def test_a_damaged_cache_is_filled_again(cache: Path, damage: str) -> None:
     assert Cache().get("key") == [2.0]
 
 
+def test_an_entry_of_another_key_is_not_believed(cache: Path) -> None:
+    Cache().put("key", [1.0])
+    cache.write_text(cache.read_text().replace('"key"', '"other"'))
+    assert Cache().get("other") is None
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(cache: Path) -> None:
     cache.parent.parent.write_text("a file where the folder should be")
     known = Cache()

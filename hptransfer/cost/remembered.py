@@ -33,13 +33,13 @@ class Cache:
         if not isinstance(entry, dict) or not isinstance(entry.get("values"), list):
             return None
         values: list[Any] = entry["values"]
-        return values if entry.get("digest") == _digest(values) else None
+        return values if entry.get("digest") == _digest(key, values) else None
 
     def put(self, key: str, values: list[Any]) -> None:
         """Keep values. A folder that cannot be written makes no difference to this session."""
         if self.get(key) == values:
             return
-        self._entries[key] = {"values": values, "digest": _digest(values)}
+        self._entries[key] = {"values": values, "digest": _digest(key, values)}
         temporary = self._path.with_suffix(f".{os.getpid()}")
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,8 +56,9 @@ def _folder() -> Path:
         return Path(os.devnull)
 
 
-def _digest(values: list[Any]) -> str:
-    return digest(json.dumps(values, sort_keys=True))
+def _digest(key: str, values: list[Any]) -> str:
+    """An entry that stands under another key is not believed."""
+    return digest(json.dumps([key, values], sort_keys=True))
 
 
 @cache
