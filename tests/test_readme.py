@@ -129,7 +129,13 @@ def test_what_the_suites_gave_is_what_their_committed_metrics_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "file"), [("polar", "polar"), ("sweep", "benchmarks"), ("step", "benchmarks")]
+    ("table", "file"),
+    [
+        ("polar", "polar"),
+        ("sweep", "benchmarks"),
+        ("step", "benchmarks"),
+        ("accuracy", "benchmarks"),
+    ],
 )
 def test_the_tables_of_the_measurements_are_part_of_the_committed_ones(
     table: str, file: str
