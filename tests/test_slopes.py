@@ -66,7 +66,7 @@ def diverge(made: pd.DataFrame, width: int, *times: str) -> pd.DataFrame:
     )
 
 
-def verdict(made: pd.DataFrame, controls: Sequence[str] = ()) -> slopes.Verdict:
+def verdict(made: pd.DataFrame, controls: Sequence[str] = ()) -> slopes.SlopeVerdict:
     [judged] = slopes.judge(slopes.by_layer(made), controls)
     return judged
 

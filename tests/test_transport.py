@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hptransfer.optimizers.rules import Rule, State, init_state, readout
 from hptransfer.optimizers.scion import Start, scion, scion_unconstrained
-from hptransfer.optimizers.transported import Schedule, Store, transported_scion
+from hptransfer.optimizers.transported import Store, TransportSchedule, transported_scion
 from hptransfer.spec import Param
 from units import EMBEDDING, HIDDEN, OUTPUT, at, lanes, random, records, spec, stepped, weights
 
@@ -120,7 +120,7 @@ def test_lanes_of_different_beta_place_their_y_each_for_itself() -> None:
 @pytest.mark.parametrize("transport", [0.25, 1.0])
 @pytest.mark.parametrize("transport_schedule", ["constant", "decay"])
 def test_transported_scion_follows_its_recursion_with_x_and_y_kept_apart(
-    transport: float, transport_schedule: Schedule
+    transport: float, transport_schedule: TransportSchedule
 ) -> None:
     beta, total, peak = 0.8, 12, 0.1
     rule = transported_scion(

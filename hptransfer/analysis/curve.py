@@ -47,7 +47,7 @@ def curve(rows: pd.DataFrame) -> Curve:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialMean:
     """One setting of a search: log2 lr in octaves, searched values as JSON, mean loss in nats."""
 
     log2_lr: float
@@ -55,7 +55,7 @@ class Trial:
     loss: float
 
 
-def trials(rows: pd.DataFrame) -> list[Trial]:
+def trials(rows: pd.DataFrame) -> list[TrialMean]:
     """Every setting of a search with the mean of its capped losses over the seeds."""
     rows = finished(rows)
     marked = rows.assign(capped=capped_losses(rows), learned=learned_rows(rows))
@@ -63,7 +63,7 @@ def trials(rows: pd.DataFrame) -> list[Trial]:
     sound = marked.groupby(["hp_point", "log2_lr"])["learned"].all().loc[grid.index]
     losses = means(grid.to_numpy(float), sound.to_numpy(bool))
     return [
-        Trial(float(log2_lr), str(hp_point), float(loss))
+        TrialMean(float(log2_lr), str(hp_point), float(loss))
         for (hp_point, log2_lr), loss in zip(grid.index, losses, strict=True)
     ]
 

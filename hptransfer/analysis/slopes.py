@@ -135,7 +135,7 @@ Outcome = Literal["passes", "fails", "diverged", "too few widths"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SlopeVerdict:
     """The outcome for one optimizer; `layer`, `slope`, `spread`: the worst layer at the gate.
 
     `control`: an optimizer that must fail, which shows that the check notices a failure.
@@ -157,7 +157,7 @@ class Verdict:
 
 def judge(
     layers: Sequence[LayerSlopes], controls: Collection[str] = (), limit: float = LIMIT
-) -> list[Verdict]:
+) -> list[SlopeVerdict]:
     """One verdict per optimizer, the first that holds.
 
     `too few widths`: fewer than 4 octaves. `diverged`: a run diverged by the gate. `fails`: the
@@ -175,16 +175,16 @@ def by_optimizer(layers: Sequence[LayerSlopes]) -> dict[str, list[LayerSlopes]]:
     return parts
 
 
-def as_expected(verdicts: list[Verdict]) -> bool:
+def as_expected(verdicts: list[SlopeVerdict]) -> bool:
     """Whether every control fails and every other optimizer passes."""
     return all(v.expected for v in verdicts)
 
 
-def _verdict(own: list[LayerSlopes], control: bool, limit: float) -> Verdict:
+def _verdict(own: list[LayerSlopes], control: bool, limit: float) -> SlopeVerdict:
     worst = max(own, key=lambda layer: layer.steepness)
     outcome = _outcome(own, worst, limit)
     few = worst.n_seeds < ENOUGH_SEEDS
-    return Verdict(
+    return SlopeVerdict(
         optimizer=worst.optimizer,
         verdict=outcome,
         indicative=few,
@@ -280,7 +280,7 @@ def text_table(layers: Sequence[LayerSlopes]) -> tuple[tuple[str, ...], list[tup
 
 
 def as_json(
-    layers: Sequence[LayerSlopes], verdicts: list[Verdict], *, own_head: bool
+    layers: Sequence[LayerSlopes], verdicts: list[SlopeVerdict], *, own_head: bool
 ) -> dict[str, Any]:
     """Verdicts and slopes; a slope that is not finite (diverged, at rest) is null."""
     judged = [{**asdict(verdict), "expected": verdict.expected} for verdict in verdicts]

@@ -89,10 +89,11 @@ def proxy_lines(suite: Suite, store: "Store") -> list[str]:
     """A line per optimizer with its lr at the proxy, or a note that it has none yet."""
     from hptransfer.analysis.frame import select
     from hptransfer.analysis.optimum import optimum
+    from hptransfer.analysis.statuses import finished
 
     manifest = store.read_manifest()
-    rows = select(suite, store.frame())
-    rows = rows[(rows["stage"] == "search") & (rows["status"] != "failed")]
+    rows = finished(select(suite, store.frame()))
+    rows = rows[rows["stage"] == "search"]
     lines = []
     for label in suite.optimizers:
         own = rows[rows["optimizer"] == label]

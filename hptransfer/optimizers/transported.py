@@ -35,7 +35,7 @@ LIMITS = {
 }
 
 
-Schedule = Literal["constant", "decay"]
+TransportSchedule = Literal["constant", "decay"]
 Store = Literal["displacement", "recompute"]
 
 
@@ -57,7 +57,7 @@ class Transported:
     batched: ClassVar[bool] = True
     scion: LMO
     transport: float
-    transport_schedule: Schedule
+    transport_schedule: TransportSchedule
     kappa_cap: float
     kappa_warmup: bool
     store: Store
@@ -160,7 +160,7 @@ def transported_scion(
     *,
     beta: float = 0.9,
     transport: float = 0.5,
-    transport_schedule: Schedule = "decay",
+    transport_schedule: TransportSchedule = "decay",
     kappa_cap: float = 1e6,
     kappa_warmup: bool = False,
     constrained: bool = False,

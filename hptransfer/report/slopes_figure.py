@@ -13,7 +13,7 @@ from hptransfer.analysis.slopes import (
     LIMIT,
     LayerSlopes,
     Slope,
-    Verdict,
+    SlopeVerdict,
     by_optimizer,
     kind,
     slope_text,
@@ -25,14 +25,18 @@ PANEL = (4.1, 2.5)  # inches, the slopes beside it included
 
 
 def drawn(
-    frame: pd.DataFrame, layers: list[LayerSlopes], verdicts: list[Verdict], salt: str
+    frame: pd.DataFrame, layers: list[LayerSlopes], verdicts: list[SlopeVerdict], salt: str
 ) -> str:
     """`figure` as SVG text."""
     return to_svg(figure(frame, layers, verdicts), f"{salt}-coords", ink=INK)
 
 
 def figure(
-    frame: pd.DataFrame, layers: list[LayerSlopes], verdicts: list[Verdict], *, columns: int = 3
+    frame: pd.DataFrame,
+    layers: list[LayerSlopes],
+    verdicts: list[SlopeVerdict],
+    *,
+    columns: int = 3,
 ) -> Figure:
     """Size of every layer's change at the gate against width, one panel per optimizer.
 
@@ -83,7 +87,7 @@ def _panel(ax: Axes, gate: pd.DataFrame, own: list[LayerSlopes]) -> None:
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), fontsize=8, borderaxespad=0.2)
 
 
-def _alt(verdicts: list[Verdict]) -> str:
+def _alt(verdicts: list[SlopeVerdict]) -> str:
     told = "; ".join(
         f"{v.optimizer} {v.verdict}, steepest {v.layer} {slope_text(Slope(v.slope, v.spread))}"
         for v in verdicts
