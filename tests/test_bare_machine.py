@@ -15,7 +15,8 @@ import torch
 
 sysconfig.get_config_vars()  # whose file bears the platform's name
 
-real = ctypes.CDLL(None)
+load = ctypes.CDLL
+real = load(None)
 
 class NoExtensions:
     def __getattr__(self, name):
@@ -33,7 +34,10 @@ def without_proc(method):
 pathlib.Path.read_text = without_proc(pathlib.Path.read_text)
 pathlib.Path.write_text = without_proc(pathlib.Path.write_text)
 pathlib.Path.stat = without_proc(pathlib.Path.stat)
-ctypes.CDLL = lambda *args, **kwargs: NoExtensions() if args == (None,) else real
+def library(name=None, *args, **kwargs):
+    return NoExtensions() if name is None else load(name, *args, **kwargs)
+
+ctypes.CDLL = library
 for name in ("sched_getaffinity", "process_cpu_count"):
     if hasattr(os, name):
         delattr(os, name)

@@ -184,7 +184,7 @@ def propose(
     losses = bracket.on_first_seed(bracket.by_trial(rows, bracket.finite_losses(rows)))
     with quiet():
         replay = known.get(identity)
-        # A replay is void if the records no longer say what it was told: another store, or a
+        # A replay is void if the records no longer hold its answers: another store, or a
         # record that was taken out.
         if replay is None or any(losses.get(key) != loss for key, loss in replay.told.items()):
             seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
