@@ -14,6 +14,7 @@ from hptransfer.analysis.optimum import optimum
 from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
 from hptransfer.suite.claim import SuiteTable
+from hptransfer.suite.resolved import resolve
 from hptransfer.train import engine
 from hptransfer.train.prepare import Prepared, prepare
 
@@ -54,7 +55,7 @@ def settings(
     Raises InputError for an unknown part.
     """
     data = engine.load_data(table.data)
-    suite = table.resolve(data.sha256)
+    suite = resolve(table, data)
     rows = select(suite, frame)
     result: dict[str, Setting | None] = {}
     for label in labels:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 __all__ = [
+    "FIRST_SCHEMA",
     "LR_STEP",
     "SCHEMA",
     "Axis",
@@ -18,18 +19,11 @@ __all__ = [
     "round_lr",
 ]
 
-SCHEMA = 1
-"""Version of the format of specs and records."""
-
-LR_STEP = 1 / 8
-"""Octaves; log2 of every learning rate is a multiple of this."""
-
-MOST = 2**53
-"""The largest integer of a record: floats are exact up to here."""
-
-LARGEST = 3.5e38
-"""The largest number of a record, slightly above the largest float32."""
-
+SCHEMA = 2  # version of the format of specs and records
+FIRST_SCHEMA = 1  # its records are still read, and never mixed with those of SCHEMA
+LR_STEP = 1 / 8  # octaves; log2 of every learning rate is a multiple of this
+MOST = 2**53  # the largest integer of a record: floats are exact up to here
+LARGEST = 3.5e38  # the largest number of a record, slightly above the largest float32
 
 Role = Literal["input", "hidden", "output", "vector"]
 """How a parameter is used; biases and gains are vectors."""
@@ -136,7 +130,8 @@ class RunSpec:
     `model`, `data`, `optimizer`: name, revision and all fields. `hp`: all hyperparameters of the
     optimizer. `base`: width with m = 1. `log2_lr`: log2 of the peak lr, a multiple of 1/8. `batch`:
     examples per step. `warmup`: fraction of the steps. `clip`: largest global gradient norm, 0 for
-    no limit. `eval_batches`: batches of the held-out loss.
+    no limit. `eval_examples`: held-out examples of the final loss, each used once; a window of the
+    context is one of text. In FIRST_SCHEMA it holds the number of batches, `eval_batches`.
     """
 
     model: dict[str, Any]
@@ -152,17 +147,18 @@ class RunSpec:
     warmup: float
     clip: float
     precision: str
-    eval_batches: int
+    eval_examples: int
     seed: int
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values, which `key` hashes."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        table = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _with_key(table, *_RENAMED) if self.schema == FIRST_SCHEMA else table
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        return cls(**data)
+        return cls(**named(data))
 
     def identity(self, *without: str) -> str:
         """20 hex digits, equal for two runs that differ in these fields alone.
@@ -205,6 +201,11 @@ class RunSpec:
         """Peak learning rate, 2^log2_lr."""
         return 2.0**self.log2_lr
 
+    @property
+    def evaluations(self) -> float:
+        """Batches' worth of held-out examples."""
+        return self.eval_examples / self.batch
+
     def axis_value(self, axis: Axis) -> int:
         """The value of this run on an axis."""
         return int(self.value(AXIS_FIELD[axis]))
@@ -223,7 +224,7 @@ class RunSpec:
 Bounds = tuple[tuple[type, ...], float, float]  # types, least, most
 COUNT: Bounds = ((int,), 1, MOST)
 BOUNDS: dict[str, Bounds] = {
-    **dict.fromkeys(("width", "steps", "batch", "eval_batches", "schema"), COUNT),
+    **dict.fromkeys(("width", "steps", "batch", "eval_examples", "schema"), COUNT),
     "seed": ((int,), 0, MOST),
     "log2_lr": ((int, float), -149, 128),  # the range of float32
     "warmup": ((int, float), 0, 1),
@@ -237,8 +238,21 @@ def fits(value: Any, bounds: Bounds) -> bool:
     return type(value) in kinds and least <= value <= most
 
 
+_RENAMED = ("eval_examples", "eval_batches")  # a field, and its name in FIRST_SCHEMA
+
+
+def _with_key(table: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    return {new if key == old else key: value for key, value in table.items()}
+
+
+def named(spec: dict[str, Any]) -> dict[str, Any]:
+    """A spec in its JSON form under the names of today."""
+    return _with_key(spec, *_RENAMED[::-1]) if spec.get("schema") == FIRST_SCHEMA else spec
+
+
 def fault(spec: Any) -> str:
     """Why a JSON value is not the spec of a run, "" if it is one."""
+    spec = named(spec) if type(spec) is dict else spec
     if type(spec) is not dict or spec.keys() != {f.name for f in fields(RunSpec)}:
         return "spec has not the fields of a run"
     parts = ("model", "data", "optimizer")

@@ -24,7 +24,7 @@ proxy = 8
 targets = [16]
 steps = 3
 batch = 2
-eval_batches = 2
+eval_tokens = 512
 fresh_seeds = 2
 negative_control = "adamw"
 

@@ -9,9 +9,10 @@ import pandas as pd
 
 from hptransfer.analysis.optimum import optimum
 from hptransfer.spec import RunSpec, round_lr
-from hptransfer.suite.claim import FRESH_SEED, Suite, fresh_seeds
+from hptransfer.suite.claim import FRESH_SEED
 from hptransfer.suite.file import parse_suite
 from hptransfer.suite.ranges import LR_OCTAVES
+from hptransfer.suite.resolved import Suite, fresh_seeds
 
 LOSS_INIT = 5.5
 Center = Callable[[int], float]
@@ -57,7 +58,7 @@ def make_suite(*labels: str, **overrides: Any) -> Suite:
             warmup=suite.setting(label, "warmup"),
             clip=suite.setting(label, "clip"),
             precision=suite.precision,
-            eval_batches=suite.eval_batches,
+            eval_examples=64,
             seed=0,
         )
         for label in suite.optimizers

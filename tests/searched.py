@@ -12,9 +12,9 @@ from hptransfer.errors import InputError
 from hptransfer.search import bracket, samplers
 from hptransfer.search.samplers import Space, propose
 from hptransfer.spec import RunSpec, canonical
-from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import parse_suite
 from hptransfer.suite.ranges import LR_OCTAVES
+from hptransfer.suite.resolved import Suite
 
 PLUGIN = "def mine(param, *, beta=0.9, weight_decay=0.1):\n    '''An optimizer.'''\n"
 Pair = tuple[bracket.Point, int]
@@ -38,7 +38,7 @@ def make(folder: Path, name: str = "x", **changes: Any) -> Suite:
         warmup=0.0,
         clip=0.0,
         precision="float32",
-        eval_batches=1,
+        eval_examples=1,
         seed=0,
     )
     table = {

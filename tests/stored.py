@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from hptransfer.datasets import Unread
 from hptransfer.errors import InputError
-from hptransfer.records.lines import LeftOut
+from hptransfer.records.damage import LeftOut
 from hptransfer.records.store import Store
 from hptransfer.spec import RunRecord, RunSpec
-from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import parse_suite
+from hptransfer.suite.resolved import Suite, resolve
 
 
 def record(seed: int = 0, **changes: object) -> RunRecord:
@@ -29,7 +30,7 @@ def record(seed: int = 0, **changes: object) -> RunRecord:
         warmup=0.1,
         clip=1.0,
         precision="float32",
-        eval_batches=64,
+        eval_examples=1024,
         seed=seed,
     )
     made = RunRecord(
@@ -63,7 +64,7 @@ def suite(name: str = "x") -> Suite:
         "optimizers": {"adamw": {"lr": "2^-11..2^-4", "warmup": 0.1}},
         "thresholds": {"tol": 0.02},
     }
-    return parse_suite(table, {}).resolve("0" * 64)
+    return resolve(parse_suite(table, {}), Unread("0" * 64))
 
 
 def files(store: Store) -> list[Path]:

@@ -16,7 +16,7 @@ model = { name = "MODEL" }
 data = DATA
 base = { width = 8 }
 AXIS
-eval_batches = 1
+eval_tokens = 512
 fresh_seeds = 2
 trials = 3
 
@@ -103,12 +103,14 @@ def test_every_axis_goes_from_a_suite_to_verdicts_and_a_report(
 
 
 def test_a_deeper_run_has_more_blocks_and_thinner_branches(tmp_path: Path) -> None:
+    from hptransfer.datasets import Unread
     from hptransfer.models.gpt import GPT
     from hptransfer.suite.file import load_suite
+    from hptransfer.suite.resolved import resolve
     from hptransfer.train.build import model_factory
     from units import tokens
 
-    suite = load_suite(str(write(tmp_path, DEPTH))).resolve("")
+    suite = resolve(load_suite(str(write(tmp_path, DEPTH))), Unread())
     for depth in (1, 3):
         model = model_factory(suite.template("adamw", depth), tokens())(8)
         assert isinstance(model, GPT)

@@ -76,5 +76,5 @@ def test_a_machine_without_any_capability_plans_and_trains(tmp_path: Path) -> No
     assert records
     for record in records:
         assert record["status"] == "done"
-        assert record["env"]["bfloat16_rows"] is None
+        assert record["env"]["fast_bfloat16"] is False
         assert record["peak_memory"] == 0

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hptransfer.analysis.losses import means
+from hptransfer.datasets import Unread
 from hptransfer.search import bracket as module
 from hptransfer.search.bracket import bracket
-from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import parse_suite
+from hptransfer.suite.resolved import Suite, resolve
 
 START, LIMITS = (-9.0, -4.0), (-13.0, 0.0)
 INIT = 20.0
@@ -136,7 +137,7 @@ def suite(monkeypatch: pytest.MonkeyPatch) -> Suite:
         "seeds": 2,
         "optimizers": {"adamw": {"lr": "2^-9..2^-4"}},
     }
-    return parse_suite(table, {}).resolve("")
+    return resolve(parse_suite(table, {}), Unread())
 
 
 def rows(known: dict[float, float], seed: int = 0, status: str = "done") -> pd.DataFrame:

@@ -120,8 +120,7 @@ def test_fewer_processes_with_more_threads_are_chosen_where_they_save_a_tenth(
 def test_a_run_too_heavy_to_time_is_extrapolated(
     fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = 64 if fast else None
-    monkeypatch.setattr(calibration, "bfloat16_rows", lambda device: rows)
+    monkeypatch.setattr(calibration, "fast_bfloat16", lambda device: fast)
     cost = Cost(1, SLOW_STEP_FLOPS, 1e10, 1, 1, 1)
     monkeypatch.setattr(calibration, "matmul_rate", lambda device: 1e10)
     monkeypatch.setattr(calibration, "time_steps", None)

@@ -16,7 +16,9 @@ from commanded import COMMAND, frame, hptransfer
 from commands import interruptible
 from hptransfer.cli.common import load, only
 from hptransfer.cli.options import RunOptions
+from hptransfer.datasets import Unread
 from hptransfer.records.store import Store
+from hptransfer.suite.resolved import resolve
 from hptransfer.train import engine
 
 WILD = '''
@@ -81,7 +83,7 @@ def test_the_commands_of_a_report_name_the_data_that_the_command_line_named(
 ) -> None:
     for given, told in ((None, f"--data {tmp_path / 'text.txt'}"), ("mnist5k", "--data mnist5k")):
         chosen = load(str(suite), RunOptions(data=given))
-        Store(tmp_path / "results", "tiny").write_manifest(chosen.resolve("0" * 64))
+        Store(tmp_path / "results", "tiny").write_manifest(resolve(chosen, Unread("0" * 64)))
         assert hptransfer("report", cwd=tmp_path).returncode == 0
         page = (tmp_path / "results" / "tiny" / "report.html").read_text()
         lines = [line for line in page.splitlines() if f"{suite} --steps 3" in line]
@@ -92,7 +94,7 @@ def test_the_commands_of_a_report_name_the_data_that_the_command_line_named(
 def test_the_commands_of_a_report_do_not_name_the_data_of_the_suite(tmp_path: Path) -> None:
     for given in (None, "python_source"):
         chosen = load("quickstart", RunOptions(data=given))
-        Store(tmp_path / "results", "quickstart").write_manifest(chosen.resolve("0" * 64))
+        Store(tmp_path / "results", "quickstart").write_manifest(resolve(chosen, Unread("0" * 64)))
         assert hptransfer("report", cwd=tmp_path).returncode == 0
         page = (tmp_path / "results" / "quickstart" / "report.html").read_text()
         assert ("--data python_source" in page) == (given is not None)
@@ -102,7 +104,7 @@ def test_what_is_named_twice_counts_once_and_keeps_its_place(suite: Path, tmp_pa
     chosen = load(str(suite), RunOptions())
     assert only(chosen, ["scion", "adamw", "scion"]) == ["scion", "adamw"]
     assert only(chosen, None) == ["adamw", "scion"]
-    Store(tmp_path / "results", "tiny").write_manifest(chosen.resolve("0" * 64))
+    Store(tmp_path / "results", "tiny").write_manifest(resolve(chosen, Unread("0" * 64)))
     done = hptransfer("report", "tiny", "tiny", suite, "--json", cwd=tmp_path)
     assert [each["suite"] for each in json.loads(done.stdout)["suites"]] == ["tiny"]
     twice = ("--to", 24, "--to", 16, "--to", 24, "--optimizer", "scion", "--optimizer", "scion")

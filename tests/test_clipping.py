@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hptransfer.datasets import Unread
 from hptransfer.errors import InputError
 from hptransfer.suite.file import load_suite
+from hptransfer.suite.resolved import resolve
 from hptransfer.train.groups import Group
 from units import ladder, lanes, spec
 
@@ -68,9 +70,9 @@ def test_a_suite_may_not_clip_gradients_that_hold_the_momentum() -> None:
     light = {"scion_light": {"lr": "2^-4..2^-3"}}
     changes = {"clip": 1.0, "optimizers": light, "negative_control": ""}
     with pytest.raises(InputError) as caught:
-        load_suite("mlp_width", changes).resolve("0" * 64)
+        resolve(load_suite("mlp_width", changes), Unread("0" * 64))
     said = "optimizers.scion_light.clip: got 1, allowed: 0 to 0 for scion_light"
     assert str(caught.value).endswith(said)
     assert caught.value.hint == "optimizers.scion_light.clip = 0 holds for this optimizer alone"
     own = {"scion_light": {"lr": "2^-4..2^-3", "clip": 0.0}}
-    load_suite("mlp_width", {**changes, "optimizers": own}).resolve("0" * 64)
+    resolve(load_suite("mlp_width", {**changes, "optimizers": own}), Unread("0" * 64))

@@ -13,8 +13,8 @@ from hptransfer.report import render
 from hptransfer.report.write import section
 from hptransfer.search import samplers
 from hptransfer.search.plan import plan
-from hptransfer.suite.claim import Suite
 from hptransfer.suite.ranges import value_range
+from hptransfer.suite.resolved import Suite
 
 pytestmark = pytest.mark.usefixtures("no_replays")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hptransfer.analysis import slopes
-from hptransfer.datasets import HELDOUT_SEED, offsets
+from hptransfer.datasets import spread
 from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
 from hptransfer.train import coords
@@ -106,7 +106,7 @@ def outputs(running: Lanes) -> dict[str, Tensor]:
 
 
 def test_a_transported_run_is_watched_at_x() -> None:
-    run = spec("transported_scion", "mlp", hp={"transport_schedule": "constant"}, eval_batches=1)
+    run = spec("transported_scion", "mlp", hp={"transport_schedule": "constant"}, eval_examples=4)
     ahead, at_x = stepped([run], 3), stepped([run], 3)
     at_x.read_out()
     assert probe(ahead)[1] == at_x.evaluate().item()
@@ -116,7 +116,7 @@ def test_a_transported_run_is_watched_at_x() -> None:
 def test_a_torch_optimizer_that_swaps_its_weights_trains_on_where_it_was(tmp_path: Path) -> None:
     path = tmp_path / "swap.py"
     path.write_text(SWAP)
-    run = spec(f"{path}:Swap", "mlp", eval_batches=1)
+    run = spec(f"{path}:Swap", "mlp", eval_examples=4)
     alone, watched = stepped([run], 3), stepped([run], 2)
     at_training, (_, at_evaluation) = watched.evaluate().item(), probe(watched)
     assert at_evaluation != at_training
@@ -145,7 +145,7 @@ def test_every_layer_is_watched_in_the_order_of_the_forward_pass(
 
 def test_what_is_measured_is_the_rms_of_the_output_and_of_its_change() -> None:
     run, data = spec("adamw", "mlp", steps=6, batch=16), digits()
-    at = offsets(HELDOUT_SEED, 0, run.batch, len(data.y_heldout))
+    at = spread(run.batch, len(data.y_heldout))
     x = torch.from_numpy(data.x_heldout[at]).flatten(1)
     h = [x @ weights(stepped([run], t))["first.weight"].mT for t in (0, 5, 6)]
     [_, found] = measured("adamw", run, widths=(8, 16), zero_head=False)

@@ -10,8 +10,8 @@ from frames import make_suite, record, to_frame
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.optimum import optimum
 from hptransfer.cli.tables import curve_table
-from hptransfer.suite.claim import Suite
 from hptransfer.suite.ranges import value_range
+from hptransfer.suite.resolved import Suite
 
 LUCK = {0: -0.3, 1: 0.1, 2: 0.2}  # nats that each seed adds to a loss
 

@@ -9,13 +9,14 @@ import pytest
 from commanded import hptransfer
 from frames import make_suite, record, search, to_frame
 from hptransfer.analysis import frame as frames
+from hptransfer.datasets import Unread
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.report.write import write_report
-from hptransfer.spec import MOST, canonical, digest
-from hptransfer.suite.claim import Suite
+from hptransfer.spec import MOST, SCHEMA, canonical, digest
 from hptransfer.suite.file import parse_suite
 from hptransfer.suite.manifest import as_manifest, stored_suite
+from hptransfer.suite.resolved import Suite, resolve
 from stored import failure, files, left_out
 from stored import record as written
 
@@ -32,7 +33,7 @@ NO_CURVE = (
 
 WRONG: dict[str, tuple[Any, ...]] = {
     "spec": (*NO_TABLE, {}),
-    **{f"spec.{name}": NO_COUNT for name in ("width", "steps", "batch", "eval_batches", "schema")},
+    **{f"spec.{name}": NO_COUNT for name in ("width", "steps", "batch", "eval_examples", "schema")},
     "spec.seed": (-1, 0.0, HUGE, True, "0", None),
     "spec.log2_lr": (*NO_REAL, -1e300, 1e300),
     "spec.warmup": (*NO_REAL, -0.1, 1.1),
@@ -161,7 +162,7 @@ def test_a_damaged_record_leaves_the_report_to_the_others(tmp_path: Path) -> Non
     lines = []
     for row in search(suite, "adamw", 32, -6, range(-8, -3)):
         curve = list(zip(*row["curve"], strict=True))
-        lines.append({**row, "schema": 1, "curve": curve, "env": {**row["env"], "git": "0"}})
+        lines.append({**row, "schema": SCHEMA, "curve": curve, "env": {**row["env"], "git": "0"}})
     lines[0]["env"]["versions"] = 3
     lines[1]["finished"] = 1e300
     lines[2]["peak_memory"] = HUGE
@@ -199,22 +200,25 @@ def test_a_run_without_the_searched_value_is_no_trial_of_the_search(value: objec
 def resolved() -> dict[str, Any]:
     """The manifest of a suite with a searched hyperparameter."""
     table = {"lr": "2^-8..2^-4", "search": {"beta1": "0.8..0.95"}}
-    suite = parse_suite(
-        {
-            "name": "x",
-            "claim": "none",
-            "model": "gpt",
-            "data": "python_source",
-            "proxy": 32,
-            "targets": [64],
-            "steps": 10,
-            "batch": 2,
-            "sampler": "tpe",
-            "optimizers": {"adamw": table},
-        },
-        {},
-    ).resolve("0" * 64)
-    return {"schema": 1, **as_manifest(suite)}
+    suite = resolve(
+        parse_suite(
+            {
+                "name": "x",
+                "claim": "none",
+                "model": "gpt",
+                "data": "python_source",
+                "proxy": 32,
+                "targets": [64],
+                "steps": 10,
+                "batch": 2,
+                "sampler": "tpe",
+                "optimizers": {"adamw": table},
+            },
+            {},
+        ),
+        Unread("0" * 64),
+    )
+    return {"schema": SCHEMA, **as_manifest(suite)}
 
 
 NO_MANIFEST: dict[str, tuple[Any, ...]] = {

@@ -62,23 +62,20 @@ def test_a_record_holds_what_the_steps_gave() -> None:
         json.dumps(record.env)
 
 
-@pytest.mark.parametrize(
-    ("listed", "rows"),
-    [({"avx512_bf16": True, "amx_bf16": True}, 128), ({"avx512_bf16": True}, 64), ({}, None)],
-)
-def test_a_record_says_which_mixed_products_were_bfloat16_ones(
+@pytest.mark.parametrize(("listed", "fast"), [({"avx512_bf16": True}, True), ({}, False)])
+def test_a_record_says_whether_bfloat16_products_were_fast(
     listed: dict[str, bool],
-    rows: int | None,
+    fast: bool,
     fast_bfloat16: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: listed)
-    assert records([spec("scion", "mlp", steps=1)])[0].env["bfloat16_rows"] == rows
+    assert records([spec("scion", "mlp", steps=1)])[0].env["fast_bfloat16"] == fast
 
 
 @pytest.mark.parametrize("steps", [1, 7, 50, 100, 122, 250])
 def test_a_curve_has_about_50_points_and_averages_between_them(steps: int) -> None:
-    record = records([spec("adamw", "mlp", steps=steps, eval_batches=1)])[0]
+    record = records([spec("adamw", "mlp", steps=steps, eval_examples=4)])[0]
     assert len(record.curve) <= 62
     assert len(record.curve) >= min(steps, 40)
     assert record.curve[-1][0] == steps
@@ -126,7 +123,7 @@ def test_a_unit_whose_lanes_all_diverge_stops_early_and_gives_records(n: int) ->
     ends = [m for m in messages if isinstance(m, RunRecord)]
     assert [r.status for r in ends] == ["diverged"] * n
     step = sum(ends[0].probes.values())
-    evaluations = run.eval_batches / 3 * ends[0].probes["model_flops_per_step"]
+    evaluations = run.evaluations / 3 * ends[0].probes["model_flops_per_step"]
     assert ends[0].flops == steps[-1] * step + evaluations, "of the steps that were made"
     assert all(r.loss == math.inf and r.curve[-1][0] == 200 for r in ends)
     assert [m for m in messages if isinstance(m, Progress)][-1].loss == math.inf

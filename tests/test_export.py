@@ -22,7 +22,7 @@ proxy = 8
 targets = [16]
 steps = 4
 batch = 4
-eval_batches = 2
+eval_tokens = 512
 
 [optimizers.mup]
 use = "adamw_mup"

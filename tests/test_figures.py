@@ -18,7 +18,7 @@ from hptransfer.report.alignment_figure import alignment
 from hptransfer.report.curves_figure import curves
 from hptransfer.report.drift_figure import drift
 from hptransfer.report.svg import INK, LABELS, shades, to_svg
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 
 SVG = "{http://www.w3.org/2000/svg}"
 Draw = Callable[[Suite, pd.DataFrame], Figure]

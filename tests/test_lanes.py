@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hptransfer.datasets import Tokens
+from hptransfer.datasets import Tokens, spread
 from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
 from hptransfer.train.groups import GROUP_ELEMENTS, GROUP_LEAST, separate
@@ -208,9 +208,44 @@ def test_training_batches_are_a_pure_function_of_seed_and_step(model: str) -> No
 def test_every_seed_is_evaluated_on_the_same_batches(model: str) -> None:
     one = spec("adamw", model)
     alone, other = lanes([one]).batches, lanes([one.point(-3.0, 1005)]).batches
-    for i in range(3):
-        for a, b in zip(alone.heldout(i), other.heldout(i), strict=True):
+    for mine, theirs in zip(alone.heldout(6, 4), other.heldout(6, 4), strict=True):
+        for a, b in zip(mine, theirs, strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("most", [1, 7, 1000])
+def test_every_held_out_image_is_evaluated_once(most: int) -> None:
+    batches = lanes([spec("adamw", "mlp")]).batches
+    count = len(digits().y_heldout)
+    seen = [y for _, y in batches.heldout(count, most)]
+    assert max(len(y) for y in seen) <= most
+    assert torch.equal(torch.cat(seen), torch.from_numpy(digits().y_heldout))
+
+
+def test_windows_of_held_out_text_do_not_overlap() -> None:
+    run = spec("adamw", "gpt")
+    count = tokens().heldout_examples(run.model["context"])
+    x, y = (torch.cat(part) for part in zip(*lanes([run]).batches.heldout(count, 8), strict=True))
+    assert len(x) == count
+    text = torch.from_numpy(tokens().heldout)
+    at = spread(count, len(text) - run.model["context"])
+    assert (np.diff(at) >= run.model["context"]).all()
+    for start, window, after in zip(at, x, y, strict=True):
+        both = text[start : start + run.model["context"] + 1].long()
+        assert torch.equal(window, both[:-1])
+        assert torch.equal(after, both[1:])
+
+
+def test_the_loss_is_the_same_however_many_examples_are_evaluated_at_once() -> None:
+    run = spec("adamw", "gpt", eval_examples=10, batch=8)
+    whole, parts = (lanes([run], micro_batch=n).evaluate() for n in (8, 3))
+    torch.testing.assert_close(whole, parts, rtol=1e-6, atol=0)
+
+
+def test_more_examples_than_are_held_out_are_an_input_error() -> None:
+    run = spec("adamw", "mlp", eval_examples=10**6)
+    with pytest.raises(InputError, match="eval_examples: got 1000000, the held-out part holds"):
+        lanes([run]).evaluate()
 
 
 def test_evaluation_reads_the_held_out_part_alone() -> None:

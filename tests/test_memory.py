@@ -96,7 +96,7 @@ def test_a_session_accumulates_where_the_memory_is_short_and_records_it(
 ) -> None:
     data = {"name": "file", "path": str(tiny_text)}
     changes = {"data": data, "steps": 2, "trials": 1, "proxy": 32, "targets": [], "batch": 16}
-    suite = load_suite("gpt_width", {**changes, "eval_batches": 1})
+    suite = load_suite("gpt_width", {**changes, "eval_tokens": 1024})
     session = Session(suite, Options(tmp_path, workers=1, lanes=1), ["adamw"])
     cost = session.costs.cost(session.plan()[0])
     room = (cost.fixed + cost.activations // 3) / 0.9

@@ -9,8 +9,9 @@ import pytest
 from frames import LOSS_INIT, half_octaves, make_suite, record, search, study, to_frame
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.optimum import Optimum, optima, optimum
-from hptransfer.suite.claim import FRESH_SEED, Suite
+from hptransfer.suite.claim import FRESH_SEED
 from hptransfer.suite.ranges import value_range
+from hptransfer.suite.resolved import Suite
 
 MUON = {"muon": lambda n: -5.2}
 

@@ -3,11 +3,12 @@
 import pandas as pd
 import pytest
 
+from hptransfer.datasets import Unread
 from hptransfer.errors import InputError
 from hptransfer.search.plan import forecast, pack, plan
 from hptransfer.spec import RunSpec, Unit, digest
-from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import parse_suite
+from hptransfer.suite.resolved import Suite, resolve
 
 BEST = {32: -5.0, 64: -5.25}  # octaves, by width
 
@@ -25,7 +26,7 @@ def a_suite(**changes: object) -> Suite:
         "batch": 2,
         "optimizers": {"adamw": {"lr": "2^-8..2^-3"}},
     }
-    return parse_suite({**table, **changes}, {}).resolve("0" * 64)
+    return resolve(parse_suite({**table, **changes}, {}), Unread("0" * 64))
 
 
 def answered(specs: list[RunSpec], **changes: object) -> pd.DataFrame:

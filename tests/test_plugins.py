@@ -35,7 +35,7 @@ proxy = 8
 targets = [16]
 steps = 4
 batch = 4
-eval_batches = 2
+eval_tokens = 512
 fresh_seeds = 1
 verify = false
 

@@ -135,9 +135,9 @@ def test_the_published_five_steps_leave_singular_values_between_047_and_120(
 # Types
 
 
-def test_jordan_is_bfloat16_unless_float32_is_asked_for() -> None:
+def test_jordan_is_bfloat16_where_mixed_is_asked_for() -> None:
     m = matrix(4, 48, 64, dtype=torch.float32)
-    published, exact = polar(m, "jordan"), polar(m.double(), "jordan").float()
+    published, exact = polar(m, "jordan", "mixed"), polar(m.double(), "jordan").float()
     assert torch.equal(published, published.bfloat16().float())
     assert torch.equal(published, polar(m, "jordan", "bfloat16"))
     single = polar(m, "jordan", "float32")
@@ -147,16 +147,16 @@ def test_jordan_is_bfloat16_unless_float32_is_asked_for() -> None:
 
 @every_iteration
 @pytest.mark.parametrize(("name", "listed"), [("AVX2", {"avx512_bf16": True}), ("AVX512", {})])
-def test_a_cpu_without_bfloat16_products_takes_float32(
+def test_the_processor_chooses_no_rounding(
     method: PolarMethod, name: str, listed: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     m = matrix(4, 160, 192, dtype=torch.float32)
-    assert not torch.equal(polar(m, method), polar(m, method, "float32"))
-    rounded = polar(m, method, "bfloat16")
+    assert torch.equal(polar(m, method), polar(m, method, "float32")), "the default"
+    rounded = polar(m, method, "mixed")
+    assert not torch.equal(rounded, polar(m, method))
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: name)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: listed)
-    assert torch.equal(polar(m, method), polar(m, method, "float32"))
-    assert torch.equal(polar(m, method, "bfloat16"), rounded), "where it is asked for"
+    assert torch.equal(polar(m, method, "mixed"), rounded)
 
 
 def test_steps_in_bfloat16_turn_a_direction_by_less_than_two_percent() -> None:
@@ -167,13 +167,10 @@ def test_steps_in_bfloat16_turn_a_direction_by_less_than_two_percent() -> None:
     assert (mixed - exact).norm() < (rounded - exact).norm()
 
 
-def test_mixed_takes_float32_below_the_side_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    for amx, least in ((False, 64), (True, 128)):
-        has = {"avx512_bf16": True, "amx_bf16": amx}
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
-        for n in (60, 64, 120, 128):
-            m = matrix(n, n, 2 * n, dtype=torch.float32)
-            assert torch.equal(polar(m), polar(m, dtype="float32")) == (n < least)
+def test_mixed_takes_float32_below_64_rows() -> None:
+    for n in (60, 64):
+        m = matrix(n, n, 2 * n, dtype=torch.float32)
+        assert torch.equal(polar(m, dtype="mixed"), polar(m, dtype="float32")) == (n < 64)
 
 
 @pytest.mark.parametrize(("n", "name", "most"), [(512, "power law", 5e-4), (768, "rank one", 1e-3)])

@@ -1,4 +1,4 @@
-"""Where bfloat16 products pay: the instructions decide, a measurement checks."""
+"""Whether bfloat16 products are fast: the instructions decide, a measurement checks."""
 
 import time
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hptransfer.cli.common import warn_of_precision
-from hptransfer.geometry.processor import bfloat16_rows
+from hptransfer.geometry.processor import fast_bfloat16 as is_fast
 from hptransfer.suite.file import load_suite
 from units import CPU
 
@@ -23,48 +23,48 @@ WITHOUT = {  # AVX-512 without bfloat16
 
 
 @pytest.mark.parametrize(
-    ("name", "listed", "rows"),
+    ("name", "listed", "fast"),
     [
-        pytest.param("AVX512", {"amx_bf16": True, "avx512_bf16": True}, 128, id="AMX"),
-        pytest.param("AVX512", {"amx_bf16": True}, 128, id="AMX alone"),
-        pytest.param("AVX512", {"avx512_bf16": True}, 64, id="vectors"),
-        pytest.param("AVX512", WITHOUT, None, id="AVX-512 without bfloat16"),
-        pytest.param("AVX512", {"amx_tile": True, "amx_int8": True}, None, id="AMX of integers"),
-        pytest.param("AVX512", {}, None, id="nothing listed"),
-        pytest.param("AVX2", {"avx512_bf16": True}, None, id="narrow kernels"),
-        pytest.param("AVX2", {}, None, id="AVX2"),
-        pytest.param("SVE256", {"bf16": True, "sve_bf16": True, "neon": True}, 128, id="ARM"),
-        pytest.param("SVE256", {"neon": True, "sve": True}, None, id="ARM without bfloat16"),
-        pytest.param("DEFAULT", {"bf16": True, "neon": True}, None, id="ARM, narrow kernels"),
-        pytest.param("DEFAULT", {}, None, id="another processor"),
+        pytest.param("AVX512", {"amx_bf16": True, "avx512_bf16": True}, True, id="AMX"),
+        pytest.param("AVX512", {"amx_bf16": True}, True, id="AMX alone"),
+        pytest.param("AVX512", {"avx512_bf16": True}, True, id="vectors"),
+        pytest.param("AVX512", WITHOUT, False, id="AVX-512 without bfloat16"),
+        pytest.param("AVX512", {"amx_tile": True, "amx_int8": True}, False, id="AMX of integers"),
+        pytest.param("AVX512", {}, False, id="nothing listed"),
+        pytest.param("AVX2", {"avx512_bf16": True}, False, id="narrow kernels"),
+        pytest.param("AVX2", {}, False, id="AVX2"),
+        pytest.param("SVE256", {"bf16": True, "sve_bf16": True, "neon": True}, True, id="ARM"),
+        pytest.param("SVE256", {"neon": True, "sve": True}, False, id="ARM without bfloat16"),
+        pytest.param("DEFAULT", {"bf16": True, "neon": True}, False, id="ARM, narrow kernels"),
+        pytest.param("DEFAULT", {}, False, id="another processor"),
     ],
 )
 @pytest.mark.parametrize("off", [{}, OFF], ids=["left out", "listed as absent"])
-def test_the_listed_instructions_decide_from_where_bfloat16_products_pay(
+def test_the_listed_instructions_decide_whether_bfloat16_products_are_fast(
     name: str,
     listed: dict[str, bool],
-    rows: int | None,
+    fast: bool,
     off: dict[str, bool],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: name)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {**off, **listed})
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    assert bfloat16_rows(CPU) == rows
+    assert is_fast(CPU) == fast
 
 
 def test_a_torch_without_onednn_has_no_fast_bfloat16_products(
     fast_bfloat16: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert bfloat16_rows(CPU) is None
+    assert not is_fast(CPU)
 
 
 def test_a_gpu_is_not_asked_for_the_instructions_of_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert bfloat16_rows(torch.device("cuda")) == 128
+    assert is_fast(torch.device("cuda"))
 
 
 def shortest(dtype: torch.dtype, n: int = 256, times: int = 20) -> float:
@@ -80,7 +80,7 @@ def shortest(dtype: torch.dtype, n: int = 256, times: int = 20) -> float:
 
 def test_where_bfloat16_products_are_chosen_here_they_are_not_slower_than_float32() -> None:
     """Products with a conversion take several times as long; native ones at most as long."""
-    if bfloat16_rows(CPU) is None:
+    if not is_fast(CPU):
         pytest.skip("this processor takes float32")
     for dtype in (torch.bfloat16, torch.float32):
         shortest(dtype, times=2)  # the first call compiles the kernels

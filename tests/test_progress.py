@@ -10,7 +10,7 @@ import pytest
 from commanded import frame, hptransfer
 from frames import make_suite, record, to_frame
 from hptransfer.errors import InputError
-from hptransfer.records.lines import LeftOut
+from hptransfer.records.damage import LeftOut
 from hptransfer.records.store import Store
 from hptransfer.run import scheduler
 from hptransfer.run.workers import Pool

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from commanded import hptransfer
+from hptransfer.datasets import Unread
 from hptransfer.records.store import Store
 from hptransfer.suite.file import load_suite
+from hptransfer.suite.resolved import resolve
 
 PARTS = '''
 def optimizer(p, *, beta: float = 0.9):
@@ -76,7 +78,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mine.toml").write_text(SUITE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    suite = load_suite("mine.toml").resolve("0" * 64)
+    suite = resolve(load_suite("mine.toml"), Unread("0" * 64))
     Store(tmp_path / "results", "mine").write_manifest(suite)
     return tmp_path
 

@@ -15,7 +15,7 @@ import pytest
 
 from frames import CENTERS, make_suite, many, study, to_frame
 from hptransfer.report import Section, metrics_json, render, runs_table
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 
 
 class Outline(HTMLParser):

@@ -71,7 +71,7 @@ proxy = 8
 targets = [16]
 steps = 30
 batch = 2
-eval_batches = 2
+eval_tokens = 512
 fresh_seeds = 2
 
 [optimizers.one]

@@ -13,7 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from hptransfer.records.store import Store
 from hptransfer.search.studies import sync
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 from searched import failure, make, rows, run
 
 pytestmark = pytest.mark.usefixtures("no_replays")

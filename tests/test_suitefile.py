@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from hptransfer.datasets import Unread
 from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
 from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.file import load_suite
+from hptransfer.suite.resolved import resolve
 
 SUITE = """
 claim = "a claim"
@@ -140,7 +142,7 @@ def test_what_is_wrong_is_named_on_one_line(case: str, tmp_path: Path) -> None:
 
 
 def run_at(suite: SuiteTable, width: int) -> RunSpec:
-    return suite.resolve("").template("adamw_mup", width)
+    return resolve(suite, Unread()).template("adamw_mup", width)
 
 
 def test_the_base_is_the_proxy_where_none_is_named(tmp_path: Path) -> None:

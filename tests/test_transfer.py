@@ -9,7 +9,8 @@ from hptransfer.analysis.frame import select
 from hptransfer.analysis.optimum import vertices
 from hptransfer.analysis.sentences import negative_control, sentence
 from hptransfer.analysis.transfer import Transfer, decide, mean_interval, targets, transfers
-from hptransfer.suite.claim import FRESH_SEED, Suite, fresh_seeds
+from hptransfer.suite.claim import FRESH_SEED
+from hptransfer.suite.resolved import Suite, fresh_seeds
 from hptransfer.suite.tables import Thresholds
 
 MUON = {"muon": lambda n: -5.2}

@@ -81,7 +81,7 @@ def test_the_transported_momentum_is_exact_under_a_beta_that_changes(
     gradient, rates = quadratic(HIDDEN.shape), rates_of(schedule)
     for lookahead, exact in ((1, True), (0, False)):
         w = random(1, *HIDDEN.shape, seed=8)
-        state = constant(HIDDEN).init_state(w) if start == "first" else {}
+        state = constant(HIDDEN, start=start).init_state(w) if start == "first" else {}
         worst, weight = 0.0, float(start == "first")
         for t in range(40):
             rule = constant(HIDDEN, beta=beta_at(t), start=start)
@@ -129,6 +129,7 @@ def test_transported_scion_follows_its_recursion_with_x_and_y_kept_apart(
         transport=transport,
         transport_schedule=transport_schedule,
         polar="svd",
+        start="first",
     )
     target = random(12, 8, seed=9)
     rates = [peak * (1 - t / total) for t in range(total + 1)]
@@ -175,7 +176,7 @@ def test_transport_zero_is_scion_bit_for_bit(
 def test_no_transport_and_a_cap_of_zero_are_scion(
     transport: float, cap: float, constrained: bool
 ) -> None:
-    plain: Rule = (scion if constrained else scion_unconstrained)(HIDDEN, start="first")
+    plain: Rule = (scion if constrained else scion_unconstrained)(HIDDEN)
     still = transported_scion(
         HIDDEN,
         transport=transport,
@@ -280,7 +281,7 @@ def test_a_transported_run_is_evaluated_at_x_and_never_at_y(n: int) -> None:
 
 def strengths(schedule: str, warmup: float, transport_schedule: str) -> list[float]:
     """s kappa / kappa after every step of a 4-step run with transport 0.5 and beta 0.9."""
-    hp = {"transport": 0.5, "transport_schedule": transport_schedule}
+    hp = {"transport": 0.5, "transport_schedule": transport_schedule, "start": "first"}
     run = spec("transported_scion", "mlp", steps=4, schedule=schedule, warmup=warmup, hp=hp)
     running = lanes([run], dtype=torch.float64)
     found = []

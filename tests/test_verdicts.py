@@ -11,8 +11,8 @@ from frames import half_octaves, make_suite, record, search, study, to_frame
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.sentences import rule, sentence
 from hptransfer.analysis.transfer import Interval, Transfer, decide, transfers
-from hptransfer.suite.claim import Suite, fresh_seeds
 from hptransfer.suite.ranges import octave_range, value_range
+from hptransfer.suite.resolved import Suite, fresh_seeds
 from hptransfer.suite.tables import Thresholds
 
 CENTER: dict[str, Callable[[int], float]] = {"muon": lambda n: -5.1 - 0.1 * math.log2(n / 32)}

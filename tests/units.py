@@ -100,7 +100,7 @@ def spec(optimizer: str = "adamw", model: str = "gpt", **changes: Any) -> RunSpe
         "warmup": 0.0,
         "clip": 0.0,
         "precision": "float32",
-        "eval_batches": 2,
+        "eval_examples": 8,
         "seed": 0,
     }
     if optimizer in KEEPS_GRADIENT:

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from hptransfer.spec import RunSpec
-from hptransfer.suite.claim import FRESH_SEED, Suite
+from hptransfer.suite.claim import FRESH_SEED
+from hptransfer.suite.resolved import Suite
 
 Groups = dict[tuple[str, int, str], pd.DataFrame]
 

@@ -10,7 +10,7 @@ from hptransfer.analysis.curve import Curve, capped_losses, curve
 from hptransfer.analysis.frame import groups, searches
 from hptransfer.analysis.optimum import Optimum, optima, optimum
 from hptransfer.analysis.statuses import count, finished
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 
 RELATIVE_RANGE = 2.0  # octaves to each side of lr*, for the sensitivity that compares across units
 MESH = 1 / 16  # octaves, of the integrals over lr

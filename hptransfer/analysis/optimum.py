@@ -11,7 +11,7 @@ from hptransfer.analysis.curve import curve, trials
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.spec import LR_STEP
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 
 RESAMPLES = 200  # of the seeds, for the standard error
 CLIFF_SE = 0.25  # octaves: half a grid step, for no parabola passes a diverged neighbour

@@ -6,8 +6,8 @@ import numpy as np
 
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.transfer import Transfer
-from hptransfer.suite.claim import Suite
 from hptransfer.suite.ranges import LR_OCTAVES
+from hptransfer.suite.resolved import Suite
 
 
 def power_of_two(log2_lr: float) -> str:

@@ -13,7 +13,7 @@ from hptransfer.analysis.frame import Groups, groups
 from hptransfer.analysis.optimum import Optimum, optima, optimum
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.spec import canonical
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 from hptransfer.suite.tables import Thresholds
 
 NAN = float("nan")

@@ -15,7 +15,7 @@ from hptransfer.cli import checking, reading, training
 from hptransfer.cli.common import FailedError, app, err, out
 from hptransfer.cli.options import flag
 from hptransfer.errors import InputError
-from hptransfer.records.lines import LeftOut
+from hptransfer.records.damage import LeftOut
 
 for _command in (
     training.tune,

@@ -9,6 +9,7 @@ import typer
 
 from hptransfer.cli.common import FailedError, err, load, only, out, warn
 from hptransfer.cli.options import RunOptions, SuiteName, takes
+from hptransfer.suite.resolved import resolve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,7 +126,7 @@ def _measured(
 
     where = engine.pick_device(options.device)
     data = engine.load_data(suite.data)
-    resolved = suite.resolve(data.sha256)
+    resolved = resolve(suite, data)
     rows = []
     with progress.bar(err, len(labels) * len(widths) * len(seeds), options.quiet) as advance:
         for label in labels:

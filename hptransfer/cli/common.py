@@ -92,12 +92,15 @@ def warn(suite: "SuiteTable", labels: list[str]) -> None:
 
 def warn_of_precision(suite: "SuiteTable", device: "torch.device") -> None:
     """Warn where the suite's precision makes products slow on this device."""
-    from hptransfer.geometry.processor import bfloat16_rows
+    from hptransfer.geometry.processor import fast_bfloat16
 
-    if suite.precision == "bfloat16" and bfloat16_rows(device) is None:
+    asked = ['precision = "bfloat16"'] if suite.precision == "bfloat16" else []
+    mixed = [x for x, table in suite.optimizers.items() if table.hp.get("polar_dtype") == "mixed"]
+    asked += [f'{", ".join(mixed)}: polar_dtype = "mixed"'] if mixed else []
+    if asked and not fast_bfloat16(device):
         err.print(
-            'warning: precision = "bfloat16": this processor has no fast bfloat16 products; '
-            'precision = "float32" takes less time here',
+            f"warning: {'; '.join(asked)}: this processor has no fast bfloat16 products; "
+            '"float32" takes less time here, and is another run',
             soft_wrap=True,
         )
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from hptransfer.cli.text import duration, power, shown
 from hptransfer.spec import Unit
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 
 if TYPE_CHECKING:
     from hptransfer.run.session import Event, Session, Status

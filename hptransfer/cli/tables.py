@@ -8,8 +8,8 @@ from rich.text import Text
 
 from hptransfer import registry
 from hptransfer.cli.text import duration, power, shown
-from hptransfer.suite.claim import Suite
 from hptransfer.suite.file import load_suite, suite_names
+from hptransfer.suite.resolved import Suite
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from hptransfer.cost.count import Cost
 from hptransfer.cost.placement import Placement
 from hptransfer.cost.speed import Speed, extrapolated, matmul_rate, time_steps
 from hptransfer.errors import InputError
-from hptransfer.geometry.processor import bfloat16_rows
+from hptransfer.geometry.processor import fast_bfloat16
 from hptransfer.train.memory import release
 from hptransfer.train.prepare import Prepared
 
@@ -42,7 +42,7 @@ def calibrate(
     """
     first = placements[0]
     if device.type == "cpu" and cost.model_flops + cost.optimizer_flops > SLOW_STEP_FLOPS:
-        fast = bfloat16_rows(device) is not None
+        fast = fast_bfloat16(device)
         return extrapolated(cost, matmul_rate(device), first.processes, fast_bfloat16=fast)
     spec = prepared.spec
     whole = first.micro_batch is None or first.micro_batch >= spec.batch

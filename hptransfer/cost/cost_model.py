@@ -15,7 +15,7 @@ from hptransfer.cost.remembered import Cache, sources
 from hptransfer.cost.speed import Speed
 from hptransfer.errors import InputError
 from hptransfer.spec import Param, RunSpec
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 from hptransfer.train import engine, memory
 from hptransfer.train.build import Data
 from hptransfer.train.prepare import Prepared, foreign_parts, own_parts, prepare
@@ -127,7 +127,7 @@ class CostModel:
         if spec.cell not in self._speeds:
             possible = self.placements(spec)
             where = (engine.device_name(self._device), [astuple(each) for each in possible])
-            alike = spec.identity(*spec.lane_fields, *_SCHEDULE, "eval_batches", "data")
+            alike = spec.identity(*spec.lane_fields, *_SCHEDULE, "eval_examples", "data")
             cost = astuple(self.cost(spec))  # a model whose imports have grown is timed anew
             key = Cache.key("speed and processes", sources(), *where, cost, alike)
             values = self._cache.get(key) or self._beside.get(key)

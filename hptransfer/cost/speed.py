@@ -34,7 +34,7 @@ class Speed:
 
     def run(self, spec: RunSpec) -> float:
         """Seconds of a whole run."""
-        return spec.steps * self.step + spec.eval_batches * self.evaluation
+        return spec.steps * self.step + spec.evaluations * self.evaluation
 
     @property
     def shared(self) -> float:
@@ -69,7 +69,7 @@ def time_steps(
     spec = prepared.spec
     runs = [spec.point(spec.log2_lr - i / 8, spec.seed) for i in range(lanes)]
     running = Lanes(
-        [replace(run, eval_batches=2) for run in runs],
+        [replace(run, eval_examples=2 * run.batch) for run in runs],
         prepared.data,
         device,
         prepared=prepared,

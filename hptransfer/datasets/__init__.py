@@ -14,14 +14,13 @@ from hptransfer.errors import InputError
 __all__ = [
     "Examples",
     "Tokens",
+    "Unread",
     "fingerprint",
     "offsets",
     "offsets_block",
     "package_folder",
+    "spread",
 ]
-
-HELDOUT_SEED = 2**63
-"""Seed of the evaluation batches. No run has this seed, and all runs share these batches."""
 
 _WORDS = 4  # 64-bit words of Philox per counter value
 
@@ -45,6 +44,10 @@ class Tokens:
     def dims(self) -> dict[str, Any]:
         """Arguments of a model's constructor that depend on the data."""
         return {"vocab": self.vocab}
+
+    def heldout_examples(self, context: int) -> int:
+        """Number of held-out windows of `context` tokens that do not overlap, at least 1."""
+        return max(1, (len(self.heldout) - 1) // context)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,23 @@ class Examples:
         """Arguments of a model's constructor that depend on the data."""
         return {"in_shape": self.x_train.shape[1:], "n_classes": self.n_classes}
 
+    def heldout_examples(self, context: int) -> int:
+        """Number of held-out examples."""
+        del context
+        return len(self.y_heldout)
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A data set of which the fingerprint alone is known, or nothing."""
+
+    sha256: str = ""
+
+    def heldout_examples(self, context: int) -> int:
+        """One, where the number is not known."""
+        del context
+        return 1
+
 
 def offsets(seed: int, step: int, batch: int, high: int) -> NDArray[np.int64]:
     """First indices of the examples of one step: `batch` draws from range(high), with replacement.
@@ -79,6 +99,15 @@ def offsets(seed: int, step: int, batch: int, high: int) -> NDArray[np.int64]:
     Images: high = N. `seed`, `step`: non-negative, below 2^64.
     """
     return offsets_block(seed, step, 1, batch, high)[0]
+
+
+def spread(count: int, high: int) -> NDArray[np.int64]:
+    """First indices of `count` held-out examples, evenly spread over range(high); int64 (count,).
+
+    Each example comes once where `count` is at most `high`. For text with context T, with
+    high = len(tokens) - T, windows do not overlap where `count` is at most `heldout_examples`.
+    """
+    return np.arange(count, dtype=np.int64) * high // count
 
 
 def offsets_block(

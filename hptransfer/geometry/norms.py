@@ -96,7 +96,7 @@ class Spectral:
     one_hot: bool = False
     dense_input: bool = False
     method: PolarMethod = "polar_express"
-    dtype: PolarDtype = "mixed"
+    dtype: PolarDtype = "float32"
     taps: int = 1
     steps: int = 0
 

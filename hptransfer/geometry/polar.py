@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hptransfer.errors import InputError
-from hptransfer.geometry.processor import bfloat16_rows
 
 Matrix = Float[Tensor, "*batch d_out d_in"]
 PolarMethod = Literal["polar_express", "jordan", "svd"]
@@ -57,6 +56,10 @@ GRAM_ROWS_BFLOAT16 = 128
 # the fourth on, 0.998 from the third on (256 x 1024, k^-1.5; float32 0.9997).
 PLAIN_STEPS = 4
 
+# Smaller side, in rows, from which `mixed` takes bfloat16 products: they are faster from there on
+# where a processor has instructions for them.
+BFLOAT16_ROWS = 64
+
 # Frobenius norms between which no square that counts leaves the range of float32, and the longest
 # row whose float32 sum is good to 2e-5.
 SMALLEST_NORM, LARGEST_NORM = 1e-12, 1e15
@@ -79,7 +82,7 @@ def coefficients(method: PolarMethod, steps: int = 0) -> tuple[Row, ...]:
 def polar(
     m: Matrix,
     method: PolarMethod = "polar_express",
-    dtype: PolarDtype = "mixed",
+    dtype: PolarDtype = "float32",
     steps: int = 0,
     form: PolarForm = "auto",
 ) -> Matrix:
@@ -95,10 +98,10 @@ def polar(
     their rounding does not count (`_first_in_bfloat16`, `_last_in_bfloat16`; both are ours).
     `<M, D> / ||M||_*` then stays within 1e-3 of the float32 result, at 256 and wider within 7e-4,
     in either form (13 spectra, short sides of 64 to 1024; measured here, not from the paper). A
-    side below `bfloat16_rows`, or fewer than three steps, stay in float32. Of `jordan` it takes
-    every step in bfloat16, as published; so does `bfloat16` of both. On a CPU where bfloat16 does
-    not pay `mixed` is float32. M is normalised before it is rounded, in float32 at least, and a
-    float64 M stays in float64.
+    side below BFLOAT16_ROWS, or fewer than three steps, stay in float32. Of `jordan` it takes every
+    step in bfloat16, as published; so does `bfloat16` of both. The rounding is the same on every
+    machine; without bfloat16 instructions it is slower than float32. M is normalised before it is
+    rounded, in float32 at least, and a float64 M stays in float64.
 
     `gram` iterates on the Gram matrix of the smaller side, which saves work on long matrices: every
     step of `jordan` and of Polar Express in float32, of its steps in bfloat16 those from
@@ -179,12 +182,12 @@ def _iterated(
     short, long = sorted(x.shape[-2:])
     single = x.dtype == torch.float32
     gram = form == "gram" or (form == "auto" and single and long >= GRAM_ASPECT * short)
-    least = bfloat16_rows(x.device) if single and dtype == "mixed" else None
+    mixed = single and dtype == "mixed"
     gram_pays = gram and (form == "gram" or short >= GRAM_ROWS_BFLOAT16)
-    if (single and dtype == "bfloat16") or (least is not None and method == "jordan"):
+    if (single and dtype == "bfloat16") or (mixed and method == "jordan"):
         x = x.bfloat16()
         gram = gram_pays and method == "jordan"
-    elif least is not None and short >= least and len(rows) > 2:
+    elif mixed and short >= BFLOAT16_ROWS and len(rows) > 2:
         return _mixed(x, rows, gram_pays)
     return (_in_gram_form if gram else _quintic)(x, rows)
 

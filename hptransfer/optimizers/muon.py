@@ -22,7 +22,7 @@ from hptransfer.optimizers.rules import (
 )
 from hptransfer.spec import Param
 
-REVISION = {"muon": 2, "muon_sp": 2}
+REVISION = {"muon": 3, "muon_sp": 3}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "weight_decay": (0.0, 100.0),
@@ -100,7 +100,7 @@ def muon(
     weight_decay: float = 0.0,
     scaling: Scaling = "original",
     polar: PolarMethod = "polar_express",
-    polar_dtype: ProductDtype = "mixed",
+    polar_dtype: ProductDtype = "float32",
     polar_steps: int = 0,
     aux_lr: float = 0.0078125,
     aux_beta1: float = 0.9,
@@ -131,7 +131,7 @@ def muon_sp(
     weight_decay: float = 0.0,
     scaling: Scaling = "original",
     polar: PolarMethod = "polar_express",
-    polar_dtype: ProductDtype = "mixed",
+    polar_dtype: ProductDtype = "float32",
     polar_steps: int = 0,
     aux_lr: float = 0.00390625,
     aux_beta1: float = 0.9,

@@ -21,7 +21,7 @@ from hptransfer.optimizers.rules import (
 )
 from hptransfer.spec import Param
 
-REVISION = {"scion": 2, "scion_unconstrained": 2, "scion_light": 2}
+REVISION = {"scion": 3, "scion_unconstrained": 3, "scion_light": 3}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "radius_input": (1e-6, 1e6),
@@ -257,7 +257,7 @@ def scion(
     guard: float = 0.0,
     start: Start = "zero",
     polar: PolarMethod = "polar_express",
-    polar_dtype: ProductDtype = "mixed",
+    polar_dtype: ProductDtype = "float32",
     polar_steps: int = 0,
 ) -> LMO:
     """Constrained Scion: every layer stays in a norm ball, lr is the weight of the new direction.
@@ -288,7 +288,7 @@ def scion_unconstrained(
     guard: float = 0.0,
     start: Start = "zero",
     polar: PolarMethod = "polar_express",
-    polar_dtype: ProductDtype = "mixed",
+    polar_dtype: ProductDtype = "float32",
     polar_steps: int = 0,
 ) -> LMO:
     """Unconstrained Scion: W <- W + lr rho lmo(momentum), a norm for every role.
@@ -315,7 +315,7 @@ def scion_light(
     vector: VectorName = "bias_rms",
     guard: float = 0.0,
     polar: PolarMethod = "polar_express",
-    polar_dtype: ProductDtype = "mixed",
+    polar_dtype: ProductDtype = "float32",
     polar_steps: int = 0,
 ) -> Light:
     """ScionLight: Scion with its momentum in the gradient buffer and no other state.

@@ -21,7 +21,7 @@ from hptransfer.optimizers.scion import (
 )
 from hptransfer.spec import Param
 
-REVISION = {"transported_scion": 2}
+REVISION = {"transported_scion": 3}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "transport": (0.0, 1.0),
@@ -172,10 +172,10 @@ def transported_scion(
     output: NormName = "sign",
     vector: VectorName = "bias_rms",
     guard: float = 0.0,
-    start: Start = "first",
+    start: Start = "zero",
     store: Store = "displacement",
     polar: PolarMethod = "polar_express",
-    polar_dtype: ProductDtype = "mixed",
+    polar_dtype: ProductDtype = "float32",
     polar_steps: int = 0,
 ) -> Transported:
     """Transported Scion: gradients ahead of X, read at X; by default plain Scion at a constant lr.

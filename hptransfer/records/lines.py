@@ -10,8 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from hptransfer import spec as specs
-from hptransfer.errors import InputError
-from hptransfer.spec import COUNT, LARGEST, MOST, SCHEMA, Bounds, RunRecord, canonical, digest
+from hptransfer.records.damage import Damage, DamagedError, newer
+from hptransfer.spec import (
+    COUNT,
+    FIRST_SCHEMA,
+    LARGEST,
+    MOST,
+    SCHEMA,
+    Bounds,
+    RunRecord,
+    canonical,
+    digest,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +43,6 @@ _ALL_LOSSES: dict[str, Bounds] = dict.fromkeys(_LOSSES, _LOSS)
 _POINT = {name: specs.BOUNDS[name] for name in _FREE}
 _PLAIN = {int, float, type(None)}
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character; UTF-8 has none
-_NAMED = 5  # line numbers that the warning names per file
 
 
 class Row(NamedTuple):
@@ -71,15 +80,6 @@ class Row(NamedTuple):
 
 _DTYPES = {str: "str", int: "int64", float: "float64"}
 COLUMNS = {name: _DTYPES.get(kind, "object") for name, kind in Row.__annotations__.items()}
-Damage = tuple[int, str]  # number of a line that is no record, and the cause
-
-
-class DamagedError(ValueError):
-    """A line is no record; the message says why."""
-
-
-class LeftOut(UserWarning):
-    """The reader left out damaged lines of a records file; the message is one line with a cure."""
 
 
 def encode(record: RunRecord) -> bytes:
@@ -134,19 +134,21 @@ def _cell(rest: dict[str, Any]) -> _Cell:
 
 
 class Reader:
-    """Lines -> rows, without the lines that are no records.
+    """Lines -> rows of one schema, without the lines that are no records.
 
     The specs of a cell differ in lr and seed alone, so the reader checks and hashes the rest once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, schema: int = SCHEMA) -> None:
+        self._schema = schema
         self._cells: dict[bytes, _Cell] = {}
         self._versions: dict[str, str] = {}
 
     def read(self, path: Path, lines: list[bytes], before: int) -> tuple[list[Row], list[Damage]]:
         """Rows and damaged lines; `before`: number of the file's earlier lines.
 
-        Skips blank lines. Raises InputError for a line of another schema.
+        Skips blank lines and those of the other schema that this version reads. Raises InputError
+        for a line of a schema that it does not read.
         """
         rows: list[Row] = []
         damage: list[Damage] = []
@@ -159,9 +161,10 @@ class Reader:
                 schema = record.get("schema", SCHEMA)
                 if not specs.fits(schema, COUNT):
                     raise DamagedError(f"schema is {schema!r:.40}")
-                if schema != SCHEMA:
+                if schema not in (FIRST_SCHEMA, SCHEMA):
                     raise newer(f"{path}:{number}", schema)
-                rows.append(self._row(record))
+                if schema == self._schema:
+                    rows.append(self._row(record))
             except DamagedError as error:
                 damage.append((number, str(error)))
         return rows, damage
@@ -213,6 +216,8 @@ class Reader:
         # 1, 1.0 and True have different bytes, as they have different keys; == calls them equal.
         exact = marshal.dumps(rest, _NO_REFERENCES)
         cell = self._cells.get(exact)
+        if rest.get("schema") != self._schema:
+            raise DamagedError(f"the spec's schema is {rest.get('schema')!r:.40}")
         point = {"log2_lr": log2_lr, "seed": seed}
         if cell is None:
             if why := specs.fault({**rest, **point}):
@@ -320,28 +325,3 @@ def _alone(line: bytes) -> Any:
         return _DECODER.decode(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         return DamagedError(str(error))
-
-
-def left_out(path: Path, damage: list[Damage]) -> str:
-    """The warning of damaged lines in a file, one line with the cure."""
-    first, why = damage[0]
-    cause = f"line {first}: {why}"
-    if len(damage) == 1:
-        return (
-            f"{path}: left out 1 damaged record line ({cause}); "
-            "restore the file, or delete that line: hptransfer will train its run again"
-        )
-    numbers = ", ".join(str(number) for number, _ in damage[:_NAMED])
-    numbers += ", ..." if len(damage) > _NAMED else ""
-    return (
-        f"{path}: left out {len(damage)} damaged record lines ({numbers}; {cause}); "
-        "restore the file, or delete those lines: hptransfer will train their runs again"
-    )
-
-
-def newer(place: str, schema: Any) -> InputError:
-    """The error for a file of another schema."""
-    return InputError(
-        f"{place}: got schema {schema}, this version reads {SCHEMA}",
-        "another version of hptransfer wrote it: pip install --upgrade hptransfer",
-    )

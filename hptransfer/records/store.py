@@ -24,14 +24,17 @@ from typing import IO, TYPE_CHECKING
 
 from hptransfer.errors import InputError
 from hptransfer.records import lines
-from hptransfer.records.lines import Damage, LeftOut, Row
-from hptransfer.spec import SCHEMA, RunRecord
-from hptransfer.suite.claim import Suite
+from hptransfer.records.damage import Damage, LeftOut, left_out, newer
+from hptransfer.records.lines import Row
+from hptransfer.spec import FIRST_SCHEMA, SCHEMA, RunRecord
 from hptransfer.suite.manifest import as_manifest, stored_suite
+from hptransfer.suite.resolved import Suite
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_MANIFEST, _FIRST_MANIFEST = "suite.json", "suite-1.json"  # the second: of FIRST_SCHEMA
+_OF_A_SUITE = r"records-.*\.jsonl|suite\.json|suite-1\.json"
 _BATCH = 500  # lines per call of the decoder, which shares the strings of equal keys in a call
 HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
 
@@ -48,15 +51,19 @@ class _Source:
 
 
 class Store:
-    """The records of one suite, in the folder root/suite. Nothing is created before a write."""
+    """The records of one suite, in the folder root/suite. Nothing is created before a write.
 
-    def __init__(self, root: Path, suite: str) -> None:
+    `schema`: which records and which manifest count; those of FIRST_SCHEMA are only read.
+    """
+
+    def __init__(self, root: Path, suite: str, schema: int = SCHEMA) -> None:
         self.suite = suite
+        self.schema = schema
         self.folder = Path(root) / suite
         self._fd: int | None = None
         self._path = self.folder
         self._sources: dict[str, _Source] = {}
-        self._reader = lines.Reader()
+        self._reader = lines.Reader(schema)
         self._frame: pd.DataFrame | None = None
 
     def append(self, record: RunRecord) -> None:
@@ -155,41 +162,54 @@ class Store:
             source.lines += len(whole)
             self._frame = None
         if len(source.damage) > before:
-            warnings.warn(lines.left_out(path, source.damage), LeftOut, stacklevel=2)
+            warnings.warn(left_out(path, source.damage), LeftOut, stacklevel=2)
 
     def write_manifest(self, suite: Suite) -> None:
         """Write the resolved suite beside its records.
 
         Raises InputError where the folder belongs to another suite, or cannot be written.
         """
-        self.read_manifest()
+        path = self.folder / _MANIFEST
+        schema, earlier = self._manifest_at(path)
+        if earlier is not None and schema == FIRST_SCHEMA:
+            with disk(path, "written"):
+                path.replace(self.folder / _FIRST_MANIFEST)
         manifest = {"schema": SCHEMA, **as_manifest(suite)}
-        self.write_text("suite.json", json.dumps(manifest, indent=1) + "\n")
+        self.write_text(_MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
     def read_manifest(self) -> Suite | None:
-        """The suite of the last run here, None before the first run.
+        """The suite of the last run here with this store's schema, None before the first run.
 
-        Raises InputError for a damaged manifest, another schema, or another suite's folder.
+        Raises InputError for a damaged manifest, an unknown schema, or another suite's folder.
         """
-        path = self.folder / "suite.json"
+        names = (_FIRST_MANIFEST, _MANIFEST) if self.schema == FIRST_SCHEMA else (_MANIFEST,)
+        for name in names:
+            schema, suite = self._manifest_at(self.folder / name)
+            if suite is not None and schema == self.schema:
+                return suite
+        return None
+
+    def _manifest_at(self, path: Path) -> tuple[int, Suite | None]:
+        """Schema and suite of a manifest; no suite where there is no file."""
         try:
             with disk(path, "read"):
                 data = path.read_bytes()
         except FileNotFoundError:
-            return None
+            return self.schema, None
         try:
             manifest = json.loads(data)
             schema = manifest.pop("schema")
             if type(schema) is not int:
                 raise ValueError(f"schema is {schema!r:.40}")
-            suite = stored_suite(manifest) if schema == SCHEMA else None
+            known = schema in (FIRST_SCHEMA, SCHEMA)
+            suite = stored_suite(manifest, schema) if known else None
         except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{path}: damaged suite manifest ({error})",
                 "delete that file; the next run writes it again",
             ) from None
         if suite is None:
-            raise lines.newer(str(path), schema)
+            raise newer(str(path), schema)
         if suite.name != self.suite:
             raise InputError(
                 f"{path}: got suite {suite.name!r}, needs {self.suite!r}: "
@@ -197,7 +217,7 @@ class Store:
                 "rename the folder back, or name another results folder",
                 cures=("results",),
             )
-        return suite
+        return schema, suite
 
     def check(self) -> None:
         """Raises InputError where this suite's folder cannot be written."""
@@ -272,7 +292,7 @@ def stored_suites(root: Path) -> list[str]:
     """Names of the suites with records or a manifest under `root`, newest first."""
     times: dict[str, float] = {}
     for folder in (root / name for name in listing(root, r"[^.].*") if (root / name).is_dir()):
-        for path in (folder / n for n in listing(folder, r"records-.*\.jsonl|suite\.json")):
+        for path in (folder / n for n in listing(folder, _OF_A_SUITE)):
             with disk(path, "read"):
                 times[folder.name] = max(path.stat().st_mtime, times.get(folder.name, 0.0))
     return sorted(times, key=lambda suite: (-times[suite], suite))

@@ -19,7 +19,7 @@ from hptransfer.analysis.optimum import Optimum, optimum
 from hptransfer.analysis.sentences import axis_name, power_of_two
 from hptransfer.report.svg import DASHES, INK, THEME, Shade, octave_ticks, shades
 from hptransfer.spec import round_lr
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 
 PANEL = (2.9, 2.9)  # inches
 PAD = 0.12  # of the useful height, above and below

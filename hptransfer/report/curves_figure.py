@@ -12,7 +12,7 @@ from hptransfer.analysis.optimum import optimum
 from hptransfer.analysis.sentences import axis_name
 from hptransfer.analysis.transfer import targets
 from hptransfer.report.svg import LABELS, THEME
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 
 SEEDS_DRAWN = 8  # thin lines per optimizer; the mean is over all seeds
 

@@ -13,7 +13,7 @@ from hptransfer.analysis.optimum import Optimum, optima
 from hptransfer.analysis.sentences import axis_name, power_of_two, signed
 from hptransfer.report.svg import INK, LABELS, MARKS, THEME
 from hptransfer.spec import round_lr
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 
 SHIFT = 0.04  # octaves of the axis between the marks of two optimizers
 

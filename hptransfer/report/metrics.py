@@ -17,7 +17,7 @@ from hptransfer.analysis.sentences import sentence
 from hptransfer.analysis.transfer import Transfer, targets
 from hptransfer.report.section import Section, newest_first
 from hptransfer.spec import canonical
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 
 CSV_COLUMNS = (
     "optimizer", "n", "stage", "width", "batch", "steps", "log2_lr", "lr", "seed", "status",

@@ -17,7 +17,7 @@ from hptransfer.report.cells import (
     scaled,
     word,
 )
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 
 NAN = float("nan")
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from hptransfer.analysis.sentences import axis_name, power_of_two
 from hptransfer.report.cells import DASH, Table, count, duration, nat, number, word
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 
 
 def outcomes(suite: Suite, rows: pd.DataFrame) -> Table:

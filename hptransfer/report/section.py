@@ -9,7 +9,9 @@ import pandas as pd
 from hptransfer.analysis import landscape, sentences, transfer
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.statuses import finished
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
+
+OLDER = "an earlier version made them, under the rule of 0.1"
 
 
 @dataclass(frozen=True, eq=False)

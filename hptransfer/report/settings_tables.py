@@ -7,15 +7,14 @@ from typing import Any
 from hptransfer.analysis.frame import Groups
 from hptransfer.analysis.sentences import axis_name
 from hptransfer.report.cells import DASH, Table, word
-from hptransfer.spec import RunSpec
-from hptransfer.suite.claim import Suite
+from hptransfer.spec import FIRST_SCHEMA, RunSpec
+from hptransfer.suite.resolved import Suite
 
 
 def _evaluated(spec: RunSpec) -> str:
+    count = spec.eval_examples * (spec.batch if spec.schema == FIRST_SCHEMA else 1)
     context = spec.model.get("context")
-    if context:
-        return f"{spec.eval_batches * spec.batch * context:,} tokens"
-    return f"{spec.eval_batches * spec.batch:,} examples"
+    return f"{count * context:,} tokens" if context else f"{count:,} examples"
 
 
 def fairness(suite: Suite, parts: Groups) -> Table:

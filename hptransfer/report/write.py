@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from hptransfer.records.store import Store
 from hptransfer.report.alignment_figure import alignment
 from hptransfer.report.metrics import metrics_json, runs_csv
 from hptransfer.report.render import render
-from hptransfer.report.section import Section
+from hptransfer.report.section import OLDER, Section
 from hptransfer.report.svg import INK, to_svg
 from hptransfer.search.plan import forecast
-from hptransfer.spec import RunSpec
-from hptransfer.suite.claim import Suite
+from hptransfer.spec import FIRST_SCHEMA, SCHEMA, RunSpec
+from hptransfer.suite.resolved import Suite
 
 
 def section(suite: Suite, frame: pd.DataFrame, results: Path) -> Section:
@@ -83,29 +84,41 @@ def _option(suite: Suite, key: str, option: str) -> list[str]:
     return [option, str(changed[key])] if key in changed else []
 
 
+def stored(name: str, results: Path) -> Iterator[Section]:
+    """The sections of a suite: one per schema that its folder holds. Raises InputError."""
+    for schema in (SCHEMA, FIRST_SCHEMA):
+        store = Store(results, name, schema)
+        suite = store.read_manifest()
+        if suite is None:
+            continue
+        if not suite.templates:
+            raise InputError(
+                f"{store.folder / 'suite.json'}: holds no resolved suite",
+                "delete that file; the next run writes it again",
+            )
+        if schema == SCHEMA:
+            yield section(suite, store.frame(), results)
+        else:
+            yield Section(suite, store.frame(), uncounted=OLDER)
+
+
 def write_report(
     names: list[str], results: Path, target: Path | None
 ) -> tuple[Path, dict[str, Any]]:
     """Render suites from their manifests and records; (page, metrics)."""
     sections: list[Section] = []
     for name in names:
-        store = Store(results, name)
-        suite = store.read_manifest()
-        if suite is None:
+        own = list(stored(name, results))
+        if not own:
             raise InputError(
                 f"no records of suite {name!r} under {results}", f"hptransfer run {name} makes them"
             )
-        if not suite.templates:
-            raise InputError(
-                f"{store.folder / 'suite.json'}: holds no resolved suite",
-                "delete that file; the next run writes it again",
-            )
-        sections.append(section(suite, store.frame(), results))
+        sections += own
     page = render(sections)
     metrics = metrics_json(sections)
     first = Store(results, names[0]) if len(names) == 1 else Store(results, "")
     first.write_text("metrics.json", json.dumps(metrics, indent=1) + "\n")
-    for each in sections:
+    for each in {each.suite.name: each for each in reversed(sections)}.values():  # today's schema
         own = Store(results, each.suite.name)
         own.write_text("runs.csv", runs_csv(each.rows))
         figure = alignment(each.suite, each.rows)

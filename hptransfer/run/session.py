@@ -28,7 +28,8 @@ from hptransfer.run.workers import Ended, Job, Message, Pool, Timing
 from hptransfer.search import samplers, studies
 from hptransfer.search.plan import forecast, pack, plan
 from hptransfer.spec import RunRecord, RunSpec, Unit
-from hptransfer.suite.claim import Suite, SuiteTable
+from hptransfer.suite.claim import SuiteTable
+from hptransfer.suite.resolved import Suite, resolve
 from hptransfer.train import engine
 
 SYNC_SECONDS = 30.0  # between additions to the persistent Optuna study
@@ -63,7 +64,7 @@ class Forecast:
     def flops(self, cost: Cost) -> float:
         """FLOPs of all runs; `cost` is that of one run."""
         spec = self.specs[0]
-        return len(self.specs) * cost.flops.of_run(spec.steps, spec.eval_batches)
+        return len(self.specs) * cost.flops.of_run(spec.steps, spec.evaluations)
 
 
 class Session:
@@ -73,7 +74,7 @@ class Session:
         self.device = engine.pick_device(options.device)
         self.options = options
         self.data = engine.load_data(suite.data)
-        self.full = suite.resolve(self.data.sha256)
+        self.full = resolve(suite, self.data)
         self.suite = self.full.only(only)
         self.store = Store(options.results, suite.name)
         self.pool = Pool(options.results, suite.name, options.snapshot_seconds)

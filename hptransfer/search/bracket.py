@@ -14,7 +14,7 @@ import numpy as np
 from hptransfer.analysis.losses import capped, learned, means
 from hptransfer.analysis.statuses import finished
 from hptransfer.spec import canonical
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from hptransfer.analysis.statuses import finished
 from hptransfer.search import bracket
 from hptransfer.search.bracket import Point, Propose
 from hptransfer.spec import RunSpec, Unit, canonical
-from hptransfer.suite.claim import Suite, fresh_seeds
+from hptransfer.suite.resolved import Suite, fresh_seeds
 
 # Octaves from the carried lr to a target's optimum, in a forecast. Whole suites took about as many
 # runs as this value gives (docs/measurements.md).

@@ -28,7 +28,7 @@ from hptransfer.errors import InputError, suggest
 from hptransfer.search import bracket
 from hptransfer.search.bracket import Point, Propose
 from hptransfer.spec import LR_STEP, canonical
-from hptransfer.suite.claim import Suite
+from hptransfer.suite.resolved import Suite
 
 Space = dict[str, FloatDistribution]
 

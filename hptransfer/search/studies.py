@@ -19,8 +19,8 @@ from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.search import bracket, database
 from hptransfer.search.samplers import quiet, search_space
-from hptransfer.suite.claim import Suite
 from hptransfer.suite.ranges import LR_OCTAVES
+from hptransfer.suite.resolved import Suite
 
 # Optuna raises these at a damaged journal, which the records make anew.
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, OptunaError)

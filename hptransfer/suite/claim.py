@@ -1,30 +1,22 @@
-"""A suite, one falsifiable claim as data: as written in a file, and resolved with its parts."""
+"""A suite, one falsifiable claim as data, as written in a file."""
 
-import json
-from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from hptransfer.errors import InputError, located
+from hptransfer.errors import InputError
 from hptransfer.spec import (
-    AXIS_FIELD,
-    COUNT,
     LARGEST,
     MOST,
     Axis,
-    RunSpec,
-    canonical,
-    fits,
-    round_lr,
 )
 from hptransfer.suite import parts
 from hptransfer.suite.tables import OptimizerTable, Origin, Schedule, Table, Thresholds
 
 FROM_DATA = ("vocab", "in_shape", "n_classes")  # fields of a model that come from its data set
+
 FRESH_SEED = 1000  # first fresh seed, so that no seed of a search judges the lr
-GROWTH = 4  # octaves that a search may add to its start grid on each side
 
 NAME = r"[A-Za-z0-9._-]+"  # name of a suite
 LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # matplotlib hides a label that begins with _
@@ -86,8 +78,9 @@ class SuiteTable(Table):
     recompute: bool | None = None
     """Compute activations again in the backward pass. No part of a run's identity. Default: only
     where memory is short."""
-    eval_batches: int = Field(default=64, ge=1, le=MOST)
-    """Number of batches of the held-out loss."""
+    eval_tokens: int = Field(default=65536, ge=1, le=MOST)
+    """Held-out tokens of the final loss, where the data is text. Of labelled examples every
+    held-out one is used, once."""
     seeds: int = Field(default=1, ge=1, le=FRESH_SEED)
     """Number of seeds of the search."""
     fresh_seeds: int = Field(default=3, ge=1, le=FRESH_SEED)
@@ -194,147 +187,7 @@ class SuiteTable(Table):
 
         return [label for label in labels if still(label)]
 
-    def resolve(self, data_sha256: str) -> "Suite":
-        """This suite with the run template of each label, after a check of every part.
-
-        Raises InputError for an unknown part, an unknown field, or a value outside its limits.
-        """
-        model = parts.identify("model", self.model)
-        if self.axis == "depth":
-            parts.check_depth(self.model, [self.proxy, *self.targets])
-        data = {**parts.identify("dataset", self.data), "sha256": data_sha256}
-        data.pop("path", None)  # the bytes identify a run, not their path
-        templates, bounds = {}, {}
-        for label, table in self.optimizers.items():
-            with located(f"optimizers.{label}"):
-                part = parts.describe(label, table)
-            hp = part.resolve(table.hp, f"optimizers.{label}.hp")
-            part.check_clip(self.setting(label, "clip"), f"optimizers.{label}.clip")
-            sampler = self.setting(label, "sampler")
-            parts.check_search(label, table=table, part=part, hp=hp, sampler=sampler)
-            optimizer = {"name": part.name, "revision": part.revision}
-            templates[label] = self._template(label, model, data, optimizer, hp)
-            bounds[label] = parts.lr_limits(part, table.hp)
-        in_order = json.loads(canonical(templates))  # labels and fields in a manifest's order
-        return Suite.of(self, {x: RunSpec.from_json(run) for x, run in in_order.items()}, bounds)
-
-    def _template(
-        self,
-        label: str,
-        model: dict[str, Any],
-        data: dict[str, Any],
-        optimizer: dict[str, Any],
-        hp: dict[str, Any],
-    ) -> dict[str, Any]:
-        return RunSpec(
-            model=model,
-            data=data,
-            optimizer=optimizer,
-            hp=hp,
-            width=self.width or self.proxy,
-            base=self.base,
-            log2_lr=0.0,
-            steps=self.steps,
-            batch=self.batch,
-            schedule=self.setting(label, "schedule"),
-            warmup=self.setting(label, "warmup"),
-            clip=self.setting(label, "clip"),
-            precision=self.precision,
-            eval_batches=self.eval_batches,
-            seed=0,
-        ).to_json()
-
     @property
     def address(self) -> str:
         """The argument of a command that stands for this suite."""
         return self.origin.source or self.name
-
-
-class Suite(SuiteTable):
-    """A suite with a run template and limits of log2 lr per label.
-
-    A template has lr 2^0, seed 0 and the proxy's axis value. Every run of a label comes from it.
-    """
-
-    templates: dict[str, RunSpec]
-    bounds: dict[str, tuple[float, float]]
-
-    @classmethod
-    def of(
-        cls,
-        table: SuiteTable,
-        templates: dict[str, RunSpec],
-        bounds: dict[str, tuple[float, float]],
-    ) -> Self:
-        """The suite of a table, whose checks ran before, with its templates and limits."""
-        return cls.model_construct(**{**dict(table), "templates": templates, "bounds": bounds})
-
-    def only(self, labels: list[str]) -> Self:
-        """This suite with these labels alone."""
-        control = self.negative_control if self.negative_control in labels else None
-        return self.model_copy(
-            update={
-                "optimizers": {k: v for k, v in self.optimizers.items() if k in labels},
-                "templates": {k: v for k, v in self.templates.items() if k in labels},
-                "negative_control": control,
-                "controls": [label for label in self.controls if label in labels],
-            }
-        )
-
-    def lr_limits(self, label: str) -> tuple[float, float]:
-        """Least and largest log2 lr of the grid.
-
-        The start grid may grow by GROWTH octaves per side, within the limits of the optimizer.
-        """
-        low, high = self.start_grid(label)
-        floor, ceiling = self.bounds[label]
-        return max(low - GROWTH, floor), min(high + GROWTH, ceiling)
-
-    def clip_lr(self, label: str, log2_lr: float) -> float:
-        """The carried log2 lr: the optimum rounded to 1/8 octave, within `lr_limits`."""
-        low, high = self.lr_limits(label)
-        return min(max(round_lr(log2_lr), low), high)
-
-    def template(self, label: str, value: int | None = None) -> RunSpec:
-        """The run template of a label at an axis value; None stands for the proxy."""
-        return self.templates[label].at(self.axis, self.proxy if value is None else value)
-
-    def labels(self, specs: Iterable[RunSpec]) -> Iterator[list[str]]:
-        """The labels of each run.
-
-        A run belongs to a label if it equals the label's template in all but lr, seed, axis value
-        (a count) and the searched hyperparameters (floats).
-        """
-        axis = AXIS_FIELD[self.axis]
-        searched = {
-            label: tuple(f"hp.{key}" for key in sorted(self.optimizers[label].search))
-            for label in self.templates
-        }
-        without = {label: ("log2_lr", "seed", axis, *names) for label, names in searched.items()}
-        identities = {x: run.identity(*without[x]) for x, run in self.templates.items()}
-        for spec in specs:
-            own = {names: spec.identity(*names) for names in set(without.values())}
-            yield [
-                label
-                for label in self.templates
-                if fits(spec.value(axis), COUNT)
-                and own[without[label]] == identities[label]
-                and all(type(spec.value(name)) is float for name in searched[label])
-            ]
-
-    def names(self, specs: list[RunSpec]) -> dict[str, tuple[str, int]]:
-        """Run key -> (label, axis value), for the runs with a label."""
-        return {
-            spec.key: (label, spec.axis_value(self.axis))
-            for spec, labels in zip(specs, self.labels(specs), strict=True)
-            for label in labels
-        }
-
-    def searched_point(self, label: str, spec: RunSpec) -> str:
-        """The searched hyperparameters of a run of this label, as canonical JSON."""
-        return canonical({key: spec.hp[key] for key in self.optimizers[label].search})
-
-
-def fresh_seeds(count: int) -> range:
-    """The first `count` fresh seeds."""
-    return range(FRESH_SEED, FRESH_SEED + count)

@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from hptransfer.datasets import Unread
 from hptransfer.errors import InputError, located, quoted, suggest
 from hptransfer.spec import MOST
 from hptransfer.suite.claim import LABEL, NAME, SuiteTable
+from hptransfer.suite.resolved import resolve
 from hptransfer.suite.tables import OptimizerTable, Origin, Thresholds
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -59,7 +61,7 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None) -> SuiteTable
         suite = parse_suite(
             {"name": path.stem, **table}, {**changes, "origin": _origin(name, changes)}
         )
-        suite.resolve("")  # checks every part and field without the data
+        resolve(suite, Unread())  # checks every part and field without the data
         return suite
 
 

@@ -6,10 +6,13 @@ from typing import Any
 from pydantic import Field
 
 from hptransfer.errors import InputError, located
-from hptransfer.spec import BOUNDS, COUNT, RunSpec, canonical, fault, fits
-from hptransfer.suite.claim import Suite, SuiteTable
+from hptransfer.spec import BOUNDS, COUNT, FIRST_SCHEMA, SCHEMA, RunSpec, canonical, fault, fits
+from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.file import checked, parse_suite
+from hptransfer.suite.resolved import Suite
 from hptransfer.suite.tables import Origin, Table
+
+GONE = ("eval_batches",)  # fields of a suite that FIRST_SCHEMA had
 
 
 class _Resolved(Table):
@@ -34,19 +37,21 @@ def as_manifest(suite: Suite) -> dict[str, Any]:
     }
 
 
-def stored_suite(manifest: dict[str, Any]) -> Suite:
+def stored_suite(manifest: dict[str, Any], schema: int = SCHEMA) -> Suite:
     """A manifest without its key `schema` -> the suite. The manifest may have no templates.
 
     Raises InputError for a missing or a wrong value, and ValueError for a number or a text that
     JSON in UTF-8 cannot hold.
     """
     own = {key: value for key, value in manifest.items() if key in _Resolved.model_fields}
-    table = parse_suite({key: value for key, value in manifest.items() if key not in own}, {})
+    past = GONE if schema == FIRST_SCHEMA else ()
+    fields = {key: value for key, value in manifest.items() if key not in (*own, *past)}
+    table = parse_suite(fields, {})
     resolved = checked(_Resolved, own)
     json.dumps(manifest, ensure_ascii=False, allow_nan=False).encode()  # raises ValueError
     for name in ("templates", "bounds"):
         labels = getattr(resolved, name).keys()
-        if labels and labels != table.optimizers.keys():
+        if labels != (table.optimizers.keys() if resolved.templates else set()):
             raise InputError(f"{name}: not those of the optimizers")
     for key, value in resolved.changed.items():
         if not (type(value) is str if key == "data" else fits(value, COUNT)):

@@ -31,6 +31,23 @@ def identify(kind: str, table: dict[str, Any]) -> dict[str, Any]:
     return {"name": part.name, "revision": part.revision, **part.resolve(fields, where)}
 
 
+def model_of(label: str, model: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`identify` of a suite's model with a label's own fields in place of the suite's.
+
+    Raises InputError for a field that must be the same for all labels.
+    """
+    for key in ("name", "context"):
+        if key in own:
+            raise InputError(
+                f"optimizers.{label}.model.{key}: all optimizers of a suite share it",
+                "write two suites to compare two",
+            )
+    if not own:
+        return identify("model", model)
+    with located(f"optimizers.{label}"):
+        return identify("model", {**model, **own})
+
+
 def check_depth(model: dict[str, Any], depths: list[int]) -> None:
     """Raises InputError for a model without a field n_layer, or a depth outside its limits."""
     part = registry.describe("model", model["name"])

@@ -30,6 +30,8 @@ class OptimizerTable(Table):
     search: dict[str, SearchRange] = Field(default_factory=dict)
     """Ranges of hyperparameters to search: "0.8..0.95", or "2^-6..2^0" in log scale. The sampler
     "bracket" takes none."""
+    model: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the model in place of the suite's, for instance { residual_base = 0 }."""
     schedule: Schedule | None = None
     """Replaces the suite's schedule."""
     warmup: float | None = Field(default=None, ge=0.0, le=1.0)
@@ -43,12 +45,16 @@ class OptimizerTable(Table):
 
 
 class Thresholds(Table):
-    """Limits of the verdict: `tol` in nats, `drift` in octaves."""
+    """Limits of the verdict: `tol`, `limit` and `rounding` in nats, `drift` in octaves."""
 
     tol: float = Field(default=0.01, gt=0.0, le=1e6, allow_inf_nan=False)
-    """Largest regret that counts as transfer, in nats."""
+    """A regret proved to be above this is a drift, in nats."""
+    limit: float = Field(default=0.02, gt=0.0, le=1e6, allow_inf_nan=False)
+    """A regret proved to be below this is a transfer, in nats."""
     drift: float = Field(default=0.5, gt=0.0, le=1e6, allow_inf_nan=False)
-    """Largest move of the optimum that counts as transfer, in octaves."""
+    """Largest move of the optimum that counts as small, in octaves. It decides no verdict."""
+    rounding: float = Field(default=0.003, ge=0.0, le=1e6, allow_inf_nan=False)
+    """Standard deviation of a loss from one machine or rounding to another, in nats."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def small_spec(optimizer: Part, model: Part, width: int, **changes: Any) -> RunS
         warmup=0.0,
         clip=0.0,
         precision="float32",
-        eval_batches=2,
+        eval_examples=8,
         seed=0,
     )
     return replace(spec, **changes)

@@ -1,12 +1,12 @@
 """Batches of a unit on its device, a pure function of (seed, step)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hptransfer.datasets import HELDOUT_SEED, Tokens, offsets
+from hptransfer.datasets import Tokens, offsets, spread
 from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
 from hptransfer.train.build import Data, context_of
@@ -49,9 +49,9 @@ class Batches:
             self.labels = {k: torch.from_numpy(v).to(device) for k, v in labels.items()}
             self.high = {k: len(v) for k, v in labels.items()}
 
-    def _draw(self, part: str, seed: int, step: int) -> tuple[Tensor, Tensor]:
-        starts = torch.from_numpy(offsets(seed, step, self.batch, self.high[part]))
-        at = starts.to(self.device, non_blocking=True)  # else every step waits for a GPU
+    def _at(self, part: str, starts: np.ndarray) -> tuple[Tensor, Tensor]:
+        """x, y of the examples that begin at `starts`, (batch,)."""
+        at = torch.from_numpy(starts).to(self.device, non_blocking=True)  # else a GPU is waited for
         if self.text:
             windows = self.tokens[part][at[:, None] + self.window].long()
             return windows[:, :-1], windows[:, 1:]
@@ -59,11 +59,23 @@ class Batches:
 
     def train(self, t: int) -> tuple[Tensor, Tensor, bool]:
         """x, y of step t and whether all lanes share them (else they carry a lane axis)."""
-        drawn = [self._draw("train", seed, t) for seed in self.seeds]
+        high = self.high["train"]
+        drawn = [self._at("train", offsets(s, t, self.batch, high)) for s in self.seeds]
         if len(drawn) == 1:
             return *drawn[0], True
         x, y = (torch.stack(parts)[self.lane_seed] for parts in zip(*drawn, strict=True))
         return x, y, False
 
-    def heldout(self, i: int) -> tuple[Tensor, Tensor]:
-        return self._draw("heldout", HELDOUT_SEED, i)
+    def heldout(self, count: int, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """`count` held-out examples, each once and the same for every run, at most `most` a time.
+
+        Raises InputError where the data holds fewer.
+        """
+        high = self.high["heldout"]
+        if count > high:
+            raise InputError(
+                f"eval_examples: got {count}, the held-out part holds {high}", "a smaller number"
+            )
+        starts = spread(count, high)
+        for first in range(0, count, most):
+            yield self._at("heldout", starts[first : first + most])

@@ -78,7 +78,7 @@ def measure(
             "the change is measured after the first steps and after the last",
         )
     for width in sorted(set(widths)):
-        at_width = replace(run.at("width", width), eval_batches=1)
+        at_width = replace(run.at("width", width), eval_examples=run.batch)
         with foreign_parts(run):
             prepared = prepare(at_width, data)
         for seed in seeds:

@@ -198,7 +198,7 @@ def _train(
     del lanes, running  # before the peak is read
     if recomputed:
         memory.release()  # blocks that are recomputed refer to themselves
-    whole = flops.of_run(steps, spec.eval_batches)
+    whole = flops.of_run(steps, spec.evaluations)
     cost = _UnitCost(seconds / len(ends), whole, peak(), flops, env)
     yield from (_record(*end, cost) for end in ends)
 

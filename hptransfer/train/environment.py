@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from hptransfer import __version__
-from hptransfer.geometry.processor import bfloat16_rows
+from hptransfer.geometry.processor import fast_bfloat16
 
 
 @cache
@@ -69,5 +69,5 @@ def environment(device: torch.device, lanes: int, micro_batch: int) -> dict[str,
         "threads": torch.get_num_threads(),
         "lanes": lanes,
         "micro_batch": micro_batch,
-        "bfloat16_rows": bfloat16_rows(device),  # of `mixed` polar factors
+        "fast_bfloat16": fast_bfloat16(device),
     }

@@ -329,10 +329,9 @@ class Lanes:
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
-        """Mean loss over the fixed held-out batches, nats; (lanes,). Call after `read_out`."""
+        """Mean loss over the held-out examples, nats; (lanes,). Call after `read_out`."""
         total = torch.zeros(len(self.specs), device=self.device, dtype=self.dtype)
-        for i in range(self.spec.eval_batches):
-            x, y = self.batches.heldout(i)
-            for xs, ys in zip(x.split(self.micro_batch), y.split(self.micro_batch), strict=True):
-                total += self._lane_losses(xs, ys, shared=True) * (len(xs) / len(x))
-        return total / self.spec.eval_batches
+        count = self.spec.eval_examples
+        for x, y in self.batches.heldout(count, self.micro_batch):
+            total += self._lane_losses(x, y, shared=True) * (len(x) / count)
+        return total

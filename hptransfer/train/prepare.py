@@ -27,7 +27,7 @@ class StepFlops:
     model: float
     optimizer: float
 
-    def of_run(self, steps: int, evaluations: int) -> float:
+    def of_run(self, steps: int, evaluations: float) -> float:
         """FLOPs of so many steps and evaluation batches.
 
         A forward pass has a third of a step's FLOPs of the model.

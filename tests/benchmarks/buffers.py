@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hptransfer import registry
 from hptransfer.suite.file import load_suite
+from hptransfer.suite.resolved import resolve
 from hptransfer.train import engine
 from hptransfer.train.lanes import Lanes
 
@@ -30,7 +31,7 @@ def main() -> None:
     device = engine.pick_device(options.device)
     suite = load_suite("gpt_width", {"batch": 1})
     data = engine.load_data(suite.data)
-    template = suite.resolve(data.sha256).template("adamw", options.width)
+    template = resolve(suite, data).template("adamw", options.width)
     print(f"GPT of width {options.width} on {engine.device_name(device)}, float32\n")
     print("| optimizer | weights | gradients | state | sum | peak of the update |")
     print("|---|---|---|---|---|---|")

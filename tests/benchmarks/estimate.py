@@ -45,12 +45,12 @@ def main() -> None:
     parser.add_argument("suites", nargs="*", default=["quickstart"], help="all: every suite")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--trials", type=int)
-    parser.add_argument("--eval-batches", type=int)
+    parser.add_argument("--eval-tokens", type=int)
     parser.add_argument("--results", type=Path, help="Keep the runs here, for `hptransfer report`.")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     names = suite_names() if options.suites == ["all"] else options.suites
-    shortened = ("steps", "trials", "eval_batches")
+    shortened = ("steps", "trials", "eval_tokens")
     changes = {k: v for k in shortened if (v := getattr(options, k)) is not None}
     device = engine.pick_device(options.device)
     print(

@@ -25,13 +25,14 @@ from hptransfer.run.workers import Ended, Job, Pool
 from hptransfer.search.plan import pack
 from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.suite.file import load_suite
+from hptransfer.suite.resolved import resolve
 from hptransfer.train import engine
 from hptransfer.train.prepare import prepare
 
 
 def specs_at(width: int, trials: int, steps: int, optimizer: str) -> list[RunSpec]:
-    suite = load_suite("gpt_width", {"steps": steps, "eval_batches": 4})
-    resolved = suite.resolve(engine.load_data(suite.data).sha256)
+    suite = load_suite("gpt_width", {"steps": steps, "eval_tokens": 4096})
+    resolved = resolve(suite, engine.load_data(suite.data))
     template = resolved.template(optimizer, width)
     return [template.point(-8 + i / 2, 0) for i in range(trials)]
 

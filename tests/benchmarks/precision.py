@@ -16,6 +16,7 @@ from dataclasses import replace
 import torch
 
 from hptransfer.suite.file import load_suite
+from hptransfer.suite.resolved import resolve
 from hptransfer.train import engine
 from hptransfer.train.lanes import Lanes
 
@@ -28,7 +29,7 @@ def main() -> None:
     engine.configure(1)
     suite = load_suite("gpt_width", {"steps": options.steps})
     data = engine.load_data(suite.data)
-    suite = suite.resolve(data.sha256)
+    suite = resolve(suite, data)
     device = torch.device("cpu")
     print(
         f"{engine.device_name(device)}, 1 thread, torch {torch.__version__}, "

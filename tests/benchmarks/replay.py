@@ -15,6 +15,7 @@ import torch
 
 from hptransfer.spec import RunSpec
 from hptransfer.suite.file import load_suite
+from hptransfer.suite.resolved import resolve
 from hptransfer.train import engine, memory, replay
 from hptransfer.train.lanes import Lanes
 from hptransfer.train.replay import EAGER_STEPS, Steps
@@ -23,8 +24,8 @@ WEIGHTS = 2**31  # of all lanes together; more is left out
 
 
 def unit_of(width: int, optimizer: str, lanes: int, steps: int) -> list[RunSpec]:
-    suite = load_suite("gpu_width", {"steps": steps, "eval_batches": 4})
-    resolved = suite.resolve(engine.load_data(suite.data).sha256)
+    suite = load_suite("gpu_width", {"steps": steps, "eval_tokens": 4096})
+    resolved = resolve(suite, engine.load_data(suite.data))
     template = resolved.template(optimizer, width)
     return [template.point(-9.0 + i / 2, 0) for i in range(lanes)]
 

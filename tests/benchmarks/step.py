@@ -27,6 +27,7 @@ from torch import Tensor, nn
 import hptransfer.optim
 from hptransfer.cost.machine import usable_cores
 from hptransfer.geometry.polar import (
+    BFLOAT16_ROWS,
     GRAM_ASPECT,
     GRAM_ROWS_BFLOAT16,
     JORDAN,
@@ -37,7 +38,7 @@ from hptransfer.geometry.polar import (
     Row,
     polar,
 )
-from hptransfer.geometry.processor import bfloat16_rows
+from hptransfer.geometry.processor import fast_bfloat16
 from hptransfer.models.gpt import gpt
 from hptransfer.train import engine
 from hptransfer.train.groups import GROUP_ELEMENTS, GROUP_LEAST
@@ -228,7 +229,7 @@ def main() -> None:
         with torch.device("meta"):
             shapes = gpt(width, n_layer=options.layers)
         steps[PRODUCTS] = partial(jordan_products, shapes, device)
-        if width >= (bfloat16_rows(device) or math.inf):  # else they are float32 ones
+        if width >= BFLOAT16_ROWS and fast_bfloat16(device):  # else they are float32 ones
             steps[DEFAULT_PRODUCTS] = partial(default_products, shapes, device)
         for name, method in FACTORS.items():
             steps[name] = partial(polar_factors, shapes, device, method)

@@ -25,10 +25,11 @@ from hptransfer import registry
 from hptransfer.cost.count import Cost, count
 from hptransfer.cost.machine import memory_of, usable_cores
 from hptransfer.cost.placement import place
-from hptransfer.datasets import Tokens
+from hptransfer.datasets import Tokens, Unread
 from hptransfer.models.gpt import gpt
 from hptransfer.spec import RunSpec
 from hptransfer.suite.file import load_suite
+from hptransfer.suite.resolved import resolve
 from hptransfer.train import engine
 from hptransfer.train.lanes import Lanes
 from hptransfer.train.prepare import prepare
@@ -41,7 +42,7 @@ def spec_at(width: int, label: str, options: argparse.Namespace) -> RunSpec:
     """`label`: an optimizer, with its polar factor after a slash where that is not the default."""
     name, _, polar = label.partition("/")
     suite = load_suite("gpt_width", {"steps": 1000, "batch": options.batch})
-    resolved = suite.resolve("")
+    resolved = resolve(suite, Unread())
     spec = resolved.template("adamw", width).to_json()
     part = registry.describe("optimizer", name)
     spec["optimizer"] = {"name": name, "revision": part.revision}
