@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import ttest_1samp, ttest_ind
 
 from hptransfer.analysis.judgement import REDRAWS, Case, Judgement, judge, undecided
-from hptransfer.analysis.parabola import Vertex, combination, redrawn, vertex
+from hptransfer.analysis.parabola import Near, Vertex, combination, redrawn, vertex
 from hptransfer.suite.tables import Thresholds
 
 X = np.arange(-9, -4.9, 0.5)
@@ -190,22 +190,37 @@ def test_a_bias_that_both_curves_share_is_not_in_their_drift() -> None:
     assert apart.high - shared.high == pytest.approx(0.1)
 
 
+def near(grid: np.ndarray) -> Near:
+    made = Near.of(X, grid, NOWHERE)
+    assert made is not None
+    return made
+
+
 def test_the_pseudo_values_of_a_vertex_are_those_of_a_jackknife_by_hand() -> None:
-    grid = losses(-7.2, slope=0.02, noise=0.004)
-    k = int(grid.mean(axis=1).argmin())
-    seen = vertex(X, grid, k)
-    without = [vertex(X, np.delete(grid, s, axis=1), k).value for s in range(3)]
-    assert seen.per_seed == pytest.approx(3 * seen.value - 2 * np.array(without))
+    seen = near(losses(-7.1, slope=0.01, noise=0.001))
+    without = [vertex(replace(seen, losses=np.delete(seen.losses, s, axis=1))) for s in range(3)]
+    by_hand = 3 * vertex(seen).value - 2 * np.array([each.value for each in without])
+    assert vertex(seen).per_seed == pytest.approx(by_hand)
 
 
-def test_a_curve_that_falls_through_the_whole_range_has_its_vertex_at_the_end() -> None:
-    grid = -0.1 * (X[:, None] + 7) - 0.01 * (X[:, None] + 7) ** 2 + np.zeros((1, 3))
-    assert vertex(X, grid, 4).value == X[4] + 1
+def test_a_curve_that_opens_downwards_has_its_vertex_at_the_lower_end_of_the_fit() -> None:
+    grid = np.where(X == -7, 2.5, 2.6 - 0.02 * (X + 7) - 0.05 * (X + 7) ** 2)[:, None]
+    seen = near(np.where(np.abs(X + 7) <= 1, grid.T, 3.0).T)
+    assert vertex(seen).value == -6
+
+
+def test_a_carried_lr_between_the_half_octaves_is_fitted_but_is_never_the_middle() -> None:
+    x = np.sort(np.append(X, -6.875))
+    grid = 2.6 + 0.06 * (x + 6.875)[:, None] ** 2 + np.zeros((1, 3))
+    grid[x == -6.875] -= 0.02
+    seen = Near.of(x, grid, np.zeros(len(x), bool))
+    assert seen is not None
+    assert seen.x[seen.k] == -7
+    assert -6.875 in seen.x
 
 
 def test_redraws_spread_the_vertex_as_rounding_does() -> None:
-    grid = losses(-7.1)
-    seen = redrawn(X, grid, 4, sd=0.003, redraws=4000)
+    seen = redrawn(near(losses(-7.1)), sd=0.003, redraws=4000)
     z = np.arange(-1, 1.1, 0.5)
     sd = 0.003 / np.sqrt(3) / np.sqrt(z @ z) / (2 * 0.06)  # of the slope, over twice the curvature
     assert seen.mean() == pytest.approx(-7.1, abs=0.01)

@@ -11,8 +11,7 @@ import numpy as np
 from scipy.stats import nct
 from scipy.stats import t as student
 
-from hptransfer.analysis.losses import means
-from hptransfer.analysis.parabola import REACH, Fit, Interval, combination, vertex
+from hptransfer.analysis.parabola import Fit, Interval, Near, combination, vertex
 
 Verdict = Literal["drifts", "insensitive", "transfers", "inconclusive"]
 
@@ -76,18 +75,14 @@ class _Costs:
 
 @dataclass(frozen=True)
 class Case:
-    """The losses that judge a carried lr: the points and seeds that can be compared.
+    """The losses that judge a carried lr, of seeds that ran there and near the optimum.
 
-    `x`: log2 lr of the points below the roof within one octave of the least mean loss, octaves,
-    (points,). `losses`: nats, (points, seeds). `k`: the point of the least mean loss. `carried`:
-    log2 lr, octaves. `carried_losses`: nats, (seeds,).
+    `carried`: log2 lr, octaves. `run`: the losses there, nats, (seeds,).
     """
 
-    x: np.ndarray
-    losses: np.ndarray
-    k: int
+    near: Near
     carried: float
-    carried_losses: np.ndarray
+    run: np.ndarray
 
     @classmethod
     def of(
@@ -95,27 +90,16 @@ class Case:
     ) -> Self | None:
         """The case; None where no seed ran at the carried lr and near the least mean loss.
 
-        A seed counts that ran at the carried lr and at every tried point within one octave of the
-        least mean loss. `x`: log2 lr, octaves, rising, (points,). `losses`: nats, capped at the
-        loss at init, (points, seeds), NaN where a point lacks a seed. `roofed`: points where some
-        seed diverged or learned nothing, (points,).
+        Arguments as in `Near.of`.
         """
-        have = ~np.isnan(losses)
-        mean = means(losses, ~roofed)
-        lowest = x[int(np.where(roofed, np.inf, mean).argmin())]
-        near = (np.abs(x - lowest) <= REACH) & ~roofed
-        at_carried = x == carried
-        seeds = have[near].all(axis=0) & have[at_carried].any(axis=0)
-        if roofed.all() or not seeds.any():
-            return None
-        k = int(np.flatnonzero(x[near] == lowest)[0])
-        kept = losses[:, seeds]
-        return cls(x[near], kept[near], k, carried, kept[at_carried][0])
+        row = losses[x == carried]
+        near = Near.of(x, losses, roofed, ~np.isnan(row).all(axis=0)) if len(row) else None
+        return None if near is None else cls(near, carried, row[0, near.seeds])
 
     @property
     def n_seeds(self) -> int:
         """Seeds that count."""
-        return len(self.carried_losses)
+        return len(self.run)
 
     def costs(self, losses: np.ndarray, run: np.ndarray, carried: np.ndarray) -> _Costs:
         """Costs of redraws of this case.
@@ -123,14 +107,14 @@ class Case:
         `losses`: nats, (redraws, points, seeds). `run`: at the carried lr, nats, (redraws, seeds).
         `carried`: log2 lr, octaves, (redraws,).
         """
-        fit = Fit.of(self.x, losses, self.k)
+        fit = Fit.of(self.near.x, losses, self.near.k)
         if fit is None:
             unknown = np.full_like(run, np.nan)
-            return _Costs(run - losses[:, self.k], unknown, unknown, np.zeros(len(run)))
+            return _Costs(run - losses[:, self.near.k], unknown, unknown, np.zeros(len(run)))
         best = fit.vertex()
         least, (_, cubic_least) = fit.at(best), fit.cubic_vertex()
         cubic = run.mean(axis=1)
-        if self.carried in self.x:
+        if self.carried in self.near.x:
             z = carried - fit.center
             run, cubic = fit.at(z), fit.cubic_at(z[:, None])[:, 0]
         bias = np.abs(cubic - cubic_least - (run - least).mean(axis=1))
@@ -138,7 +122,7 @@ class Case:
 
     def seen(self) -> _Costs:
         """Costs of the losses as they are, one redraw."""
-        return self.costs(self.losses[None], self.carried_losses[None], np.array([self.carried]))
+        return self.costs(self.near.losses[None], self.run[None], np.array([self.carried]))
 
 
 def judge(
@@ -170,7 +154,7 @@ def judge(
     return Judgement(
         verdict=verdict,  # type: ignore[arg-type]
         regret=Interval(mean, mean - half, mean + half),
-        lr_star=combination([vertex(case.x, case.losses, case.k)], [1.0]),
+        lr_star=combination([vertex(case.near)], [1.0]),
         octave_down=float(_upper(seen.down)[0]),
         octave_up=float(_upper(seen.up)[0]),
         n_seeds=case.n_seeds,
@@ -187,9 +171,9 @@ def _again(
         carried = np.full(REDRAWS, case.carried)
     if len(carried) != REDRAWS:
         raise ValueError(f"carried: got {len(carried)} redraws, needs {REDRAWS}")
-    rng = np.random.default_rng(0)
-    losses = case.losses + limits.rounding * rng.normal(size=(REDRAWS, *case.losses.shape))
-    run = case.carried_losses + limits.rounding * rng.normal(size=(REDRAWS, case.n_seeds))
+    rng, shape = np.random.default_rng(0), case.near.losses.shape
+    losses = case.near.losses + limits.rounding * rng.normal(size=(REDRAWS, *shape))
+    run = case.run + limits.rounding * rng.normal(size=(REDRAWS, case.n_seeds))
     verdicts = np.full(REDRAWS, "inconclusive", dtype=object)
     for count in (*(look for look in looks if look < case.n_seeds), case.n_seeds):
         costs = case.costs(losses[:, :, :count], run[:, :count], carried)

@@ -10,6 +10,8 @@ from typing import Self
 import numpy as np
 from scipy.stats import t as student
 
+from hptransfer.analysis.losses import means
+
 REACH = 1.0  # octaves from the least mean loss to the furthest point of a fit
 STEP = 0.5  # octaves between the points of a grid near its minimum
 MESH = 65  # values of the lr at which a cubic is compared
@@ -23,6 +25,46 @@ class Interval:
     value: float = float("nan")
     low: float = float("nan")
     high: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Near:
+    """The losses near the minimum of a curve: the points and seeds that can be compared.
+
+    `x`: log2 lr, octaves, rising, (points,). `losses`: nats, (points, seeds), all finite. `k`: the
+    point of the least mean loss. `seeds`: which of the curve's seeds count, (all seeds,).
+    """
+
+    x: np.ndarray
+    losses: np.ndarray
+    k: int
+    seeds: np.ndarray
+
+    @classmethod
+    def of(
+        cls, x: np.ndarray, losses: np.ndarray, roofed: np.ndarray, able: np.ndarray | None = None
+    ) -> Self | None:
+        """The points below the roof within one octave of the least mean loss; None without seeds.
+
+        The least mean loss is sought on the half octaves, where there are any: between them lie
+        carried learning rates, whose neighbours are not known. A seed counts that ran at every
+        tried half octave near it. `able`: seeds that may count, (seeds,).
+        `x`: log2 lr, octaves, rising, (points,). `losses`: nats, capped at the loss at init,
+        (points, seeds), NaN where a point lacks a seed. `roofed`: points where some seed diverged
+        or learned nothing, (points,).
+        """
+        if roofed.all():
+            return None
+        on_grid = ~roofed & (x % STEP == 0)
+        on_grid = on_grid if on_grid.any() else ~roofed
+        least = x[int(np.where(on_grid, means(losses, ~roofed), np.inf).argmin())]
+        near, have = np.abs(x - least) <= REACH, ~np.isnan(losses)
+        seeds = have[near & on_grid].all(axis=0)
+        seeds = seeds if able is None else seeds & able
+        if not seeds.any():
+            return None
+        near &= ~roofed & have[:, seeds].all(axis=1)
+        return cls(x[near], losses[near][:, seeds], int(np.flatnonzero(x[near] == least)[0]), seeds)
 
 
 @dataclass(frozen=True)
@@ -110,17 +152,16 @@ class Fit:
         return count * self.vertex()[:, None] - (count - 1) * vertices
 
 
-def vertex(x: np.ndarray, losses: np.ndarray, k: int) -> Vertex:
-    """lr* of one curve, near point `k`.
+def vertex(near: Near) -> Vertex:
+    """lr* of one curve.
 
-    Without a point on both sides of k no parabola says more than the grid does: point k stands,
-    and `cubic` lies one step of the grid beside it.
-    `x`: log2 lr of the sound points, octaves, rising, (points,). `losses`: nats, (points, seeds),
-    all finite.
+    Without a point on both sides of the least mean loss no parabola says more than the grid does:
+    the grid point stands, and `cubic` lies one step of the grid beside it.
     """
-    fit = Fit.of(x, losses[None], k)
+    fit = Fit.of(near.x, near.losses[None], near.k)
     if fit is None:
-        return Vertex(float(x[k]), float(x[k]) + STEP, np.full(losses.shape[1], x[k]))
+        here = float(near.x[near.k])
+        return Vertex(here, here + STEP, np.full(near.losses.shape[1], here))
     places, _ = fit.cubic_vertex()
     return Vertex(
         fit.center + float(fit.vertex()[0]),
@@ -129,14 +170,11 @@ def vertex(x: np.ndarray, losses: np.ndarray, k: int) -> Vertex:
     )
 
 
-def redrawn(x: np.ndarray, losses: np.ndarray, k: int, *, sd: float, redraws: int) -> np.ndarray:
-    """The vertex, log2 lr, in redraws of the losses with a normal error of `sd` nats, (redraws,).
-
-    Arguments as in `vertex`.
-    """
-    noise = sd * np.random.default_rng(0).normal(size=(redraws, *losses.shape))
-    fit = Fit.of(x, losses + noise, k)
-    return np.full(redraws, x[k]) if fit is None else fit.center + fit.vertex()
+def redrawn(near: Near, *, sd: float, redraws: int) -> np.ndarray:
+    """lr* in redraws of the losses with a normal error of `sd` nats, log2 lr, (redraws,)."""
+    noise = sd * np.random.default_rng(0).normal(size=(redraws, *near.losses.shape))
+    fit = Fit.of(near.x, near.losses + noise, near.k)
+    return np.full(redraws, near.x[near.k]) if fit is None else fit.center + fit.vertex()
 
 
 def combination(vertices: Sequence[Vertex], weights: Sequence[float]) -> Interval:
