@@ -147,19 +147,18 @@ def judge(
     through them too. `carried`: log2 lr that each of the REDRAWS carries, octaves; by default that
     of the case. Raises ValueError for another number of them.
     """
-    seen = case.seen()
-    verdict = str(_verdicts(seen, limits)[0])
+    seen, word = case.seen(), verdict(case, limits)
     mean, half = float(seen.carried.mean()), float((_half(seen.carried) + seen.bias)[0])
     again = _again(case, limits, looks, carried)
     return Judgement(
-        verdict=verdict,  # type: ignore[arg-type]
+        verdict=word,
         regret=Interval(mean, mean - half, mean + half),
         lr_star=combination([vertex(case.near)], [1.0]),
         octave_down=float(_upper(seen.down)[0]),
         octave_up=float(_upper(seen.up)[0]),
         n_seeds=case.n_seeds,
-        kept=float((again == verdict).mean()),
-        seeds_needed=_needed(seen, limits) if verdict == "inconclusive" else None,
+        kept=float((again == word).mean()),
+        seeds_needed=_needed(seen, limits) if word == "inconclusive" else None,
     )
 
 
@@ -184,8 +183,12 @@ def _again(
 
 def undecided(case: Case, limits: Limits) -> bool:
     """Whether more seeds may change the verdict: it is inconclusive, or one seed gave it."""
-    seen = case.seen()
-    return case.n_seeds < 2 or _verdicts(seen, limits)[0] == "inconclusive"
+    return case.n_seeds < 2 or verdict(case, limits) == "inconclusive"
+
+
+def verdict(case: Case, limits: Limits) -> Verdict:
+    """The verdict of `judge` alone."""
+    return str(_verdicts(case.seen(), limits)[0])  # type: ignore[return-value]
 
 
 def _half(values: np.ndarray) -> np.ndarray:
