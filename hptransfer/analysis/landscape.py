@@ -5,16 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
+from scipy.stats import chi2, linregress
 
 from hptransfer.analysis.curve import Curve, curve
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.optimum import Optimum, optima, optimum
+from hptransfer.analysis.parabola import Interval, combination
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.suite.resolved import Suite
 
 RELATIVE_RANGE = 2.0  # octaves to each side of lr*, for the sensitivity that compares across units
 MESH = 1 / 16  # octaves, of the integrals over lr
 BASIN = 0.01  # nats, the least height at which a basin's width is read
+SCATTER = 0.05  # probability below which optima scatter by more than their standard errors
 NAN = float("nan")
 
 
@@ -34,34 +37,35 @@ def exponents(suite: Suite, rows: pd.DataFrame) -> list[Exponent]:
     """alpha: slope of -log2 lr*(n) against log2 n, one per optimizer; 0 is ideal.
 
     Least squares over the optima that are not censored, of optimizers with at least 3 of them. The
-    95% interval comes from their standard errors, times sqrt(chi2 / dof) where they scatter more,
-    with Student's t of dof = values - 2. Where the standard errors come from seeds and explain the
-    scatter it is the normal one.
+    seed is the unit of the 95% interval (parabola.combination): it is unbounded with one seed.
+    Where the optima scatter about the line by more than their standard errors (chi2 at 5%), the
+    interval is that of the regression.
     """
     table = []
     for label, by_n in optima(suite, rows).items():
         known = {n: best for n, best in by_n.items() if best is not None}
-        used = {n: o for n, o in known.items() if o.censored is None and np.isfinite(o.se)}
+        used = {n: o for n, o in known.items() if o.vertex is not None}
         if len(used) >= 3:
             left_out = tuple(n for n in known if n not in used)
-            table.append(Exponent(label, *_slope(used), len(used), left_out))
+            slope = _slope(used)
+            table.append(Exponent(label, slope.value, slope.low, slope.high, len(used), left_out))
     return table
 
 
-def _slope(used: dict[int, Optimum]) -> tuple[float, float, float]:
+def _slope(used: dict[int, Optimum]) -> Interval:
     """Slope of -log2 lr* against log2 n and its 95% interval."""
     x = np.log2(list(used))
     y = -np.array([best.log2_lr for best in used.values()])
+    z, dof = x - x.mean(), len(used) - 2
+    vertices = [best.vertex for best in used.values() if best.vertex is not None]
+    slope = combination(vertices, -z / (z @ z))
     se = np.array([best.se for best in used.values()])
-    z = x - x.mean()
-    slope = float(z @ y / (z @ z))
-    spread = np.sqrt(z**2 @ se**2) / (z @ z)
-    dof = len(used) - 2
-    chi2 = float((((y - y.mean() - slope * z) / se) ** 2).sum()) / dof
-    explained = chi2 <= 1 and all(best.seeds > 1 for best in used.values())
-    factor = 1.96 if explained else stdtrit(dof, 0.975)
-    half = float(factor * spread * np.sqrt(max(1.0, chi2)))
-    return slope, slope - half, slope + half
+    if chi2.sf((((y - y.mean() - slope.value * z) / se) ** 2).sum(), dof) > SCATTER:
+        return slope
+    half = float(stdtrit(dof, 0.975)) * float(linregress(x, y).stderr)
+    return Interval(
+        slope.value, min(slope.low, slope.value - half), max(slope.high, slope.value + half)
+    )
 
 
 def lr_sensitivity(points: Curve, low: float, high: float) -> float:

@@ -153,21 +153,21 @@ class Fit:
 
 
 def vertex(near: Near) -> Vertex:
-    """lr* of one curve.
-
-    Without a point on both sides of the least mean loss no parabola says more than the grid does:
-    the grid point stands, and `cubic` lies one step of the grid beside it.
-    """
+    """lr* of one curve: the grid point where it has no point on both sides."""
     fit = Fit.of(near.x, near.losses[None], near.k)
     if fit is None:
-        here = float(near.x[near.k])
-        return Vertex(here, here + STEP, np.full(near.losses.shape[1], here))
+        return grid_vertex(near, float(near.x[near.k]))
     places, _ = fit.cubic_vertex()
     return Vertex(
         fit.center + float(fit.vertex()[0]),
         fit.center + float(places[0]),
         fit.center + fit.pseudo_values()[0],
     )
+
+
+def grid_vertex(near: Near, log2_lr: float) -> Vertex:
+    """lr* where no parabola says more than the grid does: `cubic` lies one grid step beside it."""
+    return Vertex(log2_lr, log2_lr + STEP, np.full(near.losses.shape[1], log2_lr))
 
 
 def redrawn(near: Near, *, sd: float, redraws: int) -> np.ndarray:

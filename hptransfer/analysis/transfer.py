@@ -1,38 +1,27 @@
 """Did the learning rate transfer: drift, paired regret, cost and verdict as numbers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
-from hptransfer.analysis.curve import capped_losses
+from hptransfer.analysis import judgement
+from hptransfer.analysis.curve import capped_losses, curve
 from hptransfer.analysis.frame import Groups, groups
-from hptransfer.analysis.optimum import Optimum, optima, optimum
+from hptransfer.analysis.judgement import REDRAWS, Case, Judgement
+from hptransfer.analysis.optimum import Optimum, near, optima, optimum
+from hptransfer.analysis.parabola import Interval, combination, redrawn
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.spec import canonical
 from hptransfer.suite.resolved import Suite
-from hptransfer.suite.tables import Thresholds
 
 NAN = float("nan")
 ENOUGH_SEEDS = 3  # with fewer seeds a verdict is called indicative
 NORMAL_95 = 1.96
 
-Verdict = Literal[
-    "diverged", "censored", "unverified", "incomplete", "drifts", "inconclusive", "transfers"
-]
-JUDGED = ("drifts", "inconclusive", "transfers")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with its 95% interval; NaN where it was not measured."""
-
-    value: float = NAN
-    low: float = NAN
-    high: float = NAN
+Verdict = Literal["diverged", "censored", "unverified", "incomplete"] | judgement.Verdict
+JUDGED = ("drifts", "insensitive", "transfers", "inconclusive")
 
 
 @dataclass(frozen=True)
@@ -86,9 +75,9 @@ class Transfer:
     """One optimizer, carried from the proxy to one axis value `n`.
 
     `at_proxy`, `at_target`: the optima that the searches found. `carried`, `own`: the runs at n
-    with the lr of the proxy, and with the best one there. `drift`: octaves. `regret`: nats, the
-    mean over the seeds of L_n(carried lr) - L_n(own lr), paired by seed. `n_seeds`: seeds behind
-    the regret, or behind the carried loss where there is no regret. `indicative`: too few of them.
+    with the lr of the proxy, and with the best one there. `drift`: octaves, with its 95% interval.
+    `judgement`: None where the verdict stands before the regret is looked at. `n_seeds`: seeds
+    behind the regret, or behind the carried loss where there is no regret.
     """
 
     optimizer: str
@@ -100,13 +89,24 @@ class Transfer:
     carried: Runs
     own: Runs
     drift: Interval
-    regret: Interval
+    judgement: Judgement | None
     n_seeds: int
     cost: MeasuredCost
 
     @property
+    def regret(self) -> Interval:
+        """Mean over the seeds of L_n(carried lr) - L_n(lr*), nats."""
+        return self.judgement.regret if self.judgement else Interval()
+
+    @property
     def indicative(self) -> bool:
+        """Whether the verdict rests on too few seeds."""
         return self.verdict in JUDGED and self.n_seeds < ENOUGH_SEEDS
+
+    @property
+    def on_edge(self) -> bool:
+        """Whether rounding decides the verdict."""
+        return self.verdict in JUDGED and self.judgement is not None and self.judgement.on_edge
 
     @property
     def relative_regret(self) -> float:
@@ -130,27 +130,6 @@ class Transfer:
 def targets(suite: Suite, rows: pd.DataFrame) -> list[int]:
     """The suite's targets and every other axis value with runs."""
     return sorted({*suite.targets, *map(int, rows["n"].unique())} - {suite.proxy})
-
-
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean and its 95% t-interval; unbounded for one value, NaN for none."""
-    if not values:
-        return Interval()
-    mean, dof = float(np.mean(values)), len(values) - 1
-    if dof == 0:
-        return Interval(mean, -np.inf, np.inf)
-    half = float(stdtrit(dof, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return Interval(mean, mean - half, mean + half)
-
-
-def decide(regret: Interval, drift: float, limits: Thresholds) -> Verdict:
-    """`drifts`, `inconclusive` or `transfers`, once both optima and the regret are measured."""
-    moved = abs(drift) > limits.drift
-    if moved and regret.low > 0 and regret.value > limits.tol:
-        return "drifts"
-    if moved and regret.high > 2 * limits.tol:
-        return "inconclusive"
-    return "transfers"
 
 
 def transfers(suite: Suite, rows: pd.DataFrame) -> list[Transfer]:
@@ -181,28 +160,50 @@ def _transfer(
         carried = _runs(search, suite.clip_lr(label, at_proxy.log2_lr), at_proxy.hp)
     if at_target is not None:
         own = _runs(search, _most_tried(search, at_target.hp), at_target.hp)
-    n_seeds, regret = len(carried.losses), Interval()
-    if at_proxy and at_target:
-        difference = (carried.losses - own.losses).dropna()
-        n_seeds, regret = len(difference), mean_interval(difference.to_list())
-        if own.log2_lr == carried.log2_lr and at_proxy.hp == at_target.hp and n_seeds:
-            regret = Interval(0.0, 0.0, 0.0)
-    drift = _drift(at_proxy, at_target)
+    judged = None
+    if at_proxy and at_target and search is not None:
+        judged = _judged(suite, label, at_proxy, proxy_search, search)
+    n_seeds = judged.n_seeds if judged else 0 if at_target else len(carried.losses)
+    verdict = _unjudged(proxy_search, search, at_proxy, at_target, n_seeds)
+    if verdict is None and judged is not None:
+        verdict = judged.verdict
+    assert verdict is not None
     return Transfer(
         optimizer=label,
         proxy=suite.proxy,
         n=n,
-        verdict=_unjudged(proxy_search, search, at_proxy, at_target, n_seeds)
-        or decide(regret, drift.value, suite.thresholds),
+        verdict=verdict,
         at_proxy=at_proxy,
         at_target=at_target,
         carried=carried,
         own=own,
-        drift=drift,
-        regret=regret,
+        drift=_drift(at_proxy, at_target),
+        judgement=judged,
         n_seeds=n_seeds,
         cost=_cost(proxy_search, [] if search is None else [search]),
     )
+
+
+def _judged(
+    suite: Suite,
+    label: str,
+    at_proxy: Optimum,
+    proxy_search: pd.DataFrame | None,
+    search: pd.DataFrame,
+) -> Judgement | None:
+    """The judgement of the carried lr; None where no seed ran there and near the optimum."""
+    points = curve(search[search["hp_point"] == canonical(at_proxy.hp)])
+    carried = suite.clip_lr(label, at_proxy.log2_lr)
+    case = Case.of(points.x, points.grid, points.roofed, carried)
+    if case is None:
+        return None
+    shaken = None
+    if proxy_search is not None and at_proxy.vertex is not None and not at_proxy.cliff:
+        known = near(curve(proxy_search))
+        assert known is not None
+        moved = redrawn(known, sd=suite.thresholds.rounding, redraws=REDRAWS)
+        shaken = np.array([suite.clip_lr(label, float(lr)) for lr in moved])
+    return judgement.judge(case, suite.thresholds, suite.looks, shaken)
 
 
 def _most_tried(rows: pd.DataFrame | None, hp: dict[str, float]) -> float:
@@ -224,14 +225,12 @@ def _runs(rows: pd.DataFrame | None, log2_lr: float, hp: dict[str, float]) -> Ru
 
 
 def _drift(at_proxy: Optimum | None, at_target: Optimum | None) -> Interval:
-    """lr* at the target over lr* at the proxy, octaves; no interval without seeds at both."""
+    """lr* at the target over lr* at the proxy, octaves; unbounded without seeds at both."""
     if at_proxy is None or at_target is None:
         return Interval()
-    drift = at_target.log2_lr - at_proxy.log2_lr
-    if min(at_proxy.seeds, at_target.seeds) < 2:
-        return Interval(drift)
-    half = NORMAL_95 * float(np.hypot(at_proxy.se, at_target.se))
-    return Interval(drift, drift - half, drift + half)
+    if at_proxy.vertex is None or at_target.vertex is None:
+        return Interval(at_target.log2_lr - at_proxy.log2_lr)
+    return combination([at_proxy.vertex, at_target.vertex], [-1.0, 1.0])
 
 
 def _all_diverged(search: pd.DataFrame | None) -> bool:
