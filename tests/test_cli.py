@@ -325,3 +325,14 @@ def test_runs_too_short_for_their_hidden_matrices_are_noted(
     note_short_runs(load("quickstart", RunOptions()), train)
     told = "note: quickstart: a run sees 51,200 tokens"
     assert capsys.readouterr().err.startswith(told) == noted
+
+
+@pytest.mark.parametrize(("eps", "warned"), [("1e-8", True), ("1e-12", False)])
+def test_an_eps_that_counts_at_wide_models_is_warned_of(
+    eps: str, warned: bool, suite: Path, tmp_path: Path
+) -> None:
+    lines = f'[optimizers.adamw_mup]\nlr = "2^-9..2^-8"\nhp = {{ eps = {eps} }}\n'
+    suite.write_text(f"{suite.read_text()}\n{lines}")
+    done = hptransfer("plan", suite, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ("warning: adamw_mup: eps does not shrink with the width" in done.stderr) == warned

@@ -18,6 +18,8 @@ FROM_DATA = ("vocab", "in_shape", "n_classes")  # fields of a model that come fr
 
 FRESH_SEED = 1000  # first fresh seed, so that no seed of a search judges the lr
 
+MUP_EPS = 1e-10  # gradients shrink with the width under muP, and this eps does not
+
 NAME = r"[A-Za-z0-9._-]+"  # name of a suite
 LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # matplotlib hides a label that begins with _
 
@@ -186,6 +188,17 @@ class SuiteTable(Table):
             return decays and self.setting(label, "schedule") == "constant"
 
         return [label for label in labels if still(label)]
+
+    def large_eps(self, labels: list[str]) -> list[str]:
+        """Labels of muP-AdamW whose eps is so large that it counts at wide models."""
+
+        def large(label: str) -> bool:
+            table = self.optimizers[label]
+            part = parts.describe(label, table)
+            eps = {**part.defaults, **table.hp}.get("eps", 0.0)
+            return part.name == "adamw_mup" and eps > MUP_EPS
+
+        return [label for label in labels if large(label)]
 
     @property
     def address(self) -> str:
