@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from hptransfer.analysis import landscape, sentences, transfer
+from hptransfer.analysis import claims, landscape, sentences, transfer
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.statuses import finished
 from hptransfer.suite.resolved import Suite
@@ -55,6 +55,10 @@ class Section:
     @cached_property
     def audits(self) -> list[landscape.Audit]:
         return landscape.audits(self.suite, self.rows)
+
+    @cached_property
+    def claims(self) -> list[claims.ClaimJudgement]:
+        return claims.judgements(self.suite, self.transfers)
 
     @cached_property
     def control(self) -> sentences.Control:

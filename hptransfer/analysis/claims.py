@@ -1,0 +1,103 @@
+"""The expectations of a suite against its verdicts: held, refuted or undecided."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hptransfer.analysis.sentences import axis_name
+from hptransfer.analysis.transfer import Transfer
+from hptransfer.suite.claim import Expectation
+from hptransfer.suite.resolved import Suite
+
+Judgement = Literal["held", "undecided", "refuted"]
+WORST_LAST: tuple[Judgement, ...] = ("held", "undecided", "refuted")
+
+REFUTES: dict[Expectation, tuple[str, ...]] = {
+    "transfers": ("drifts", "diverged"),
+    "drifts": ("transfers", "insensitive"),
+}
+
+
+@dataclass(frozen=True)
+class TargetJudgement:
+    """An expectation at one axis value `n`, against the verdict there."""
+
+    n: int
+    verdict: str
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
+class ClaimJudgement:
+    """An expectation of the suite: that of its widest target, which decides, and the others.
+
+    `widest`: None where the suite has no target. `nearer`: the other targets, rising.
+    """
+
+    optimizer: str
+    expected: Expectation
+    widest: TargetJudgement | None
+    nearer: tuple[TargetJudgement, ...] = ()
+
+    @property
+    def judgement(self) -> Judgement:
+        return "undecided" if self.widest is None else self.widest.judgement
+
+
+def judge(expected: Expectation, verdict: str) -> Judgement:
+    """`held` by the verdict of that name, `refuted` by those of REFUTES, else `undecided`."""
+    if verdict == expected:
+        return "held"
+    return "refuted" if verdict in REFUTES[expected] else "undecided"
+
+
+def judgements(suite: Suite, transfers: Sequence[Transfer]) -> list[ClaimJudgement]:
+    """One per expectation, in the order of the suite's labels.
+
+    Axis values to which a command carried the lr although they are no targets do not count.
+    """
+    made = []
+    for label in suite.optimizers:
+        if label not in suite.expect:
+            continue
+        expected = suite.expect[label]
+        at = {
+            each.n: TargetJudgement(each.n, each.verdict, judge(expected, each.verdict))
+            for each in transfers
+            if each.optimizer == label and each.n in suite.targets
+        }
+        *nearer, widest = [at[n] for n in sorted(at)] or [None]
+        made.append(ClaimJudgement(label, expected, widest, tuple(filter(None, nearer))))
+    return made
+
+
+def worst(parts: Sequence[Judgement]) -> Judgement | None:
+    """`refuted` before `undecided` before `held`; None for nothing to judge."""
+    return max(parts, key=WORST_LAST.index, default=None)
+
+
+def suite_judgement(claims: Sequence[ClaimJudgement]) -> Judgement | None:
+    """The worst of the expectations; None for a suite without any."""
+    return worst([claim.judgement for claim in claims])
+
+
+def claim_sentence(suite: Suite, claims: Sequence[ClaimJudgement]) -> str:
+    """The judgement of the suite in one sentence, its cause first; empty without expectations."""
+    judgement = suite_judgement(claims)
+    if judgement is None:
+        return ""
+    ordered = sorted(claims, key=lambda claim: -WORST_LAST.index(claim.judgement))
+    told = [_told(claim) for claim in ordered]
+    span = f"{axis_name(suite)} {suite.proxy}"
+    if suite.targets:
+        span += f" to {max(suite.targets)}"
+    return f"Claim {judgement} from {span}: {'; '.join(told)}."
+
+
+def _told(claim: ClaimJudgement) -> str:
+    """`adamw drifts, as expected`, or what came instead."""
+    verdict = "incomplete" if claim.widest is None else claim.widest.verdict
+    if claim.judgement == "held":
+        return f"{claim.optimizer} {verdict}, as expected"
+    expected = {"drifts": "drift", "transfers": "transfer"}[claim.expected]
+    return f"{claim.optimizer} was expected to {expected} and came out as {verdict}"
