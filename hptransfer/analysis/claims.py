@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from hptransfer.analysis.sentences import axis_name
 from hptransfer.analysis.transfer import Transfer
+from hptransfer.documents.values import Judgement
 from hptransfer.suite.claim import Expectation
 from hptransfer.suite.resolved import Suite
 
-Judgement = Literal["held", "undecided", "refuted"]
 WORST_LAST: tuple[Judgement, ...] = ("held", "undecided", "refuted")
 
 REFUTES: dict[Expectation, tuple[str, ...]] = {

@@ -61,7 +61,11 @@ def list_(
         raise InputError(f"list: got {what!r}", suggest(what, kinds) or ", ".join(kinds))
     keys = [what] if what else list(kinds)
     if options.as_json:
-        typer.echo(json.dumps({key: tables.names(kinds[key]) for key in keys}))
+        from hptransfer.documents.answers import Names
+        from hptransfer.documents.values import plain
+
+        listed = {key: tables.names(kinds[key]) for key in keys}
+        typer.echo(json.dumps(plain(Names(*map(listed.get, kinds)))))
         return
     for key in keys:
         out.print(tables.parts_table(kinds[key]))

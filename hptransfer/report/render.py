@@ -16,7 +16,7 @@ from hptransfer.report import result_tables, runs_tables, settings_tables
 from hptransfer.report.alignment_figure import alignment
 from hptransfer.report.curves_figure import curves
 from hptransfer.report.drift_figure import drift
-from hptransfer.report.metrics import flat
+from hptransfer.report.runs_csv import flat
 from hptransfer.report.section import Section, newest_first
 from hptransfer.report.svg import to_svg
 
