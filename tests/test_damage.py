@@ -241,7 +241,7 @@ NO_MANIFEST: dict[str, tuple[Any, ...]] = {
     "templates.adamw.hp": (1, {}, {"beta1": 1}, {"beta1": "0.9"}),
     "templates.adamw.more": (1,),
     "templates.adamw.hp.eps": (float("nan"),),
-    "bounds": (1, {"adamw": 1}, {"adamw": []}, {"adamw": [1.0]}, {"adamw": [1.0, 0.0]}),
+    "bounds": (1, {}, {"adamw": 1}, {"adamw": []}, {"adamw": [1.0]}, {"adamw": [1.0, 0.0]}),
     "bounds.adamw": ([-1e300, 1.0], [None, 1.0], [1, 2, 3]),
     "changed": (1, {"trials": "x"}),
 }

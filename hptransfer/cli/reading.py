@@ -64,8 +64,10 @@ def list_(
         from hptransfer.documents.answers import Names
         from hptransfer.documents.values import plain
 
-        listed = {key: tables.names(kinds[key]) for key in keys}
-        typer.echo(json.dumps(plain(Names(*map(listed.get, kinds)))))
+        listed = [tables.names(kind) if key in keys else None for key, kind in kinds.items()]
+        optimizers, models, datasets, suites = listed
+        document = Names(optimizers, models, datasets, suites)
+        typer.echo(json.dumps(plain(document)))
         return
     for key in keys:
         out.print(tables.parts_table(kinds[key]))
