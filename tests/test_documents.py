@@ -15,6 +15,7 @@ from frames import CENTERS, make_suite, study, to_frame
 from hptransfer.documents import answers, comparison, metrics, values
 from hptransfer.documents.schemas import DOCUMENTS, FOLDER, schema, text
 from hptransfer.report import Section, metrics_json
+from kept import SUITE, kept
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 
@@ -138,3 +139,12 @@ def test_what_commands_print_follows_the_schemas(suite: Path, tmp_path: Path) ->
     for command in (("tune", suite), ("transfer", suite), ("run", suite), ("report",)):
         follows(printed(tmp_path, *command), "metrics")
     follows(strict((tmp_path / "results/tiny/metrics.json").read_text()), "metrics")
+
+
+def test_what_check_prints_follows_its_schema(tmp_path: Path) -> None:
+    limits = ("--max-regret", 0.02, "--max-drift", 0.5)
+    kept(tmp_path)
+    follows(printed(tmp_path, "check", "mine.toml"), "check")
+    follows(printed(tmp_path, "check", "mine.toml", *limits), "check")
+    (tmp_path / "mine.toml").write_text(SUITE.replace("steps = 100", "steps = 99"))
+    follows(printed(tmp_path, "check", "mine.toml", *limits), "check")

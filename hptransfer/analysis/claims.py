@@ -1,10 +1,12 @@
 """The expectations of a suite against its verdicts: held, refuted or undecided."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from hptransfer.analysis.sentences import axis_name
-from hptransfer.analysis.transfer import Transfer
+from hptransfer.analysis.transfer import Interval, Transfer
 from hptransfer.documents.values import Judgement
 from hptransfer.suite.claim import Expectation
 from hptransfer.suite.resolved import Suite
@@ -78,6 +80,60 @@ def worst(parts: Sequence[Judgement]) -> Judgement | None:
 def suite_judgement(claims: Sequence[ClaimJudgement]) -> Judgement | None:
     """The worst of the expectations; None for a suite without any."""
     return worst([claim.judgement for claim in claims])
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A limit on one optimizer that is expected to transfer, at its widest target `n`.
+
+    `limit`, `upper_bound`: nats of a regret, octaves of a drift; NaN without an interval.
+    """
+
+    optimizer: str
+    n: int | None
+    quantity: Literal["regret", "drift"]
+    limit: float
+    upper_bound: float
+
+    @property
+    def unit(self) -> Literal["nats", "octaves"]:
+        return "nats" if self.quantity == "regret" else "octaves"
+
+    @property
+    def judgement(self) -> Judgement:
+        """`held` where the upper bound is at most the limit, `undecided` where there is none."""
+        if not math.isfinite(self.upper_bound):
+            return "undecided"
+        return "held" if self.upper_bound <= self.limit else "refuted"
+
+
+def gates(
+    claims: Sequence[ClaimJudgement],
+    transfers: Sequence[Transfer],
+    *,
+    max_regret: float | None,
+    max_drift: float | None,
+) -> list[Gate]:
+    """One per limit that is given and optimizer that is expected to transfer.
+
+    The upper bound of a regret is that of its interval. A drift may go either way: there it is the
+    larger absolute value of the two bounds.
+    """
+    at = {(each.optimizer, each.n): each for each in transfers}
+    made = []
+    for claim in claims:
+        if claim.expected != "transfers":
+            continue
+        n = claim.widest.n if claim.widest else None
+        each = at.get((claim.optimizer, n)) if n is not None else None
+        if max_regret is not None:
+            upper = each.regret.high if each else math.nan
+            made.append(Gate(claim.optimizer, n, "regret", max_regret, upper))
+        if max_drift is not None:
+            drift = each.drift if each else Interval()
+            upper = max(abs(drift.low), abs(drift.high))
+            made.append(Gate(claim.optimizer, n, "drift", max_drift, upper))
+    return made
 
 
 def claim_sentence(suite: Suite, claims: Sequence[ClaimJudgement]) -> str:
