@@ -66,7 +66,7 @@ def test_run_goes_from_nothing_to_a_report_and_a_second_run_trains_nothing(
     assert f"hptransfer tune {suite} --steps 3 --data" in page, "a suite of one's own has a path"
     assert not re.search(r"""(src|href)=["']?https?:""", page), "the page is self-contained"
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert {pair["optimizer"] for pair in metrics["suites"][0]["pairs"]} == {"adamw", "scion"}
+    assert {each["optimizer"] for each in metrics["suites"][0]["transfers"]} == {"adamw", "scion"}
     runs = frame(tmp_path)
     assert len(pd.read_csv(folder / "runs.csv")) == len(runs)
     assert set(runs.status) == {"done"}

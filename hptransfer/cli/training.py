@@ -224,6 +224,22 @@ def _run(suite: str, options: RunOptions) -> None:
     (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
 
 
+def finish(table: "SuiteTable", options: RunOptions) -> "Session":
+    """Train what the suite lacks, for a judgement of its session's records.
+
+    A run that fails is told and leaves its gap: the judgement says what that means.
+    """
+    from hptransfer.cli.text import shown
+
+    _start_workers(options)
+    session = _session(table, options)
+    try:
+        _do(session, options)
+    except FailedError as error:
+        err.print(shown(f"warning: {error}; {error.hint}"), soft_wrap=True)
+    return session
+
+
 @takes()
 def run(suite: SuiteName = DEFAULT_SUITE, *, options: RunOptions) -> None:
     """Run all that the suite's claim needs, then write the report."""

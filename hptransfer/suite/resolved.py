@@ -45,6 +45,7 @@ class Suite(SuiteTable):
                 "templates": {k: v for k, v in self.templates.items() if k in labels},
                 "negative_control": control,
                 "controls": [label for label in self.controls if label in labels],
+                "expect": {k: v for k, v in self.expect.items() if k in labels},
             }
         )
 
