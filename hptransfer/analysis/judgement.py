@@ -11,11 +11,10 @@ import numpy as np
 from scipy.stats import nct
 from scipy.stats import t as student
 
-from hptransfer.analysis.parabola import Fit, Interval, Near, combination, vertex
+from hptransfer.analysis.parabola import SIDE, Fit, Interval, Near, combination, vertex
 
 Verdict = Literal["drifts", "insensitive", "transfers", "inconclusive"]
 
-SIDE = 0.02  # share of misses at each side of the regret's interval, so that three looks keep 5%
 REDRAWS = 200  # of the losses, with rounding
 FIRM = 0.9  # share of redraws that a verdict off the edge keeps
 POWER = 0.8  # with which the needed number of seeds would decide
@@ -93,7 +92,7 @@ class Case:
         Arguments as in `Near.of`.
         """
         row = losses[x == carried]
-        near = Near.of(x, losses, roofed, ~np.isnan(row).all(axis=0)) if len(row) else None
+        near = Near.of(x, losses, roofed, ~np.isnan(row[0])) if len(row) else None
         return None if near is None else cls(near, carried, row[0, near.seeds])
 
     @property

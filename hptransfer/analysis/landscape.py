@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
-from scipy.stats import chi2, linregress
 
 from hptransfer.analysis.curve import Curve, curve
 from hptransfer.analysis.frame import searches
@@ -17,7 +16,6 @@ from hptransfer.suite.resolved import Suite
 RELATIVE_RANGE = 2.0  # octaves to each side of lr*, for the sensitivity that compares across units
 MESH = 1 / 16  # octaves, of the integrals over lr
 BASIN = 0.01  # nats, the least height at which a basin's width is read
-SCATTER = 0.05  # probability below which optima scatter by more than their standard errors
 NAN = float("nan")
 
 
@@ -38,8 +36,8 @@ def exponents(suite: Suite, rows: pd.DataFrame) -> list[Exponent]:
 
     Least squares over the optima that are not censored, of optimizers with at least 3 of them. The
     seed is the unit of the 95% interval (parabola.combination): it is unbounded with one seed.
-    Where the optima scatter about the line by more than their standard errors (chi2 at 5%), the
-    interval is that of the regression.
+    Where the optima scatter about the line by more than their standard errors (chi2 above its
+    degrees of freedom), the interval holds that of the regression too.
     """
     table = []
     for label, by_n in optima(suite, rows).items():
@@ -60,9 +58,10 @@ def _slope(used: dict[int, Optimum]) -> Interval:
     vertices = [best.vertex for best in used.values() if best.vertex is not None]
     slope = combination(vertices, -z / (z @ z))
     se = np.array([best.se for best in used.values()])
-    if chi2.sf((((y - y.mean() - slope.value * z) / se) ** 2).sum(), dof) > SCATTER:
+    residuals = y - y.mean() - slope.value * z
+    if ((residuals / se) ** 2).sum() <= dof:
         return slope
-    half = float(stdtrit(dof, 0.975)) * float(linregress(x, y).stderr)
+    half = float(stdtrit(dof, 0.975) * np.sqrt(residuals @ residuals / dof / (z @ z)))
     return Interval(
         slope.value, min(slope.low, slope.value - half), max(slope.high, slope.value + half)
     )

@@ -15,7 +15,7 @@ from hptransfer.analysis.losses import means
 REACH = 1.0  # octaves from the least mean loss to the furthest point of a fit
 STEP = 0.5  # octaves between the points of a grid near its minimum
 MESH = 129  # values of the lr at which a cubic is compared
-SIDE = 0.025  # share of misses at each side of a 95% interval
+SIDE = 0.02  # share of misses at each side of an interval, so that three looks keep about 95%
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Near:
         on_grid = on_grid if on_grid.any() else ~roofed
         least = x[on_grid][int(means(losses[on_grid]).argmin())]
         near, have = np.abs(x - least) <= REACH, ~np.isnan(losses)
-        seeds = have[near & on_grid].all(axis=0)
+        seeds = np.asarray(have[near & on_grid].all(axis=0))
         seeds = seeds if able is None else seeds & able
         if not seeds.any():
             return None

@@ -6,19 +6,18 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from hptransfer.analysis import judgement
+from hptransfer.analysis import former, judgement
 from hptransfer.analysis.curve import capped_losses, curve
 from hptransfer.analysis.frame import Groups, groups
 from hptransfer.analysis.judgement import REDRAWS, Case, Judgement
 from hptransfer.analysis.optimum import Optimum, near, optima, optimum
 from hptransfer.analysis.parabola import Interval, combination, redrawn
 from hptransfer.analysis.statuses import count, finished
-from hptransfer.spec import canonical
+from hptransfer.spec import FIRST_SCHEMA, canonical
 from hptransfer.suite.resolved import Suite
 
 NAN = float("nan")
 ENOUGH_SEEDS = 3  # with fewer seeds a verdict is called indicative
-NORMAL_95 = 1.96
 
 Verdict = Literal["diverged", "censored", "unverified", "incomplete"] | judgement.Verdict
 JUDGED = ("drifts", "insensitive", "transfers", "inconclusive")
@@ -136,38 +135,55 @@ def transfers(suite: Suite, rows: pd.DataFrame) -> list[Transfer]:
     """One per (optimizer, target): labels as the suite orders them, targets rising.
 
     Learning rates are rounded to 1/8 octave; a run that diverged counts as the loss at init.
+    Records of schema 1 are judged by the rule of 0.1 (analysis.former), which made them.
     """
-    parts, best = groups(rows), optima(suite, rows)
+    older = any(run.schema == FIRST_SCHEMA for run in suite.templates.values())
+    searched = former.searched(rows) if older else rows
+    parts = groups(searched)
+    best = former.optima(suite, searched) if older else optima(suite, rows)
+    fresh = groups(former.fresh(rows)) if older else None
     return [
-        _transfer(suite, parts, best.get(label, {}), label, n)
+        _transfer(suite, parts, fresh, best.get(label, {}), label, n)
         for label in suite.templates
         for n in targets(suite, rows)
     ]
 
 
 def _transfer(
-    suite: Suite, parts: Groups, best: dict[int, Optimum | None], label: str, n: int
+    suite: Suite,
+    parts: Groups,
+    fresh: Groups | None,
+    best: dict[int, Optimum | None],
+    label: str,
+    n: int,
 ) -> Transfer:
     at_proxy, at_target = best.get(suite.proxy), best.get(n)
     proxy_search, search = parts.get((label, suite.proxy)), parts.get((label, n))
     if at_proxy and at_proxy.hp and at_target and search is not None:
         # Searched values are carried unchanged, so only the lr may move.
         at_target = optimum(search[search["hp_point"] == canonical(at_proxy.hp)])
-    if search is not None and search["log2_lr"].nunique() == 1:
+    if fresh is None and search is not None and search["log2_lr"].nunique() == 1:
         at_target = None  # the carried lr alone
+    runs = search if fresh is None else fresh.get((label, n))
     carried = own = Runs()
     if at_proxy is not None:
-        carried = _runs(search, suite.clip_lr(label, at_proxy.log2_lr), at_proxy.hp)
+        carried = _runs(runs, suite.clip_lr(label, at_proxy.log2_lr), at_proxy.hp)
     if at_target is not None:
-        own = _runs(search, _most_tried(search, at_target.hp), at_target.hp)
+        lr = suite.clip_lr(label, at_target.log2_lr)
+        own = _runs(
+            runs, lr if fresh is not None else _most_tried(search, at_target.hp), at_target.hp
+        )
     judged = None
-    if at_proxy and at_target and search is not None:
+    if at_proxy and at_target and search is not None and fresh is not None:
+        differences = (carried.losses - own.losses).dropna().to_numpy(float)
+        drift = at_target.log2_lr - at_proxy.log2_lr
+        judged = former.judge(differences, drift, suite.thresholds)
+    elif at_proxy and at_target and search is not None:
         judged = _judged(suite, label, at_proxy, proxy_search, search)
+    made = (search,) if fresh is None else (search, runs)
     n_seeds = judged.n_seeds if judged else 0 if at_target else len(carried.losses)
     verdict = _unjudged(proxy_search, search, at_proxy, at_target, n_seeds)
-    if verdict is None and judged is not None:
-        verdict = judged.verdict
-    assert verdict is not None
+    verdict = verdict or (judged.verdict if judged else "incomplete")
     return Transfer(
         optimizer=label,
         proxy=suite.proxy,
@@ -180,7 +196,7 @@ def _transfer(
         drift=_drift(at_proxy, at_target),
         judgement=judged,
         n_seeds=n_seeds,
-        cost=_cost(proxy_search, [] if search is None else [search]),
+        cost=_cost(proxy_search, [part for part in made if part is not None]),
     )
 
 

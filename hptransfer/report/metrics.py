@@ -6,14 +6,13 @@ from typing import Any
 from hptransfer.analysis import landscape, transfer
 from hptransfer.analysis.claims import ClaimJudgement, claim_sentence, suite_judgement
 from hptransfer.analysis.optimum import Optimum
+from hptransfer.analysis.parabola import Interval
 from hptransfer.analysis.sentences import Control, sentence
 from hptransfer.documents import metrics as shapes
 from hptransfer.documents import values
 from hptransfer.documents.values import plain
 from hptransfer.report.section import Section, newest_first
 from hptransfer.suite.resolved import Suite
-
-NAN = float("nan")
 
 
 def metrics_json(sections: Sequence[Section]) -> dict[str, Any]:
@@ -66,12 +65,16 @@ def control_shape(suite: Suite, control: Control) -> shapes.Control:
 
 def transfer_shape(suite: Suite, each: transfer.Transfer) -> shapes.Transfer:
     """A transfer as a document has it."""
+    judged = each.judgement
     return shapes.Transfer(
         optimizer=each.optimizer,
         proxy=each.proxy,
         target=each.n,
         verdict=each.verdict,
         indicative=each.indicative,
+        on_edge=each.on_edge,
+        share_kept=judged.kept if judged else None,
+        seeds_needed=judged.seeds_needed if judged else None,
         sentence=sentence(suite, each),
         optimum_at_proxy=_optimum(each.at_proxy),
         optimum_at_target=_optimum(each.at_target),
@@ -79,6 +82,8 @@ def transfer_shape(suite: Suite, each: transfer.Transfer) -> shapes.Transfer:
         log2_lr_own=each.own.log2_lr,
         drift=_interval(each.drift),
         regret=_interval(each.regret),
+        octave_down=judged.octave_down if judged else None,
+        octave_up=judged.octave_up if judged else None,
         relative_regret=each.relative_regret,
         noise_floor=each.noise_floor,
         n_seeds=each.n_seeds,
@@ -88,16 +93,15 @@ def transfer_shape(suite: Suite, each: transfer.Transfer) -> shapes.Transfer:
     )
 
 
-def _interval(interval: transfer.Interval) -> values.Interval:
+def _interval(interval: Interval) -> values.Interval:
     return values.Interval(interval.value, interval.low, interval.high)
 
 
 def _optimum(best: Optimum | None) -> values.Optimum | None:
     if best is None:
         return None
-    half = transfer.NORMAL_95 * best.se if best.seeds > 1 else NAN
     return values.Optimum(
-        log2_lr_star=values.Interval(best.log2_lr, best.log2_lr - half, best.log2_lr + half),
+        log2_lr_star=_interval(best.interval),
         standard_error=best.se,
         loss=best.loss,
         censored=best.censored,
