@@ -4,8 +4,8 @@ A frame has one row per record. The analysis reads the columns `key`, `cell`, `s
 JSON), `log2_lr` (octaves), `seed`, `status` (done, diverged or failed), `loss` (nats; inf where
 the run diverged, NaN where it failed), `loss_init`, `train_loss`, `train_mean` (nats), `curve`
 (steps and nats), `steps`, `tokens`, `seconds`, `flops`, `peak_memory` (bytes) and `lanes`.
-`select` adds `optimizer` (a label of the suite), `n` (the axis value), `stage` (search or fresh)
-and `hp_point` (the searched hyperparameters as JSON).
+`select` adds `optimizer` (a label of the suite), `n` (the axis value), `stage` (search, fresh or
+budget) and `hp_point` (the searched hyperparameters as JSON).
 """
 
 import numpy as np
@@ -18,24 +18,32 @@ from hptransfer.suite.resolved import Suite
 Groups = dict[tuple[str, int, str], pd.DataFrame]
 
 
-def select(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
+def select(suite: Suite, frame: pd.DataFrame, divisor: int = 1) -> pd.DataFrame:
     """Rows that belong to the resolved suite, with columns optimizer, n, stage and hp_point.
 
     Suite.labels says which rows belong to a label. Specs are compared once per cell, not once per
-    row.
+    row. `divisor`: the runs on this part of the suite's tokens, whose stage is budget.
     """
     cells = frame.drop_duplicates("cell")
     specs = [RunSpec.from_json(spec) for spec in cells["spec"]]
     members = [
         (cell, label, spec.axis_value(suite.axis), suite.searched_point(label, spec))
-        for cell, spec, labels in zip(cells["cell"], specs, suite.labels(specs), strict=True)
+        for cell, spec, labels in zip(
+            cells["cell"], specs, suite.labels(specs, divisor), strict=True
+        )
         for label in labels
     ]
     table = pd.DataFrame(members, columns=["cell", "optimizer", "n", "hp_point"])
     table = table.astype({"cell": frame["cell"].dtype, "n": "int64"})
     rows = frame.merge(table, on="cell", how="inner")
     rows["stage"] = np.where(rows["seed"] < FRESH_SEED, "search", "fresh")
-    return rows
+    return rows if divisor == 1 else rows.assign(stage="budget")
+
+
+def belonging(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `select` over all of the suite's budgets."""
+    parts = [select(suite, frame, divisor) for divisor in (1, *suite.budgets)]
+    return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
 
 
 def groups(rows: pd.DataFrame) -> Groups:

@@ -45,6 +45,10 @@ class Tokens:
         """Arguments of a model's constructor that depend on the data."""
         return {"vocab": self.vocab}
 
+    def train_examples(self, context: int) -> int:
+        """Number of training windows of `context` tokens that do not overlap, at least 1."""
+        return max(1, (len(self.train) - 1) // context)
+
     def heldout_examples(self, context: int) -> int:
         """Number of held-out windows of `context` tokens that do not overlap, at least 1."""
         return max(1, (len(self.heldout) - 1) // context)
@@ -73,6 +77,11 @@ class Examples:
         """Arguments of a model's constructor that depend on the data."""
         return {"in_shape": self.x_train.shape[1:], "n_classes": self.n_classes}
 
+    def train_examples(self, context: int) -> int:
+        """Number of training examples."""
+        del context
+        return len(self.y_train)
+
     def heldout_examples(self, context: int) -> int:
         """Number of held-out examples."""
         del context
@@ -84,6 +93,10 @@ class Unread:
     """A data set of which the fingerprint alone is known, or nothing."""
 
     sha256: str = ""
+
+    def train_examples(self, context: int) -> None:
+        """None, where the number is not known."""
+        del context
 
     def heldout_examples(self, context: int) -> int:
         """One, where the number is not known."""

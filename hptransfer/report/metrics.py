@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from hptransfer.analysis.frame import select
+from hptransfer.analysis.frame import belonging
 from hptransfer.analysis.landscape import Exponent, Landscape
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.sentences import sentence
@@ -144,7 +144,7 @@ def _exponent(each: Exponent) -> dict[str, Any]:
 
 def runs_table(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
     """The records of the suite for runs.csv: flat columns, log2_lr exact, sorted."""
-    return flat(select(suite, frame))
+    return flat(belonging(suite, frame))
 
 
 def flat(rows: pd.DataFrame) -> pd.DataFrame:

@@ -56,14 +56,14 @@ def _completeness(section: Section) -> str:
 
 
 def _context(section: Section, index: int) -> dict[str, Any]:
-    suite, rows = section.suite, section.rows
+    suite = section.suite
     slug = f"s{index}-" + re.sub(r"\W+", "-", suite.name)
     return {
         "slug": slug,
         "name": suite.name,
         "claim": suite.claim,
         "completeness": _completeness(section),
-        "others": len(section.frame) - rows["key"].nunique(),
+        "others": len(section.frame) - section.all_rows["key"].nunique(),
         "control": {"ok": section.control.shown, "text": section.control.sentence},
         "axis": axis_name(suite),
         "verdicts": _verdicts(section),
@@ -88,7 +88,8 @@ def _figures(section: Section, slug: str) -> dict[str, Any]:
 
 def _tables(section: Section) -> dict[str, Any]:
     suite, rows = section.suite, section.rows
-    failed = rows.loc[rows["status"] == "failed", "error"].value_counts()
+    every = section.all_rows
+    failed = every.loc[every["status"] == "failed", "error"].value_counts()
     return {
         "transfer": result_tables.transfer(suite, section.transfers),
         "landscape": result_tables.landscape(suite, section.landscapes),
@@ -96,10 +97,10 @@ def _tables(section: Section) -> dict[str, Any]:
         "cost": result_tables.cost(suite, section.transfers),
         "audit": result_tables.audit(suite, section.audits),
         "fairness": settings_tables.fairness(suite, groups(rows)),
-        "outcomes": runs_tables.outcomes(suite, rows),
+        "outcomes": runs_tables.outcomes(suite, every),
         "failures": [f"{count} × {error}" for error, count in failed.items()],
-        "environment": runs_tables.environment(rows),
-        "runs": runs_tables.runs(flat(rows), RUNS_SHOWN),
+        "environment": runs_tables.environment(every),
+        "runs": runs_tables.runs(flat(every), RUNS_SHOWN),
     }
 
 

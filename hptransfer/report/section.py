@@ -7,7 +7,7 @@ from functools import cached_property
 import pandas as pd
 
 from hptransfer.analysis import landscape, sentences, transfer
-from hptransfer.analysis.frame import select
+from hptransfer.analysis.frame import belonging, select
 from hptransfer.analysis.statuses import finished
 from hptransfer.suite.resolved import Suite
 
@@ -36,9 +36,14 @@ class Section:
         return select(self.suite, self.frame)
 
     @cached_property
+    def all_rows(self) -> pd.DataFrame:
+        """`rows` and those on the suite's further budgets."""
+        return belonging(self.suite, self.frame)
+
+    @cached_property
     def n_finished(self) -> int:
         """Finished runs of the suite; a run that belongs to two labels counts once."""
-        return int(finished(self.rows)["key"].nunique())
+        return int(finished(self.all_rows)["key"].nunique())
 
     @cached_property
     def transfers(self) -> list[transfer.Transfer]:

@@ -10,6 +10,7 @@ from hptransfer.analysis.optimum import optimum
 from hptransfer.analysis.statuses import finished
 from hptransfer.search import bracket
 from hptransfer.search.bracket import Point, Propose
+from hptransfer.search.budgets import further_budgets
 from hptransfer.spec import RunSpec, Unit, canonical
 from hptransfer.suite.resolved import Suite, fresh_seeds
 
@@ -22,11 +23,12 @@ def plan(suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose) 
     """The runs that can be named now and have no record as done or diverged, in order of use.
 
     Per optimizer: the search at the proxy; then, at every target, fresh seeds at the carried lr
-    and, if the suite verifies, a bracket around it and fresh seeds at its optimum.
+    and, if the suite verifies, a bracket around it and fresh seeds at its optimum. An optimum that
+    is known runs on the suite's further budgets too.
     `propose`: the search, bracket.propose or samplers.propose.
     """
     rows = finished(select(suite, frame))
-    known = set(rows["key"])
+    known = set(finished(frame)["key"])
     parts = dict(list(rows.groupby(["optimizer", "n", "stage"], sort=False)))
     empty = rows.iloc[:0]
     todo: list[RunSpec] = []
@@ -38,6 +40,7 @@ def plan(suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose) 
         if at_proxy is None:
             continue
         carried, hp = suite.clip_lr(label, at_proxy.log2_lr), at_proxy.hp
+        todo += further_budgets(suite, label, suite.proxy, carried, hp)
         for n in suite.targets:
             wanted = {carried}
             if suite.verify:
@@ -47,7 +50,9 @@ def plan(suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose) 
                 todo += _specs(suite, label, n, [((lr, hp), s) for (lr, _), s in pairs])
                 best = None if pairs else optimum(at_n)
                 if best is not None:
-                    wanted.add(suite.clip_lr(label, best.log2_lr))
+                    own = suite.clip_lr(label, best.log2_lr)
+                    wanted.add(own)
+                    todo += further_budgets(suite, label, n, own, hp)
             fresh = [((lr, hp), s) for lr in wanted for s in fresh_seeds(suite.fresh_seeds)]
             todo += _specs(suite, label, n, fresh)
     return [spec for key, spec in {spec.key: spec for spec in todo}.items() if key not in known]
