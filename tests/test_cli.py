@@ -14,7 +14,7 @@ import pytest
 
 from commanded import COMMAND, frame, hptransfer
 from commands import interruptible
-from hptransfer.cli.common import load, only
+from hptransfer.cli.common import load, note_short_runs, only
 from hptransfer.cli.options import RunOptions
 from hptransfer.datasets import Unread
 from hptransfer.records.store import Store
@@ -316,3 +316,12 @@ def test_an_optuna_sampler_searches_further_hyperparameters(suite: Path, tmp_pat
     search = runs[(runs.width == 8) & (runs.seed == 0)]
     assert len(search) == 6
     assert len({spec["hp"]["beta2"] for spec in search.spec}) == 6
+
+
+@pytest.mark.parametrize(("train", "noted"), [(51_200, True), (250_000, False)])
+def test_runs_too_short_for_their_hidden_matrices_are_noted(
+    train: int, noted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note_short_runs(load("quickstart", RunOptions()), train)
+    told = "note: quickstart: a run sees 51,200 tokens"
+    assert capsys.readouterr().err.startswith(told) == noted

@@ -71,7 +71,7 @@ def test_the_page_of_commands_has_every_command_and_every_option() -> None:
     assert "## hptransfer list\n" in text
     assert "| `--dry-run` |" in text
     assert "| `--yes, -y` |" in text
-    assert "| `SUITE` | `gpt_width` | A built-in suite or a path to a .toml file |" in text
+    assert "| `SUITE` | `gpt_small` | A built-in suite or a path to a .toml file |" in text
 
 
 def test_the_page_of_suite_fields_has_every_field_of_a_suite_file_with_its_meaning() -> None:

@@ -12,6 +12,7 @@ from hptransfer.cli.common import (
     confirm,
     err,
     load,
+    note_short_runs,
     only,
     out,
     warn,
@@ -47,7 +48,9 @@ def _do(session: "Session", options: RunOptions) -> bool:
     from hptransfer.cli import progress
     from hptransfer.cli.tables import plan_table
     from hptransfer.cli.text import duration, shown
+    from hptransfer.datasets import Tokens
     from hptransfer.run.session import Finished
+    from hptransfer.spec import tokens
 
     quiet, dry_run = options.quiet, options.dry_run
     others = session.sharing.claims.others()
@@ -59,6 +62,9 @@ def _do(session: "Session", options: RunOptions) -> bool:
     if dry_run or (forecasts and not quiet):
         (out if dry_run else err).print(plan_table(session, forecasts, known, dry_run))
         (out if dry_run else err).print(f"about {duration(total)} on {session.device}\n")
+        if isinstance(session.data, Tokens):
+            runs = [session.suite.template(label) for label in session.suite.templates]
+            note_short_runs(session.suite, min(tokens(run.to_json()) for run in runs))
     if dry_run:
         return False
     confirm(total, options.yes)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from hptransfer.analysis.frame import groups
-from hptransfer.analysis.sentences import axis_name, rule, sentence
+from hptransfer.analysis.sentences import axis_name, references, rule, sentence
 from hptransfer.report import result_tables, runs_tables, settings_tables
 from hptransfer.report.alignment_figure import alignment
 from hptransfer.report.curves_figure import curves
@@ -66,6 +66,7 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         "others": len(section.frame) - section.all_rows["key"].nunique(),
         "control": {"ok": section.control.shown, "text": section.control.sentence},
         "axis": axis_name(suite),
+        "references": references(suite),
         "verdicts": _verdicts(section),
         "transported": any("transport" in run.hp for run in suite.templates.values()),
         "rule": rule(suite),

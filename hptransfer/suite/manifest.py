@@ -6,7 +6,17 @@ from typing import Any
 from pydantic import Field
 
 from hptransfer.errors import InputError, located
-from hptransfer.spec import BOUNDS, COUNT, FIRST_SCHEMA, SCHEMA, RunSpec, canonical, fault, fits
+from hptransfer.spec import (
+    BOUNDS,
+    COUNT,
+    FIRST_SCHEMA,
+    LARGEST,
+    SCHEMA,
+    RunSpec,
+    canonical,
+    fault,
+    fits,
+)
 from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.file import checked, parse_suite
 from hptransfer.suite.resolved import Suite
@@ -21,6 +31,7 @@ class _Resolved(Table):
     templates: dict[str, dict[str, Any]] = Field(default_factory=dict)
     bounds: dict[str, list[float]] = Field(default_factory=dict)
     decay_rates: dict[str, list[str]] = Field(default_factory=dict)
+    ngrams: dict[str, float] = Field(default_factory=dict)
     source: str = ""
     changed: dict[str, int | str] = Field(default_factory=dict)
 
@@ -34,6 +45,7 @@ def as_manifest(suite: Suite) -> dict[str, Any]:
         "templates": {label: json.loads(run) for label, run in runs.items()},
         "bounds": {label: list(limits) for label, limits in suite.bounds.items()},
         "decay_rates": {label: list(names) for label, names in suite.decay_rates.items()},
+        "ngrams": {str(n): loss for n, loss in suite.ngrams.items()},
         "source": suite.origin.source,
         "changed": dict(suite.origin.changed),
     }
@@ -69,11 +81,13 @@ def stored_suite(manifest: dict[str, Any], schema: int = SCHEMA) -> Suite:
         {label: _limits(label, octaves) for label, octaves in resolved.bounds.items()},
         {label: tuple(names) for label, names in resolved.decay_rates.items()},
     )
-    if suite.tokens is not None:
-        for label in suite.templates:
-            for n in (suite.proxy, *suite.targets):
-                suite.template(label, n)  # raises where the tokens are no whole steps
-    return suite
+    for label in suite.templates if suite.tokens else ():
+        for n in (suite.proxy, *suite.targets):
+            suite.template(label, n)  # raises where the tokens are no whole steps
+    for n, loss in resolved.ngrams.items():
+        if not n.isdecimal() or not fits(loss, ((int, float), 0, LARGEST)):
+            raise InputError(f"ngrams.{n}: got {loss!r:.40}, needs nats by a number of tokens")
+    return suite.model_copy(update={"ngrams": {int(n): x for n, x in resolved.ngrams.items()}})
 
 
 def _check_template(

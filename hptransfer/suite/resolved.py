@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
+from pydantic import Field
+
 from hptransfer.datasets import Examples, Tokens, Unread
 from hptransfer.errors import located
 from hptransfer.spec import AXIS_FIELD, COUNT, RunSpec, canonical, fits, round_lr
@@ -19,11 +21,13 @@ class Suite(SuiteTable):
 
     A template has lr 2^0, seed 0 and the proxy's axis value. Every run of a label comes from it.
     `decay_rates`: hyperparameters that a batch rescales, where the momentum is per token.
+    `ngrams`: n -> held-out loss of an n-gram table of the text, nats; {} where it is not known.
     """
 
     templates: dict[str, RunSpec]
     bounds: dict[str, tuple[float, float]]
-    decay_rates: dict[str, tuple[str, ...]]
+    decay_rates: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    ngrams: dict[int, float] = Field(default_factory=dict)
 
     @classmethod
     def of(
@@ -40,11 +44,13 @@ class Suite(SuiteTable):
     def only(self, labels: list[str]) -> Self:
         """This suite with these labels alone."""
         control = self.negative_control if self.negative_control in labels else None
+        baseline = self.baseline if self.baseline in labels else None
         return self.model_copy(
             update={
                 "optimizers": {k: v for k, v in self.optimizers.items() if k in labels},
                 "templates": {k: v for k, v in self.templates.items() if k in labels},
                 "negative_control": control,
+                "baseline": baseline,
                 "controls": [label for label in self.controls if label in labels],
             }
         )
