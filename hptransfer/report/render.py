@@ -9,10 +9,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from hptransfer.analysis.batch import critical_batches, is_judged
 from hptransfer.analysis.frame import groups
 from hptransfer.analysis.sentences import axis_name, references, rule, sentence
-from hptransfer.report import result_tables, runs_tables, settings_tables
+from hptransfer.report import batch_tables, result_tables, runs_tables, settings_tables
 from hptransfer.report.alignment_figure import alignment
+from hptransfer.report.batch_figure import losses
 from hptransfer.report.curves_figure import curves
 from hptransfer.report.drift_figure import drift
 from hptransfer.report.metrics import flat
@@ -72,6 +74,7 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         "rule": rule(suite),
         "shared": settings_tables.shared(suite),
         "commands": list(section.commands),
+        "batches": _batches(section, slug),
         **_figures(section, slug),
         **_tables(section),
     }
@@ -84,6 +87,21 @@ def _figures(section: Section, slug: str) -> dict[str, Any]:
         "alignment_narrow": _figure(lambda: alignment(suite, rows, columns=1), f"{slug}-align1"),
         "drift": _figure(lambda: drift(suite, rows), f"{slug}-drift"),
         "curves": _figure(lambda: curves(suite, rows), f"{slug}-curves"),
+    }
+
+
+def _batches(section: Section, slug: str) -> dict[str, Any]:
+    """Tables and figure of the comparison of batch sizes or of steps; {} without one."""
+    suite, table = section.suite, section.tuned
+    if not is_judged(suite):
+        return {}
+    found = critical_batches(table) if suite.budgets else {}
+    return {
+        "figure": _figure(lambda: losses(suite, table), f"{slug}-batch"),
+        "tables": [
+            batch_tables.batches(suite, table),
+            *([batch_tables.critical(suite, found)] if found else []),
+        ],
     }
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from hptransfer.analysis import landscape, sentences, transfer
+from hptransfer.analysis import batch, landscape, sentences, transfer
 from hptransfer.analysis.frame import belonging, select
 from hptransfer.analysis.statuses import finished
 from hptransfer.suite.resolved import Suite
@@ -48,6 +48,11 @@ class Section:
     @cached_property
     def transfers(self) -> list[transfer.Transfer]:
         return transfer.transfers(self.suite, self.rows)
+
+    @cached_property
+    def tuned(self) -> list[batch.Tuned]:
+        """The comparison of batch sizes or of steps; [] for a suite that has none."""
+        return batch.tuned(self.suite, self.frame) if batch.is_judged(self.suite) else []
 
     @cached_property
     def landscapes(self) -> list[landscape.Landscape]:
