@@ -17,6 +17,7 @@ from hptransfer.analysis.batch import (
 )
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.optimum import optimum
+from hptransfer.documents.batches import Rule
 from hptransfer.suite.resolved import Suite
 from test_budget import made
 
@@ -118,7 +119,8 @@ def test_a_rule_that_holds_costs_nothing_and_the_others_cost_their_parabola() ->
     assert row.regrets["square root"].log2_lr == -5.0
     assert row.regrets["square root"].cost.value == pytest.approx(0, abs=1e-12)
     assert row.regrets["own rule"].log2_lr == -4.0
-    for rule, octaves in (("unchanged", -2.0), ("linear", 2.0), ("own rule", 1.0)):
+    moves: dict[Rule, float] = {"unchanged": -2.0, "linear": 2.0, "own rule": 1.0}
+    for rule, octaves in moves.items():
         regret = row.regrets[rule]
         assert regret.cost.value == pytest.approx(CURVATURE * octaves**2), rule
         assert regret.n_seeds == (3 if abs(octaves) <= 1 else 1)

@@ -100,21 +100,19 @@ def test_the_sentences_about_the_quickstart_are_those_of_its_committed_metrics(
 ) -> None:
     metrics = json.loads((ROOT / "results/reference" / folder / "metrics.json").read_text())
     shown = [line.removeprefix("- ") for line in between(page, mark)]
-    assert shown == [pair["sentence"] for pair in metrics["suites"][0]["pairs"]]
+    assert shown == [each["sentence"] for each in metrics["suites"][0]["transfers"]]
 
 
 def outcome(folder: Path) -> str:
     """A line of README's table: the verdict of each optimizer at the largest target."""
     [suite] = json.loads((folder / "metrics.json").read_text())["suites"]
-    last = max(pair["n"] for pair in suite["pairs"])
+    last = max(each["target"] for each in suite["transfers"])
     listed: dict[str, list[str]] = {"drifts": [], "inconclusive": [], "transfers": [], "none": []}
-    for pair in suite["pairs"]:
-        if pair["n"] == last:
-            judged = pair["verdict"] in listed
-            column, more = (
-                (pair["verdict"], f"{pair['drift']:+z.1f}") if judged else ("none", pair["verdict"])
-            )
-            listed[column].append(f"{pair['optimizer']} ({more})")
+    for each in suite["transfers"]:
+        if each["target"] == last:
+            verdict, drift = each["verdict"], each["drift"]["value"]
+            column, more = (verdict, f"{drift:+z.1f}") if verdict in listed else ("none", verdict)
+            listed[column].append(f"{each['optimizer']} ({more})")
     name = f"[`{folder.name}`](results/reference/{folder.name}/alignment.svg)"
     axis = suite["axis"].replace("_", " ")
     cells = [name, f"{axis} {suite['proxy']} to {last}", *(", ".join(v) for v in listed.values())]

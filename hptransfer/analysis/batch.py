@@ -12,6 +12,7 @@ from hptransfer.analysis.optimum import Optimum, optimum
 from hptransfer.analysis.reach import Critical, Reach, critical_batch, tokens_to
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.analysis.transfer import Interval, mean_interval
+from hptransfer.documents.batches import Rule
 from hptransfer.spec import canonical, round_lr, tokens
 from hptransfer.suite.resolved import Suite
 
@@ -45,7 +46,7 @@ class Tuned:
     optimum: Optimum | None
     losses: "pd.Series[float]"
     n_diverged: int
-    regrets: dict[str, Regret]
+    regrets: dict[Rule, Regret]
     budgets: Budgets
     difference: Interval = field(default_factory=Interval)
     is_best: bool = False
@@ -62,14 +63,16 @@ def is_judged(suite: Suite) -> bool:
     return suite.axis == "steps" or (suite.axis == "batch_size" and suite.tokens is not None)
 
 
-def rules(suite: Suite) -> dict[str, float]:
+def rules(suite: Suite) -> dict[Rule, float]:
     """Rule -> exponent r of lr(n) = lr(proxy) (n / proxy)^r.
 
     By a rule of batches the lr rises with n; with the number of steps it falls.
     """
     sign = -1.0 if suite.axis == "steps" else 1.0
-    own = {} if suite.lr_rule is None else {"own rule": suite.lr_rule}
-    return {"unchanged": 0.0, "square root": sign / 2, "linear": sign, **own}
+    table: dict[Rule, float] = {"unchanged": 0.0, "square root": sign / 2, "linear": sign}
+    if suite.lr_rule is not None:
+        table["own rule"] = suite.lr_rule
+    return table
 
 
 def seed_losses(rows: pd.DataFrame, best: Optimum, log2_lr: float) -> "pd.Series[float]":
@@ -158,12 +161,13 @@ def _at(rows: pd.DataFrame, label: str, n: int, log2_lr: float, hp: str) -> "pd.
 
 def _regrets(
     suite: Suite, label: str, n: int, search: pd.DataFrame, at_proxy: Optimum | None
-) -> dict[str, Regret]:
+) -> dict[Rule, Regret]:
     """By rule, the cost at `n` of the lr that the rule makes of the proxy's, seed by seed."""
     best = optimum(search)
     if at_proxy is None or best is None or at_proxy.censored or best.censored:
         return {}
-    own, table = seed_losses(search, best, best.log2_lr), {}
+    own = seed_losses(search, best, best.log2_lr)
+    table: dict[Rule, Regret] = {}
     start = suite.clip_lr(label, at_proxy.log2_lr)
     for rule, exponent in rules(suite).items():
         log2_lr = round_lr(start + exponent * float(np.log2(n / suite.proxy)))

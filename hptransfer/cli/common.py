@@ -81,7 +81,13 @@ def only(suite: "SuiteTable", labels: list[str] | None) -> list[str]:
 
 
 def warn(suite: "SuiteTable", labels: list[str]) -> None:
-    """Warn about optimizers whose transport has strength 0."""
+    """Warn about transport of strength 0, and about an eps that muP's small gradients meet."""
+    if large := suite.large_eps(labels):
+        err.print(
+            f"warning: {', '.join(large)}: eps does not shrink with the width, and gradients do "
+            "under muP, so wide models see a larger one; hp = { eps = 1e-12 } is the default",
+            soft_wrap=True,
+        )
     if still := suite.untransported(labels):
         err.print(
             f"warning: {', '.join(still)}: at a constant lr the transport has strength 0, which is "

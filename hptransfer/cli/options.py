@@ -93,4 +93,4 @@ _FLAGS = {"targets": "--to", "proxy": "--from"}  # fields whose option has anoth
 
 def flag(field: str) -> str:
     """The flag that sets a field of a suite or of RunOptions, such as `--results`."""
-    return _FLAGS.get(field, f"--{field}")
+    return _FLAGS.get(field, f"--{field.replace('_', '-')}")

@@ -210,11 +210,16 @@ def _print_verdicts(session: "Session", as_json: bool) -> None:
         out.print("--verify measures the optimum at each target", soft_wrap=True)
 
 
-def _run(suite: str, options: RunOptions) -> None:
-    table = load(suite, options)
+def trained(table: "SuiteTable", options: RunOptions) -> "Session | None":
+    """The session of a suite that lacks no run any more; None after a dry run."""
     _start_workers(options)
     session = _session(table, options)
-    if not _do(session, options):
+    return session if _do(session, options) else None
+
+
+def _run(suite: str, options: RunOptions) -> None:
+    session = trained(load(suite, options), options)
+    if session is None:
         return
     from hptransfer.cli.text import shown
     from hptransfer.report.write import write_report
@@ -222,6 +227,22 @@ def _run(suite: str, options: RunOptions) -> None:
     _print_verdicts(session, options.as_json)
     page, _ = write_report([session.suite.name], options.results, None)
     (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
+
+
+def finish(table: "SuiteTable", options: RunOptions) -> "Session":
+    """Train what the suite lacks, for a judgement of its session's records.
+
+    A run that fails is told and leaves its gap: the judgement says what that means.
+    """
+    from hptransfer.cli.text import shown
+
+    _start_workers(options)
+    session = _session(table, options)
+    try:
+        _do(session, options)
+    except FailedError as error:
+        err.print(shown(f"warning: {error}; {error.hint}"), soft_wrap=True)
+    return session
 
 
 @takes()

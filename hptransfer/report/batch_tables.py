@@ -3,6 +3,7 @@
 from hptransfer.analysis.batch import Tuned, rules
 from hptransfer.analysis.reach import BRACKETED, OVERHEAD, Critical, Reach
 from hptransfer.analysis.sentences import axis_name
+from hptransfer.documents.batches import Rule
 from hptransfer.report.cells import (
     DASH,
     Cell,
@@ -21,7 +22,7 @@ from hptransfer.suite.resolved import Suite
 NAN = float("nan")
 
 
-def rule_names(suite: Suite) -> dict[str, str]:
+def rule_names(suite: Suite) -> dict[Rule, str]:
     """Rule -> its factor on the lr, as the head of a column has it."""
     n = "T/T0" if suite.axis == "steps" else "B/B0"
     names = {exponent: f"lr × ({n})^{exponent:g}" for exponent in rules(suite).values()}

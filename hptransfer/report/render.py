@@ -9,7 +9,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from hptransfer.analysis.batch import critical_batches, is_judged
+from hptransfer.analysis.batch import is_judged
+from hptransfer.analysis.claims import claim_sentence, suite_judgement
 from hptransfer.analysis.frame import groups
 from hptransfer.analysis.sentences import axis_name, references, rule, sentence
 from hptransfer.report import batch_tables, result_tables, runs_tables, settings_tables
@@ -17,7 +18,7 @@ from hptransfer.report.alignment_figure import alignment
 from hptransfer.report.batch_figure import losses
 from hptransfer.report.curves_figure import curves
 from hptransfer.report.drift_figure import drift
-from hptransfer.report.metrics import flat
+from hptransfer.report.runs_csv import flat
 from hptransfer.report.section import Section, newest_first
 from hptransfer.report.svg import to_svg
 
@@ -64,6 +65,8 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         "slug": slug,
         "name": suite.name,
         "claim": suite.claim,
+        "judgement": suite_judgement(section.claims),
+        "judged": claim_sentence(suite, section.claims),
         "completeness": _completeness(section),
         "others": len(section.frame) - section.all_rows["key"].nunique(),
         "control": {"ok": section.control.shown, "text": section.control.sentence},
@@ -95,7 +98,7 @@ def _batches(section: Section, slug: str) -> dict[str, Any]:
     suite, table = section.suite, section.tuned
     if not is_judged(suite):
         return {}
-    found = critical_batches(table) if suite.budgets else {}
+    found = section.critical_batches
     return {
         "figure": _figure(lambda: losses(suite, table), f"{slug}-batch"),
         "tables": [

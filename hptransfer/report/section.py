@@ -6,9 +6,11 @@ from functools import cached_property
 
 import pandas as pd
 
-from hptransfer.analysis import batch, landscape, sentences, transfer
+from hptransfer.analysis import batch, claims, landscape, sentences, transfer
 from hptransfer.analysis.frame import belonging, select
+from hptransfer.analysis.reach import Critical
 from hptransfer.analysis.statuses import finished
+from hptransfer.spec import SCHEMA
 from hptransfer.suite.resolved import Suite
 
 OLDER = "an earlier version made them, under the rule of 0.1"
@@ -45,6 +47,11 @@ class Section:
         """Finished runs of the suite; a run that belongs to two labels counts once."""
         return int(finished(self.all_rows)["key"].nunique())
 
+    @property
+    def schema(self) -> int:
+        """That of the records."""
+        return next((run.schema for run in self.suite.templates.values()), SCHEMA)
+
     @cached_property
     def transfers(self) -> list[transfer.Transfer]:
         return transfer.transfers(self.suite, self.rows)
@@ -53,6 +60,11 @@ class Section:
     def tuned(self) -> list[batch.Tuned]:
         """The comparison of batch sizes or of steps; [] for a suite that has none."""
         return batch.tuned(self.suite, self.frame) if batch.is_judged(self.suite) else []
+
+    @cached_property
+    def critical_batches(self) -> dict[str, Critical | None]:
+        """Label -> its critical batch; {} for a suite without further budgets."""
+        return batch.critical_batches(self.tuned) if self.suite.budgets else {}
 
     @cached_property
     def landscapes(self) -> list[landscape.Landscape]:
@@ -65,6 +77,10 @@ class Section:
     @cached_property
     def audits(self) -> list[landscape.Audit]:
         return landscape.audits(self.suite, self.rows)
+
+    @cached_property
+    def claims(self) -> list[claims.ClaimJudgement]:
+        return claims.judgements(self.suite, self.transfers)
 
     @cached_property
     def control(self) -> sentences.Control:

@@ -15,9 +15,14 @@ from hptransfer.suite import budget, parts
 from hptransfer.suite.budget import Momentum
 from hptransfer.suite.tables import OptimizerTable, Origin, Schedule, Table, Thresholds
 
+Expectation = Literal["drifts", "transfers"]
+"""A verdict that a suite may expect of an optimizer."""
+
 FROM_DATA = ("vocab", "in_shape", "n_classes")  # fields of a model that come from its data set
 
 FRESH_SEED = 1000  # first fresh seed, so that no seed of a search judges the lr
+
+MUP_EPS = 1e-10  # gradients shrink with the width under muP, and this eps does not
 
 NAME = r"[A-Za-z0-9._-]+"  # name of a suite
 LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # matplotlib hides a label that begins with _
@@ -114,6 +119,11 @@ class SuiteTable(Table):
     """Label that must drift, or the suite cannot show a drift."""
     controls: list[str] = Field(default_factory=list)
     """Labels that must fail the coordinate check."""
+    expect: dict[str, Expectation] = Field(
+        default_factory=dict, json_schema_extra={"propertyNames": {"pattern": f"^{LABEL}$"}}
+    )
+    """The verdict that the claim needs of a label at the largest target, drifts or transfers:
+    { adamw = "drifts" }. `hptransfer check` tells whether it came."""
     origin: SkipJsonSchema[Origin] = Origin()
 
     @field_validator("model", "data", mode="before")
@@ -147,14 +157,7 @@ class SuiteTable(Table):
                 )
         if self.axis != "width" and self.width is None:
             raise InputError(f"width: missing on the axis {self.axis!r}", "for instance width = 64")
-        named = [("negative_control", self.negative_control), ("baseline", self.baseline)]
-        named += [("controls", label) for label in self.controls]
-        for key, label in named:
-            if label is not None and label not in self.optimizers:
-                raise InputError(
-                    f"{key}: no optimizer is labelled {label!r}",
-                    f"labels: {', '.join(self.optimizers)}",
-                )
+        self._check_labels()
         if any(n < 1 for n in self.targets):
             raise InputError(
                 f"targets: got {min(self.targets)}, needs values of at least 1",
@@ -174,6 +177,29 @@ class SuiteTable(Table):
             momentum=self.momentum,
         )
         return self
+
+    def _check_labels(self) -> None:
+        """Raises InputError for a label without an optimizer, and for two demands on one label."""
+        control = self.negative_control
+        named = {
+            "negative_control": [control] if control else [],
+            "baseline": [self.baseline] if self.baseline else [],
+            "controls": self.controls,
+            "expect": self.expect,
+        }
+        for key, labels in named.items():
+            for label in labels:
+                if label not in self.optimizers:
+                    raise InputError(
+                        f"{key}: no optimizer is labelled {label!r}",
+                        f"labels: {', '.join(self.optimizers)}",
+                    )
+        if control and self.expect.get(control, "drifts") != "drifts":
+            raise InputError(
+                f"expect.{control}: got {self.expect[control]!r}, but {control} is the negative "
+                "control, which must drift",
+                f'expect = {{ {control} = "drifts" }}, or another negative_control',
+            )
 
     def narrowed(self, *, proxy: int | None = None, targets: list[int] | None = None) -> Self:
         """This suite with another proxy or other targets. Raises InputError for a proxy in both.
@@ -213,6 +239,17 @@ class SuiteTable(Table):
             return decays and self.setting(label, "schedule") == "constant"
 
         return [label for label in labels if still(label)]
+
+    def large_eps(self, labels: list[str]) -> list[str]:
+        """Labels of muP-AdamW whose eps is so large that it counts at wide models."""
+
+        def large(label: str) -> bool:
+            table = self.optimizers[label]
+            part = parts.describe(label, table)
+            eps = {**part.defaults, **table.hp}.get("eps", 0.0)
+            return part.name == "adamw_mup" and eps > MUP_EPS
+
+        return [label for label in labels if large(label)]
 
     @property
     def address(self) -> str:

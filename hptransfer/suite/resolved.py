@@ -52,6 +52,7 @@ class Suite(SuiteTable):
                 "negative_control": control,
                 "baseline": baseline,
                 "controls": [label for label in self.controls if label in labels],
+                "expect": {k: v for k, v in self.expect.items() if k in labels},
             }
         )
 
