@@ -14,6 +14,7 @@ from hptransfer.analysis.statuses import count, finished
 from hptransfer.analysis.transfer import Interval, mean_interval
 from hptransfer.documents.batches import Rule
 from hptransfer.spec import canonical, round_lr, tokens
+from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.resolved import Suite
 
 NEAR = 1.0  # octaves from the grid minimum within which a seed's curve is a parabola
@@ -58,7 +59,7 @@ class Tuned:
         return float(self.losses.mean())
 
 
-def is_judged(suite: Suite) -> bool:
+def is_judged(suite: SuiteTable) -> bool:
     """Whether a suite has this table: batch sizes at equal tokens, or numbers of steps."""
     return suite.axis == "steps" or (suite.axis == "batch_size" and suite.tokens is not None)
 

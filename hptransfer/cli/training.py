@@ -16,6 +16,7 @@ from hptransfer.cli.common import (
     only,
     out,
     warn,
+    warn_of_few_steps,
     warn_of_precision,
 )
 from hptransfer.cli.options import RunOptions, Source, SuiteName, takes
@@ -40,6 +41,7 @@ def _session(suite: "SuiteTable", options: RunOptions) -> "Session":
     )
     session = Session(suite, where, labels)
     warn_of_precision(suite, session.device)
+    warn_of_few_steps(session.suite)
     return session
 
 

@@ -1,6 +1,7 @@
 """The tables of batch sizes, or of steps: tuned losses, carried lrs, tokens to a loss."""
 
 from hptransfer.analysis.batch import Tuned, rules
+from hptransfer.analysis.batch_sentences import momentum_policy
 from hptransfer.analysis.reach import BRACKETED, OVERHEAD, Critical, Reach
 from hptransfer.analysis.sentences import axis_name
 from hptransfer.documents.batches import Rule
@@ -104,11 +105,7 @@ def _note(suite: Suite) -> str:
             f"{', N / '.join(map(str, sorted(suite.budgets)))} at the lr of N, each with its own "
             "schedule."
         )
-    kept = "in tokens" if suite.momentum == "per_token" else "in steps"
-    note += f" The memory of momentum and second moments is the same {kept} at every batch."
-    if suite.momentum == "per_token":
-        note += f" Their decay rates hold at batch {suite.batch}."
-    return note
+    return f"{note} {momentum_policy(suite)}"
 
 
 def critical(suite: Suite, found: dict[str, Critical | None]) -> Table:
