@@ -23,6 +23,7 @@ for _command in (
     training.run,
     training.plan,
     judging.check,
+    judging.compare,
     reading.report,
     reading.export,
     reading.cite,
