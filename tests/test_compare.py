@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from commanded import hptransfer
-from frames import Center, half_octaves, make_suite, search, study, to_frame
+from frames import Center, half_octaves, make_suite, record, search, study, to_frame
 from hptransfer.analysis.compare import Measured, Side, compare, loss_at
 from hptransfer.analysis.frame import select
 from hptransfer.spec import FIRST_SCHEMA
+from hptransfer.suite.ranges import value_range
 from hptransfer.suite.resolved import Suite
 from kept import HOLDS, kept
 
@@ -82,6 +83,48 @@ def test_an_optimum_that_moved_is_a_drift(suite: Suite, frame: pd.DataFrame) -> 
     assert np.mean(values(found, "adamw", 128, "drift")) == pytest.approx(1.0, abs=0.1)
     assert np.mean(values(found, "adamw", 128, "regret")) == pytest.approx(-0.08, abs=0.02)
     assert values(found, "muon", 128, "drift") == (0, 0, 0)
+
+
+def test_a_loss_far_from_the_best_lr_does_not_count(suite: Suite, frame: pd.DataFrame) -> None:
+    """Near a cliff losses differ by much and say nothing of the tuned run."""
+    far = (frame["log2_lr"] < -7) & (frame["width"] == 32)
+    assert far.any()
+    other = frame.assign(loss=frame["loss"] + 1.0 * far)
+    found = compare(side(suite, frame), side(suite, other)).measured
+    assert values(found, "muon", 32, "loss") == (0, 0, 0)
+
+
+def test_a_seed_with_its_least_loss_at_an_edge_has_no_drift(
+    suite: Suite, frame: pd.DataFrame
+) -> None:
+    rising = (frame["width"] == 128) & (frame["seed"] == 1)
+    other = frame.assign(loss=frame["loss"].where(~rising, 3 + 0.01 * frame["log2_lr"]))
+    found = compare(side(suite, frame), side(suite, other)).measured
+    assert len(values(found, "muon", 128, "drift")) == 2
+
+
+def test_a_regret_is_that_of_the_searched_values_that_were_carried() -> None:
+    suite = make_suite("muon")
+    searched = suite.optimizers["muon"].model_copy(
+        update={"search": {"beta": value_range("0.8..0.95")}}
+    )
+    suite = suite.model_copy(update={"optimizers": {"muon": searched}})
+
+    def rows(n: int, beta: float, center: float, worse: float) -> list[dict[str, object]]:
+        template = suite.template("muon", n)
+        made = [
+            record(template.point(x, seed, beta=beta), n, center, noise=0)
+            for x in (-6.0, -5.0, -4.0)
+            for seed in (0, 1)
+        ]
+        return [run | {"loss": run["loss"] + worse} for run in made]
+
+    best = [*rows(32, 0.9, -5.0, 0.0), *rows(128, 0.9, -5.0, 0.0)]
+    moved = [*rows(32, 0.9, -5.0, 0.0), *rows(128, 0.9, -4.0, 0.0)]
+    other = [*rows(32, 0.8, -5.0, 1.0), *rows(128, 0.8, -6.0, 1.0)]
+    a, b = (side(suite, to_frame([*other, *own])) for own in (best, moved))
+    found = compare(a, b).measured
+    assert values(found, "muon", 128, "regret") == pytest.approx([0.08, 0.08])
 
 
 def test_a_comparison_the_other_way_round_has_the_other_signs(
