@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from hptransfer.analysis import optimum as today
 from hptransfer.analysis.curve import curve
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.judgement import Judgement, Verdict
 from hptransfer.analysis.optimum import Optimum
-from hptransfer.analysis.parabola import Interval
+from hptransfer.analysis.parabola import Interval, mean_interval
 from hptransfer.analysis.statuses import finished
 from hptransfer.suite.resolved import Suite
 from hptransfer.suite.tables import Thresholds
@@ -58,15 +57,6 @@ def _vertex(x: np.ndarray, y: np.ndarray) -> float:
     return float(x[k])
 
 
-def mean_interval(values: np.ndarray) -> Interval:
-    """Mean and its 95% t-interval; unbounded for one value."""
-    mean, count = float(values.mean()), len(values)
-    if count == 1:
-        return Interval(mean, -np.inf, np.inf)
-    half = float(student.isf(0.025, count - 1) * values.std(ddof=1) / np.sqrt(count))
-    return Interval(mean, mean - half, mean + half)
-
-
 def decide(regret: Interval, drift: float, limits: Thresholds) -> Verdict:
     """`drifts`, `inconclusive` or `transfers`. `drift`: octaves."""
     moved = abs(drift) > limits.drift
@@ -84,7 +74,7 @@ def judge(differences: np.ndarray, drift: float, limits: Thresholds) -> Judgemen
     """
     if not len(differences):
         return None
-    regret, nan = mean_interval(differences), float("nan")
+    regret, nan = mean_interval(differences.tolist()), float("nan")
     return Judgement(
         verdict=decide(regret, drift, limits),
         regret=regret,

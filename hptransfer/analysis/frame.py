@@ -16,22 +16,30 @@ from hptransfer.suite.resolved import Suite
 Groups = dict[tuple[str, int], pd.DataFrame]
 
 
-def select(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
+def select(suite: Suite, frame: pd.DataFrame, divisor: int = 1) -> pd.DataFrame:
     """Rows that belong to the resolved suite, with columns optimizer, n and hp_point.
 
     Suite.labels says which rows belong to a label. Specs are compared once per cell, not once per
-    row.
+    row. `divisor`: the runs on this part of the suite's tokens.
     """
     cells = frame.drop_duplicates("cell")
     specs = [RunSpec.from_json(spec) for spec in cells["spec"]]
     members = [
         (cell, label, spec.axis_value(suite.axis), suite.searched_point(label, spec))
-        for cell, spec, labels in zip(cells["cell"], specs, suite.labels(specs), strict=True)
+        for cell, spec, labels in zip(
+            cells["cell"], specs, suite.labels(specs, divisor), strict=True
+        )
         for label in labels
     ]
     table = pd.DataFrame(members, columns=["cell", "optimizer", "n", "hp_point"])
     table = table.astype({"cell": frame["cell"].dtype, "n": "int64"})
     return frame.merge(table, on="cell", how="inner")
+
+
+def belonging(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `select` over all of the suite's budgets."""
+    parts = [select(suite, frame, divisor) for divisor in (1, *suite.budgets)]
+    return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
 
 
 def groups(rows: pd.DataFrame) -> Groups:

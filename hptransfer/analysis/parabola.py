@@ -27,6 +27,17 @@ class Interval:
     high: float = float("nan")
 
 
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean and its 95% t-interval; unbounded for one value, NaN for none."""
+    if not values:
+        return Interval()
+    mean, count = float(np.mean(values)), len(values)
+    if count == 1:
+        return Interval(mean, -np.inf, np.inf)
+    half = float(student.isf(0.025, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
+    return Interval(mean, mean - half, mean + half)
+
+
 @dataclass(frozen=True)
 class Near:
     """The losses near the minimum of a curve: the points and seeds that can be compared.

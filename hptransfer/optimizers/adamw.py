@@ -11,6 +11,11 @@ from hptransfer.optimizers.rules import Stack, State, Step, average, descend, ga
 from hptransfer.spec import Param
 
 REVISION = {"adamw": 1, "adamw_emb": 1, "adamw_mup": 2}
+DECAY_RATES = {
+    "adamw": ("beta1", "beta2"),
+    "adamw_emb": ("beta1", "beta2"),
+    "adamw_mup": ("beta1", "beta2"),
+}
 LIMITS = {
     "beta1": (0.0, 0.9999),
     "beta2": (0.0, 0.99999),

@@ -23,6 +23,10 @@ from hptransfer.optimizers.rules import (
 from hptransfer.spec import Param
 
 REVISION = {"muon": 3, "muon_sp": 3}
+DECAY_RATES = {
+    "muon": ("beta", "aux_beta1", "aux_beta2"),
+    "muon_sp": ("beta", "aux_beta1", "aux_beta2"),
+}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "weight_decay": (0.0, 100.0),

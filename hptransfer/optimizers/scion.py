@@ -22,6 +22,7 @@ from hptransfer.optimizers.rules import (
 from hptransfer.spec import Param
 
 REVISION = {"scion": 3, "scion_unconstrained": 3, "scion_light": 3}
+DECAY_RATES = {"scion": ("beta",), "scion_unconstrained": ("beta",), "scion_light": ("beta",)}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "radius_input": (1e-6, 1e6),

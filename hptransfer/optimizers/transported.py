@@ -22,6 +22,7 @@ from hptransfer.optimizers.scion import (
 from hptransfer.spec import Param
 
 REVISION = {"transported_scion": 3}
+DECAY_RATES = {"transported_scion": ("beta",)}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "transport": (0.0, 1.0),
