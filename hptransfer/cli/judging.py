@@ -140,8 +140,7 @@ def _recorded(table: "SuiteTable", options: RunOptions) -> "tuple[Suite, pd.Data
     known = set(select(suite, frame)["optimizer"])
     for label in suite.expect:
         if label in kept.templates and label not in known:
-            then, now = kept.template(label, suite.proxy), suite.template(label)
-            if changed := differing_fields(now, then):
+            if changed := differing_fields(suite.template(label), kept.template(label)):
                 told = f"note: {label}: no run as the suite has it now: {'; '.join(changed)}"
                 err.print(shown(told), soft_wrap=True)
     return suite, frame
