@@ -130,7 +130,43 @@ def parts() -> str:
     return "\n\n".join(found)
 
 
-GENERATED = {"commands": commands, "suite-fields": suite_fields, "parts": parts}
+def documents() -> str:
+    """Every object of the JSON documents with its keys, from their schemas."""
+    from hptransfer.documents.schemas import DOCUMENTS, schema
+
+    roots = {name: schema(name) for name in DOCUMENTS}
+    found = [f"## {name}\n\n{root['description']}\n\n{_keys(root)}" for name, root in roots.items()]
+    inner = {kind: node for root in roots.values() for kind, node in root.get("$defs", {}).items()}
+    for kind, node in inner.items():
+        found.append(f"## {kind}\n\n{node['description']}\n\n{_keys(node)}")
+    return "\n\n".join(found)
+
+
+def _keys(node: dict[str, Any]) -> str:
+    rows = [(f"`{k}`", _shape(v), v["description"]) for k, v in node["properties"].items()]
+    return table("key | type | meaning", rows)
+
+
+def _shape(node: dict[str, Any]) -> str:
+    """A type in words; an object of another table as a link to it."""
+    if "$ref" in node:
+        kind = node["$ref"].rpartition("/")[2]
+        return f"[{kind}](#{kind.lower()})"
+    if "enum" in node:
+        return ", ".join(f"`{choice}`" for choice in node["enum"])
+    if "anyOf" in node:
+        return " or ".join(_shape(each) for each in node["anyOf"])
+    if node["type"] == "array":
+        return f"list of {_shape(node['items'])}"
+    return str(node["type"])
+
+
+GENERATED = {
+    "commands": commands,
+    "suite-fields": suite_fields,
+    "parts": parts,
+    "documents": documents,
+}
 
 
 def declared(module: str) -> list[str]:

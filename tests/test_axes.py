@@ -83,7 +83,7 @@ def test_every_axis_goes_from_a_suite_to_verdicts_and_a_report(
     folder = tmp_path / "results" / "tiny"
     metrics = json.loads((folder / "metrics.json").read_text())["suites"][0]
     assert metrics["runs"]["missing"] == []
-    judged = {(p["optimizer"], p["proxy"], p["n"]): p["verdict"] for p in metrics["pairs"]}
+    judged = {(t["optimizer"], t["proxy"], t["target"]): t["verdict"] for t in metrics["transfers"]}
     assert set(judged) == {(o, proxy, target) for o in ("adamw", "scion_unconstrained")}
     assert set(judged.values()) <= {"censored", "drifts", "inconclusive", "transfers"}
     assert set(pd.read_csv(folder / "runs.csv")["n"]) == {proxy, target}

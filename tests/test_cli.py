@@ -14,7 +14,7 @@ import pytest
 
 from commanded import COMMAND, frame, hptransfer
 from commands import interruptible
-from hptransfer.cli.common import load, only
+from hptransfer.cli.common import load, note_short_runs, only
 from hptransfer.cli.options import RunOptions
 from hptransfer.datasets import Unread
 from hptransfer.records.store import Store
@@ -66,7 +66,7 @@ def test_run_goes_from_nothing_to_a_report_and_a_second_run_trains_nothing(
     assert f"hptransfer tune {suite} --steps 3 --data" in page, "a suite of one's own has a path"
     assert not re.search(r"""(src|href)=["']?https?:""", page), "the page is self-contained"
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert {pair["optimizer"] for pair in metrics["suites"][0]["pairs"]} == {"adamw", "scion"}
+    assert {each["optimizer"] for each in metrics["suites"][0]["transfers"]} == {"adamw", "scion"}
     runs = frame(tmp_path)
     assert len(pd.read_csv(folder / "runs.csv")) == len(runs)
     assert set(runs.status) == {"done"}
@@ -316,3 +316,23 @@ def test_an_optuna_sampler_searches_further_hyperparameters(suite: Path, tmp_pat
     search = runs[(runs.width == 8) & (runs.seed == 0)]
     assert len(search) == 6
     assert len({spec["hp"]["beta2"] for spec in search.spec}) == 6
+
+
+@pytest.mark.parametrize(("train", "noted"), [(51_200, True), (250_000, False)])
+def test_runs_too_short_for_their_hidden_matrices_are_noted(
+    train: int, noted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note_short_runs(load("quickstart", RunOptions()), train)
+    told = "note: quickstart: a run sees 51,200 tokens"
+    assert capsys.readouterr().err.startswith(told) == noted
+
+
+@pytest.mark.parametrize(("eps", "warned"), [("1e-8", True), ("1e-12", False)])
+def test_an_eps_that_counts_at_wide_models_is_warned_of(
+    eps: str, warned: bool, suite: Path, tmp_path: Path
+) -> None:
+    lines = f'[optimizers.adamw_mup]\nlr = "2^-9..2^-8"\nhp = {{ eps = {eps} }}\n'
+    suite.write_text(f"{suite.read_text()}\n{lines}")
+    done = hptransfer("plan", suite, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ("warning: adamw_mup: eps does not shrink with the width" in done.stderr) == warned

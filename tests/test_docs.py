@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import hptransfer
+from hptransfer.documents.schemas import DOCUMENTS, schema
 from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.file import load_suite
 from hptransfer.suite.tables import OptimizerTable, Thresholds
@@ -71,7 +72,7 @@ def test_the_page_of_commands_has_every_command_and_every_option() -> None:
     assert "## hptransfer list\n" in text
     assert "| `--dry-run` |" in text
     assert "| `--yes, -y` |" in text
-    assert "| `SUITE` | `gpt_width` | A built-in suite or a path to a .toml file |" in text
+    assert "| `SUITE` | `gpt_small` | A built-in suite or a path to a .toml file |" in text
 
 
 def test_the_page_of_suite_fields_has_every_field_of_a_suite_file_with_its_meaning() -> None:
@@ -103,17 +104,25 @@ def test_a_formula_becomes_mathml() -> None:
     assert "arithmatex" not in made
 
 
-def keys(table: dict[str, Any], *parts: str) -> set[str]:
-    return {key for part in parts for row in table[part] for key in row}
+def test_the_page_of_json_has_every_document_and_every_key_with_its_meaning() -> None:
+    text = HOOKS.documents()
+    for name in DOCUMENTS:
+        assert f"\n## {name}\n" in f"\n{text}"
+        root = schema(name)
+        for node in (root, *root.get("$defs", {}).values()):
+            for key, field in node["properties"].items():
+                assert f"| `{key}` | " in text
+                assert HOOKS.cell(field["description"]) in text
+    assert "| `regret` | [Interval](#interval) |" in text
+    page = (DOCS / "reference" / "json.md").read_text(encoding="utf-8")
+    assert all(f"(../{name}.schema.json)" in page for name in DOCUMENTS)
 
 
 def test_the_page_of_records_names_every_field_that_committed_results_hold() -> None:
     page = (DOCS / "reference" / "records.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(\w+)`", page))
-    for path in RESULTS.glob("*/metrics.json"):
-        [suite] = json.loads(path.read_text())["suites"]
-        assert set(suite) | keys(suite, "pairs", "optima", "exponents", "audit") <= named, path
-        header = (path.parent / "runs.csv").read_text().partition("\n")[0]
+    for path in RESULTS.glob("*/runs.csv"):
+        header = path.read_text().partition("\n")[0]
         assert set(header.split(",")) <= named, path
     for path in RESULTS.glob("*/records-*.jsonl"):
         record = json.loads(path.read_text().partition("\n")[0])

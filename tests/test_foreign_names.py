@@ -55,7 +55,7 @@ def test_the_report_of_foreign_names_is_well_formed(results: Path) -> None:
     assert outline.open == []
     assert "<script> [red]" not in page.read_text()
     assert metrics["suites"][0]["suite"] == NAME
-    assert {pair["optimizer"] for pair in metrics["suites"][0]["pairs"]} == set(LABELS)
+    assert {each["optimizer"] for each in metrics["suites"][0]["transfers"]} == set(LABELS)
     text = (results / NAME / "alignment.svg").read_text()
     root = ElementTree.fromstring(text)
     ids = {each.attrib["id"] for each in root.iter() if "id" in each.attrib}

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hptransfer.report.metrics import metrics_json, runs_csv
+from hptransfer.report.metrics import metrics_json
+from hptransfer.report.runs_csv import runs_csv
 from hptransfer.report.section import Section
 from hptransfer.report.write import stored
 

@@ -104,3 +104,19 @@ def test_a_suite_in_bfloat16_is_told_that_it_is_slow_on_this_processor(
     warn_of_precision(suite, CPU)
     told = 'warning: precision = "bfloat16": this processor has no fast bfloat16 products'
     assert capsys.readouterr().err.startswith(told) == warned
+
+
+@pytest.mark.parametrize(("hp", "warned"), [({"polar_dtype": "mixed"}, True), ({}, False)])
+def test_mixed_polar_factors_are_told_to_be_slow_on_this_processor(
+    hp: dict[str, str],
+    warned: bool,
+    fast_bfloat16: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    own = {"muon": {"lr": "2^-9..2^-2", "hp": hp}}
+    changes = {"optimizers": own, "negative_control": None}
+    warn_of_precision(load_suite("mlp_width", changes), CPU)
+    told = capsys.readouterr().err
+    assert ('muon: polar_dtype = "mixed": this processor has no fast' in told) == warned

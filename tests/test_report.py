@@ -233,10 +233,11 @@ def test_metrics_json_holds_what_the_page_says_with_null_for_what_was_not_measur
 ) -> None:
     frame = study(suite, CENTERS, verify=False)
     made = json.loads(json.dumps(metrics_json([Section(suite, frame)]), allow_nan=False))
-    pair = made["suites"][0]["pairs"][0]
-    assert pair["verdict"] == "unverified"
-    assert pair["regret"] is None
-    assert pair["lr_carried"] == -6
+    first = made["suites"][0]["transfers"][0]
+    assert first["verdict"] == "unverified"
+    assert first["regret"] == {"value": None, "low": None, "high": None}
+    assert first["log2_lr_carried"] == -6
+    assert first["optimum_at_target"] is None
     assert made["suites"][0]["negative_control"]["shown"] is False
 
 

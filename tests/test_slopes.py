@@ -15,6 +15,7 @@ from drawn import xs, ys
 from hptransfer.analysis import slopes
 from hptransfer.errors import InputError
 from hptransfer.report import slopes_figure
+from hptransfer.report.coordinates import coordinates_json
 from hptransfer.report.svg import INK, to_svg
 
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -202,15 +203,12 @@ def test_json_has_a_number_for_every_slope_and_null_where_there_is_none():
     made = diverge(frame(first=0.25, second=0.0), 1024, "late")
     made.loc[made["layer"] == "second", "change"] = 0.0
     layers = slopes.by_layer(made)
-    said = slopes.as_json(layers, slopes.judge(layers), own_head=False)
+    said = coordinates_json("made_up", layers, slopes.judge(layers), own_head=False)
     first, second = json.loads(json.dumps(said, allow_nan=False))["slopes"]
-    assert list(first) == [
-        *("optimizer", "layer", "log2_lr", "narrowest", "widest", "n_seeds"),
-        *("gate_steps", "late_steps", "diverged"),
-        *("init", "init_spread", "gate", "gate_spread", "late", "late_spread"),
-    ]
-    assert (first["gate"], first["gate_spread"], first["late"]) == (0.25, 0.0, None)
-    assert (second["gate"], second["gate_spread"], second["diverged"]) == (None, None, [1024])
+    assert first["gate"] == {"value": 0.25, "spread": 0.0}
+    assert first["late"] == {"value": None, "spread": None}
+    assert second["gate"] == {"value": None, "spread": None}
+    assert second["diverged_widths"] == [1024]
 
 
 @pytest.mark.parametrize(

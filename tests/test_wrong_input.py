@@ -14,7 +14,7 @@ BAD = [
     (("run", "quikstart"), "unknown suite 'quikstart'", "did you mean 'quickstart'?"),
     (
         ("tune", "--optimizer", "adamv"),
-        "--optimizer: suite 'gpt_width' has no 'adamv'",
+        "--optimizer: suite 'gpt_small' has no 'adamv'",
         "did you mean 'adamw'?",
     ),
     (

@@ -26,6 +26,17 @@ def axis_name(suite: Suite) -> str:
     return suite.axis.replace("_", " ")
 
 
+def references(suite: Suite) -> str:
+    """What n-gram tables of the same text reach, in words; "" where it is not known."""
+    if not suite.ngrams:
+        return ""
+    told = ", ".join(f"{loss:.2f} nat with n = {n}" for n, loss in suite.ngrams.items())
+    return (
+        f"For comparison: an n-gram table of the training text has a held-out loss of {told}. "
+        "A model above the largest n has hardly used its hidden matrices."
+    )
+
+
 def describe_hp(hp: dict[str, float]) -> str:
     """Searched hyperparameters in words, empty if none."""
     return ", ".join(f"{key} = {value:g}" for key, value in hp.items())

@@ -7,8 +7,8 @@ gate, late), step, rms of the layer's output, and rms of its change since the st
 import math
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,6 @@ LIMIT = 0.1  # on |slope| of every layer's change at the gate
 OCTAVES = 4.0  # span of widths that a verdict needs
 ENOUGH_SEEDS = 3  # with fewer a verdict is called indicative
 TIMES = ("init", "gate", "late")
-DECIMALS = 10  # of a slope in JSON
 NAN = float("nan")
 
 
@@ -71,12 +70,6 @@ class LayerSlopes:
     def octaves(self) -> float:
         """Span of the widths."""
         return math.log2(self.widest / self.narrowest)
-
-    def to_json(self) -> dict[str, Any]:
-        values = {k: v for k, v in vars(self).items() if not isinstance(v, Slope)}
-        for when, slope in zip(TIMES, self.slopes, strict=True):
-            values |= {when: slope.value, f"{when}_spread": slope.spread}
-        return {k: round(v, DECIMALS) if isinstance(v, float) else v for k, v in values.items()}
 
 
 def by_layer(frame: pd.DataFrame) -> list[LayerSlopes]:
@@ -277,20 +270,3 @@ def text_table(layers: Sequence[LayerSlopes]) -> tuple[tuple[str, ...], list[tup
         for name, steepest in steepest_by_kind(own).items()
     ]
     return columns, rows
-
-
-def as_json(
-    layers: Sequence[LayerSlopes], verdicts: list[SlopeVerdict], *, own_head: bool
-) -> dict[str, Any]:
-    """Verdicts and slopes; a slope that is not finite (diverged, at rest) is null."""
-    judged = [{**asdict(verdict), "expected": verdict.expected} for verdict in verdicts]
-    return {
-        "head": "own" if own_head else "zero",
-        "verdicts": [_finite(each) for each in judged],
-        "slopes": [_finite(layer.to_json()) for layer in layers],
-    }
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    lost = {k: None for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)}
-    return values | lost

@@ -11,7 +11,7 @@ from typing import Annotated, TextIO
 import typer
 
 from hptransfer import __version__
-from hptransfer.cli import checking, reading, training
+from hptransfer.cli import checking, judging, reading, training
 from hptransfer.cli.common import FailedError, app, err, out
 from hptransfer.cli.options import flag
 from hptransfer.errors import InputError
@@ -22,6 +22,7 @@ for _command in (
     training.transfer,
     training.run,
     training.plan,
+    judging.check,
     reading.report,
     reading.export,
     reading.cite,

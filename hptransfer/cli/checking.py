@@ -32,6 +32,8 @@ def validate(
 ) -> None:
     """Test the contract of an optimizer, a model or a data set; exit code 1 if a clause fails."""
     from hptransfer.cli.tables import check_line, checks_head
+    from hptransfer.documents.answers import Clause, Validation
+    from hptransfer.documents.values import plain
     from hptransfer.testing import kind_of
     from hptransfer.testing import validate as checks
 
@@ -45,7 +47,9 @@ def validate(
         if not options.as_json:
             out.print(check_line(check), soft_wrap=True)
     if options.as_json:
-        typer.echo(json.dumps([asdict(check) for check in clauses]))
+        listed = [Clause(check.name, check.passed, check.detail) for check in clauses]
+        passed = all(check.passed for check in clauses)
+        typer.echo(json.dumps(plain(Validation(target, kind, passed, listed))))
     failures = [check for check in clauses if not check.passed]
     if failures:
         raise FailedError(
@@ -74,6 +78,7 @@ def coords(
     from hptransfer.cli.text import shown
     from hptransfer.records.store import Store
     from hptransfer.report import slopes_figure
+    from hptransfer.report.coordinates import coordinates_json
 
     claim = load(suite, replace(options, seeds=seeds, max_seeds=seeds))
     labels = only(claim, options.optimizer)
@@ -84,7 +89,7 @@ def coords(
     frame = _measured(claim, labels, widths, range(seeds), options, zero_head=not own_head)
     layers = slopes.by_layer(frame)
     verdicts = slopes.judge(layers, claim.controls)
-    result = slopes.as_json(layers, verdicts, own_head=own_head)
+    result = coordinates_json(claim.name, layers, verdicts, own_head=own_head)
     store.write_text("coords.json", json.dumps(result, indent=1))
     store.write_text("coords.svg", slopes_figure.drawn(frame, layers, verdicts, claim.name))
     if options.as_json:

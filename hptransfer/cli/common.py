@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hptransfer.suite.claim import SuiteTable
 
-DEFAULT_SUITE = "gpt_width"
+DEFAULT_SUITE = "gpt_small"
 ASK_ABOVE = 1800.0  # seconds; a longer job needs a confirmation
 
 app = typer.Typer(
@@ -79,11 +79,31 @@ def only(suite: "SuiteTable", labels: list[str] | None) -> list[str]:
 
 
 def warn(suite: "SuiteTable", labels: list[str]) -> None:
-    """Warn about optimizers whose transport has strength 0."""
+    """Warn about transport of strength 0, and about an eps that muP's small gradients meet."""
+    if large := suite.large_eps(labels):
+        err.print(
+            f"warning: {', '.join(large)}: eps does not shrink with the width, and gradients do "
+            "under muP, so wide models see a larger one; hp = { eps = 1e-12 } is the default",
+            soft_wrap=True,
+        )
     if still := suite.untransported(labels):
         err.print(
             f"warning: {', '.join(still)}: at a constant lr the transport has strength 0, which is "
             'plain Scion; hp = { transport_schedule = "constant" } turns it on',
+            soft_wrap=True,
+        )
+
+
+ENOUGH_TOKENS = 250_000
+"""Tokens of a run from which the built-in text is learned beyond its bigrams at width 64."""
+
+
+def note_short_runs(suite: "SuiteTable", train: int) -> None:
+    """Say where runs of so many tokens are too short for their hidden matrices to matter."""
+    if train < ENOUGH_TOKENS:
+        err.print(
+            f"note: {suite.name}: a run sees {train:,} tokens, of which a model mostly learns "
+            f"which token follows which; from {ENOUGH_TOKENS:,} on its hidden matrices matter",
             soft_wrap=True,
         )
 

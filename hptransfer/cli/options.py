@@ -104,4 +104,4 @@ _FLAGS = {
 
 def flag(field: str) -> str:
     """The flag that sets a field of a suite or of RunOptions, such as `--results`."""
-    return _FLAGS.get(field, f"--{field}")
+    return _FLAGS.get(field, f"--{field.replace('_', '-')}")

@@ -61,7 +61,13 @@ def list_(
         raise InputError(f"list: got {what!r}", suggest(what, kinds) or ", ".join(kinds))
     keys = [what] if what else list(kinds)
     if options.as_json:
-        typer.echo(json.dumps({key: tables.names(kinds[key]) for key in keys}))
+        from hptransfer.documents.answers import Names
+        from hptransfer.documents.values import plain
+
+        listed = [tables.names(kind) if key in keys else None for key, kind in kinds.items()]
+        optimizers, models, datasets, suites = listed
+        document = Names(optimizers, models, datasets, suites)
+        typer.echo(json.dumps(plain(document)))
         return
     for key in keys:
         out.print(tables.parts_table(kinds[key]))

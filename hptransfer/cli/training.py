@@ -12,6 +12,7 @@ from hptransfer.cli.common import (
     confirm,
     err,
     load,
+    note_short_runs,
     only,
     out,
     warn,
@@ -47,7 +48,9 @@ def _do(session: "Session", options: RunOptions) -> bool:
     from hptransfer.cli import progress
     from hptransfer.cli.tables import more_seeds, plan_table
     from hptransfer.cli.text import duration, shown
+    from hptransfer.datasets import Tokens
     from hptransfer.run.session import Finished
+    from hptransfer.spec import tokens
 
     quiet, dry_run = options.quiet, options.dry_run
     others = session.sharing.claims.others()
@@ -61,6 +64,9 @@ def _do(session: "Session", options: RunOptions) -> bool:
         (out if dry_run else err).print(f"about {duration(total)} on {session.device}\n")
         if line := more_seeds(session.suite, forecasts):
             (out if dry_run else err).print(shown(line), soft_wrap=True)
+        if isinstance(session.data, Tokens):
+            runs = [session.suite.template(label) for label in session.suite.templates]
+            note_short_runs(session.suite, min(tokens(run.to_json()) for run in runs))
     if dry_run:
         return False
     confirm(total, options.yes)
@@ -212,6 +218,22 @@ def _run(suite: str, options: RunOptions) -> None:
     _print_verdicts(session, options.as_json)
     page, _ = write_report([session.suite.name], options.results, None)
     (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
+
+
+def finish(table: "SuiteTable", options: RunOptions) -> "Session":
+    """Train what the suite lacks, for a judgement of its session's records.
+
+    A run that fails is told and leaves its gap: the judgement says what that means.
+    """
+    from hptransfer.cli.text import shown
+
+    _start_workers(options)
+    session = _session(table, options)
+    try:
+        _do(session, options)
+    except FailedError as error:
+        err.print(shown(f"warning: {error}; {error.hint}"), soft_wrap=True)
+    return session
 
 
 @takes()

@@ -81,14 +81,15 @@ class Examples:
 
 @dataclass(frozen=True)
 class Unread:
-    """A data set of which the fingerprint alone is known, or nothing."""
+    """A data set of which at most the fingerprint and the number of held-out examples are known."""
 
     sha256: str = ""
+    heldout: int = 1
 
     def heldout_examples(self, context: int) -> int:
-        """One, where the number is not known."""
+        """Number of held-out examples; 1 where it is not known."""
         del context
-        return 1
+        return self.heldout
 
 
 def offsets(seed: int, step: int, batch: int, high: int) -> NDArray[np.int64]:

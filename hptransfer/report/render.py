@@ -9,13 +9,14 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from hptransfer.analysis.claims import claim_sentence, suite_judgement
 from hptransfer.analysis.frame import groups
-from hptransfer.analysis.sentences import axis_name, rule, sentence
+from hptransfer.analysis.sentences import axis_name, references, rule, sentence
 from hptransfer.report import result_tables, runs_tables, settings_tables
 from hptransfer.report.alignment_figure import alignment
 from hptransfer.report.curves_figure import curves
 from hptransfer.report.drift_figure import drift
-from hptransfer.report.metrics import flat
+from hptransfer.report.runs_csv import flat
 from hptransfer.report.section import Section, newest_first
 from hptransfer.report.svg import to_svg
 
@@ -62,10 +63,13 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         "slug": slug,
         "name": suite.name,
         "claim": suite.claim,
+        "judgement": suite_judgement(section.claims),
+        "judged": claim_sentence(suite, section.claims),
         "completeness": _completeness(section),
         "others": len(section.frame) - rows["key"].nunique(),
         "control": {"ok": section.control.shown, "text": section.control.sentence},
         "axis": axis_name(suite),
+        "references": references(suite),
         "verdicts": _verdicts(section),
         "transported": any("transport" in run.hp for run in suite.templates.values()),
         "rule": rule(suite),

@@ -6,9 +6,10 @@ from functools import cached_property
 
 import pandas as pd
 
-from hptransfer.analysis import landscape, sentences, transfer
+from hptransfer.analysis import claims, landscape, sentences, transfer
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.statuses import finished
+from hptransfer.spec import SCHEMA
 from hptransfer.suite.resolved import Suite
 
 OLDER = "an earlier version made them, under the rule of 0.1"
@@ -40,6 +41,11 @@ class Section:
         """Finished runs of the suite; a run that belongs to two labels counts once."""
         return int(finished(self.rows)["key"].nunique())
 
+    @property
+    def schema(self) -> int:
+        """That of the records."""
+        return next((run.schema for run in self.suite.templates.values()), SCHEMA)
+
     @cached_property
     def transfers(self) -> list[transfer.Transfer]:
         return transfer.transfers(self.suite, self.rows)
@@ -55,6 +61,10 @@ class Section:
     @cached_property
     def audits(self) -> list[landscape.Audit]:
         return landscape.audits(self.suite, self.rows)
+
+    @cached_property
+    def claims(self) -> list[claims.ClaimJudgement]:
+        return claims.judgements(self.suite, self.transfers)
 
     @cached_property
     def control(self) -> sentences.Control:

@@ -13,8 +13,9 @@ from hptransfer.analysis.statuses import finished
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.report.alignment_figure import alignment
-from hptransfer.report.metrics import metrics_json, runs_csv
+from hptransfer.report.metrics import metrics_json
 from hptransfer.report.render import render
+from hptransfer.report.runs_csv import runs_csv
 from hptransfer.report.section import OLDER, Section
 from hptransfer.report.svg import INK, to_svg
 from hptransfer.search.plan import forecast

@@ -19,6 +19,8 @@ from hptransfer.cost.cost_model import CostModel
 from hptransfer.cost.count import Cost
 from hptransfer.cost.placement import Placement
 from hptransfer.cost.speed import Speed
+from hptransfer.datasets import Tokens
+from hptransfer.datasets.ngrams import ngram_losses
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.run import scheduler
@@ -137,9 +139,18 @@ class Session:
         """Train every missing run. Closing the generator keeps what is recorded."""
         if self.options.storage is not None:
             self.sync()  # refuses a storage that cannot be used before anything trains
-        self.store.write_manifest(self._reported())
+        self.store.write_manifest(self._with_ngrams(self._reported()))
         with self.sharing.begin():
             yield from self._run()
+
+    def _with_ngrams(self, suite: Suite) -> Suite:
+        """The suite with the losses of n-gram tables, where its data is text."""
+        if not isinstance(self.data, Tokens) or suite.ngrams:
+            return suite
+        kept = self.store.read_manifest()
+        if kept is not None and kept.ngrams and _sha256(kept) == _sha256(suite):
+            return suite.model_copy(update={"ngrams": kept.ngrams})
+        return suite.model_copy(update={"ngrams": ngram_losses(self.data)})
 
     def _reported(self) -> Suite:
         """The suite of the report: this one.
@@ -305,6 +316,11 @@ def _failure(spec: RunSpec, ended: Ended, device: torch.device) -> RunRecord:
         finished=time.time(),
         error=ended.traceback or ended.error,
     )
+
+
+def _sha256(suite: Suite) -> str:
+    """The fingerprint of a suite's data."""
+    return next(iter(suite.templates.values())).data["sha256"]
 
 
 class _Rarely:

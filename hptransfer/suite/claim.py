@@ -14,10 +14,15 @@ from hptransfer.spec import (
 from hptransfer.suite import parts
 from hptransfer.suite.tables import OptimizerTable, Origin, Schedule, Table, Thresholds
 
+Expectation = Literal["drifts", "transfers"]
+"""A verdict that a suite may expect of an optimizer."""
+
 FROM_DATA = ("vocab", "in_shape", "n_classes")  # fields of a model that come from its data set
 
 MOST_SEEDS = 1000
 LOOKS = (5, 8)  # numbers of seeds at which an undecided verdict is looked at again
+
+MUP_EPS = 1e-10  # gradients shrink with the width under muP, and this eps does not
 
 NAME = r"[A-Za-z0-9._-]+"  # name of a suite
 LABEL = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # matplotlib hides a label that begins with _
@@ -101,6 +106,11 @@ class SuiteTable(Table):
     """Label that must drift, or the suite cannot show a drift."""
     controls: list[str] = Field(default_factory=list)
     """Labels that must fail the coordinate check."""
+    expect: dict[str, Expectation] = Field(
+        default_factory=dict, json_schema_extra={"propertyNames": {"pattern": f"^{LABEL}$"}}
+    )
+    """The verdict that the claim needs of a label at the largest target, drifts or transfers:
+    { adamw = "drifts" }. `hptransfer check` tells whether it came."""
     origin: SkipJsonSchema[Origin] = Origin()
 
     @field_validator("model", "data", mode="before")
@@ -149,13 +159,7 @@ class SuiteTable(Table):
                 )
         if self.axis != "width" and self.width is None:
             raise InputError(f"width: missing on the axis {self.axis!r}", "for instance width = 64")
-        for label in [*filter(None, [self.negative_control]), *self.controls]:
-            if label not in self.optimizers:
-                key = "controls" if label in self.controls else "negative_control"
-                raise InputError(
-                    f"{key}: no optimizer is labelled {label!r}",
-                    f"labels: {', '.join(self.optimizers)}",
-                )
+        self._check_labels()
         if any(n < 1 for n in self.targets):
             raise InputError(
                 f"targets: got {min(self.targets)}, needs values of at least 1",
@@ -164,6 +168,28 @@ class SuiteTable(Table):
         if self.proxy in self.targets:
             raise InputError(f"targets: {self.proxy} is the proxy itself", "name other axis values")
         return self
+
+    def _check_labels(self) -> None:
+        """Raises InputError for a label without an optimizer, and for two demands on one label."""
+        control = self.negative_control
+        named = {
+            "negative_control": [control] if control else [],
+            "controls": self.controls,
+            "expect": self.expect,
+        }
+        for key, labels in named.items():
+            for label in labels:
+                if label not in self.optimizers:
+                    raise InputError(
+                        f"{key}: no optimizer is labelled {label!r}",
+                        f"labels: {', '.join(self.optimizers)}",
+                    )
+        if control and self.expect.get(control, "drifts") != "drifts":
+            raise InputError(
+                f"expect.{control}: got {self.expect[control]!r}, but {control} is the negative "
+                "control, which must drift",
+                f'expect = {{ {control} = "drifts" }}, or another negative_control',
+            )
 
     def narrowed(self, *, proxy: int | None = None, targets: list[int] | None = None) -> Self:
         """This suite with another proxy or other targets. Raises InputError for a proxy in both.
@@ -209,6 +235,17 @@ class SuiteTable(Table):
             return decays and self.setting(label, "schedule") == "constant"
 
         return [label for label in labels if still(label)]
+
+    def large_eps(self, labels: list[str]) -> list[str]:
+        """Labels of muP-AdamW whose eps is so large that it counts at wide models."""
+
+        def large(label: str) -> bool:
+            table = self.optimizers[label]
+            part = parts.describe(label, table)
+            eps = {**part.defaults, **table.hp}.get("eps", 0.0)
+            return part.name == "adamw_mup" and eps > MUP_EPS
+
+        return [label for label in labels if large(label)]
 
     @property
     def address(self) -> str:

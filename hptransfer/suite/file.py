@@ -61,6 +61,11 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None) -> SuiteTable
         suite = parse_suite(
             {"name": path.stem, **table}, {**changes, "origin": _origin(name, changes)}
         )
+        if suite.expect and not suite.targets:
+            raise InputError(
+                "expect: a verdict needs a target, the suite has none",
+                f"for instance targets = [{4 * suite.proxy}]",
+            )
         resolve(suite, Unread())  # checks every part and field without the data
         return suite
 

@@ -6,7 +6,17 @@ from typing import Any
 from pydantic import Field
 
 from hptransfer.errors import InputError, located
-from hptransfer.spec import BOUNDS, COUNT, FIRST_SCHEMA, SCHEMA, RunSpec, canonical, fault, fits
+from hptransfer.spec import (
+    BOUNDS,
+    COUNT,
+    FIRST_SCHEMA,
+    LARGEST,
+    SCHEMA,
+    RunSpec,
+    canonical,
+    fault,
+    fits,
+)
 from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.file import checked, parse_suite
 from hptransfer.suite.resolved import Suite
@@ -21,18 +31,20 @@ class _Resolved(Table):
 
     templates: dict[str, dict[str, Any]] = Field(default_factory=dict)
     bounds: dict[str, list[float]] = Field(default_factory=dict)
+    ngrams: dict[str, float] = Field(default_factory=dict)
     source: str = ""
     changed: dict[str, int | str] = Field(default_factory=dict)
 
 
 def as_manifest(suite: Suite) -> dict[str, Any]:
     """The manifest as JSON values: the fields of the file, templates, bounds and origin."""
-    fields = suite.model_dump(mode="json", exclude={"templates", "bounds", "origin"})
+    fields = suite.model_dump(mode="json", exclude={"templates", "bounds", "ngrams", "origin"})
     runs = {label: canonical(run.to_json()) for label, run in suite.templates.items()}
     return {
         **fields,
         "templates": {label: json.loads(run) for label, run in runs.items()},
         "bounds": {label: list(limits) for label, limits in suite.bounds.items()},
+        "ngrams": {str(n): loss for n, loss in suite.ngrams.items()},
         "source": suite.origin.source,
         "changed": dict(suite.origin.changed),
     }
@@ -62,11 +74,15 @@ def stored_suite(manifest: dict[str, Any], schema: int = SCHEMA) -> Suite:
             _check_template(table, label, template)
     if table.data["name"] == "file" and type(table.data.get("path")) is not str:
         raise InputError("data.path: not a string")
-    return Suite.of(
+    suite = Suite.of(
         table.model_copy(update={"origin": Origin(resolved.source, resolved.changed)}),
         {label: RunSpec.from_json(template) for label, template in resolved.templates.items()},
         {label: _limits(label, octaves) for label, octaves in resolved.bounds.items()},
     )
+    for n, loss in resolved.ngrams.items():
+        if not n.isdecimal() or not fits(loss, ((int, float), 0, LARGEST)):
+            raise InputError(f"ngrams.{n}: got {loss!r:.40}, needs nats by a number of tokens")
+    return suite.model_copy(update={"ngrams": {int(n): x for n, x in resolved.ngrams.items()}})
 
 
 def _check_template(table: SuiteTable, label: str, template: dict[str, Any]) -> None:

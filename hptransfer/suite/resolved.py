@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
+from pydantic import Field
+
 from hptransfer.datasets import Examples, Tokens, Unread
 from hptransfer.errors import located
 from hptransfer.spec import AXIS_FIELD, COUNT, RunSpec, canonical, fits, round_lr
@@ -17,10 +19,12 @@ class Suite(SuiteTable):
     """A suite with a run template and limits of log2 lr per label.
 
     A template has lr 2^0, seed 0 and the proxy's axis value. Every run of a label comes from it.
+    `ngrams`: n -> held-out loss of an n-gram table of the text, nats; {} where it is not known.
     """
 
     templates: dict[str, RunSpec]
     bounds: dict[str, tuple[float, float]]
+    ngrams: dict[int, float] = Field(default_factory=dict)
 
     @classmethod
     def of(
@@ -41,6 +45,7 @@ class Suite(SuiteTable):
                 "templates": {k: v for k, v in self.templates.items() if k in labels},
                 "negative_control": control,
                 "controls": [label for label in self.controls if label in labels],
+                "expect": {k: v for k, v in self.expect.items() if k in labels},
             }
         )
 

@@ -1,15 +1,12 @@
 """The JSON schema of a suite file, for editors. `python -m hptransfer.suite.schema` writes it."""
 
-import ast
-import inspect
 import json
-import textwrap
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from hptransfer.documents.schemas import describe
 from hptransfer.suite.claim import SuiteTable
-from hptransfer.suite.tables import OptimizerTable, Table, Thresholds
+from hptransfer.suite.tables import OptimizerTable, Thresholds
 
 PAGE = Path(__file__).parents[2] / "docs" / "suite.schema.json"  # in a checkout
 
@@ -20,30 +17,14 @@ _NAMES = ("properties", "$defs")  # tables whose keys are names, not words of th
 def schema() -> dict[str, Any]:
     """The JSON schema: keys of a suite file, their types, defaults and descriptions."""
     root = SuiteTable.model_json_schema()
-    _describe(SuiteTable, root)
+    describe(SuiteTable, root)
     for table in (OptimizerTable, Thresholds):
-        _describe(table, root["$defs"][table.__name__])
+        describe(table, root["$defs"][table.__name__])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A suite of hptransfer",
         **_tidy(root),
     }
-
-
-def _describe(table: type[Table], node: dict[str, Any]) -> None:
-    """Put the text under each field of a table into its schema.
-
-    pydantic can do so too, but every command that loads a suite would wait for it.
-    """
-    [tree] = ast.parse(textwrap.dedent(inspect.getsource(table))).body
-    assert isinstance(tree, ast.ClassDef)
-    for field, text in pairwise(tree.body):
-        match field, text:
-            case (
-                ast.AnnAssign(target=ast.Name(id=key)),
-                ast.Expr(value=ast.Constant(value=str(words))),
-            ) if key in node["properties"]:
-                node["properties"][key]["description"] = " ".join(words.split())
 
 
 def _tidy(node: dict[str, Any]) -> dict[str, Any]:

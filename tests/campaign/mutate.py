@@ -229,7 +229,7 @@ def numbers() -> int:
     """The report without its figures."""
     from hptransfer.errors import InputError
     from hptransfer.records.store import Store
-    from hptransfer.report.metrics import metrics_json, runs_table
+    from hptransfer.report import metrics_json, runs_table
     from hptransfer.report.write import section
 
     store = Store(Path("results"), "tiny")

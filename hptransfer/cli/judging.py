@@ -1,0 +1,183 @@
+"""check and compare: commands that judge recorded runs."""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hptransfer.cli.common import err, load, only, out
+from hptransfer.cli.options import RunOptions, SuiteName, takes
+from hptransfer.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hptransfer.report.checked import Checked
+    from hptransfer.suite.claim import SuiteTable
+    from hptransfer.suite.resolved import Suite
+
+
+@takes(
+    "optimizer", "trials", "steps", "data", "device", "workers", "lanes", "results", "storage",
+    "as_json", "yes", "quiet",
+)  # fmt: skip
+def check(
+    suite: SuiteName,
+    train: Annotated[
+        bool, typer.Option("--run", help="Train the missing runs first, as run does.")
+    ] = False,
+    max_regret: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="NAT",
+            help="Largest regret in nats. At the largest target the upper bound of the regret's "
+            "interval must be at most this, for every optimizer that is expected to transfer: "
+            "refuted where it is above, undecided where there is no interval.",
+        ),
+    ] = None,
+    max_drift: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="OCTAVES",
+            help="Largest drift in octaves, up or down. At the largest target both bounds of the "
+            "drift's interval must lie within this of 0, for every optimizer that is expected to "
+            "transfer: refuted where one lies further out, undecided where there is no interval.",
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write JUnit XML: refuted is a failure, undecided an error.",
+        ),
+    ] = None,
+    *,
+    options: RunOptions,
+) -> None:
+    """Judge the suite's expectations by the recorded runs. It trains nothing without --run.
+
+    Exit code 0: all expectations and limits held. 1: one was refuted.
+    3: none was refuted, and one is undecided: runs are missing, for instance.
+
+    An expected "transfers" is held by transfers, refuted by drifts and diverged.
+    An expected "drifts" is held by drifts, refuted by transfers and insensitive.
+    Any other verdict leaves it undecided. The largest target decides.
+
+    The suite is read as its file says now: runs of an optimizer that has changed
+    since do not count. The data set is that of the last run.
+    """
+    from hptransfer.analysis import claims, transfer
+    from hptransfer.analysis.frame import select
+    from hptransfer.report.checked import Checked, check_json, junit_xml
+
+    table = load(suite, options)
+    if not table.expect:
+        raise InputError(
+            f"suite {table.name!r} states no expectation, so nothing can be judged",
+            f"add the verdicts that its claim needs: expect = {{ {next(iter(table.optimizers))} = "
+            '"transfers" }',
+        )
+    labels = only(table, options.optimizer)
+    if not table.expect.keys() & set(labels):
+        raise InputError(
+            f"suite {table.name!r} expects nothing of {', '.join(labels)}",
+            f"it expects something of {', '.join(table.expect)}",
+            option="optimizer",
+        )
+    limits = {"max_regret": max_regret, "max_drift": max_drift}
+    for name, limit in limits.items():
+        if limit is not None and not math.isfinite(limit):
+            raise InputError(f"got {limit}, needs a finite number", "0.02", option=name)
+    full, frame = _trained(table, options) if train else _recorded(table, options)
+    judged = full.only(labels)
+    rows = select(judged, frame)
+    found = transfer.transfers(judged, rows)
+    judgements = claims.judgements(judged, found)
+    gates = claims.gates(judgements, found, **limits)
+    checked = Checked(judged, full, found, judgements, gates)
+    if junit is not None:
+        _write(junit, junit_xml(checked))
+    if options.as_json:
+        typer.echo(json.dumps(check_json(checked)))
+    else:
+        _print(checked)
+    raise typer.Exit(checked.exit_code)
+
+
+def _trained(table: "SuiteTable", options: RunOptions) -> "tuple[Suite, pd.DataFrame]":
+    """The suite and the records in its folder after the missing runs."""
+    from hptransfer.cli.training import finish
+
+    session = finish(table, options)
+    return session.full, session.store.frame()
+
+
+def _recorded(table: "SuiteTable", options: RunOptions) -> "tuple[Suite, pd.DataFrame]":
+    """The suite and the records in its folder. Raises InputError where there are none."""
+    from hptransfer.analysis.frame import select
+    from hptransfer.cli.text import shown
+    from hptransfer.records.store import Store
+    from hptransfer.spec import FIRST_SCHEMA
+    from hptransfer.suite.recorded import as_recorded, differing_fields
+
+    store = Store(options.results, table.name)
+    kept = store.read_manifest()
+    train = f"hptransfer run {table.address} makes them, and so does check with --run"
+    if kept is None or not kept.templates:
+        if Store(options.results, table.name, FIRST_SCHEMA).read_manifest() is not None:
+            raise InputError(
+                f"the records of suite {table.name!r} under {options.results} are of an earlier "
+                "version, under the rule of 0.1, and are not judged by today's",
+                f"hptransfer report {table.name} shows them; records of today: {train}",
+            )
+        raise InputError(f"no records of suite {table.name!r} under {options.results}", train)
+    suite, frame = as_recorded(table, kept), store.frame()
+    known = set(select(suite, frame)["optimizer"])
+    for label in suite.expect:
+        if label in kept.templates and label not in known:
+            then, now = kept.template(label, suite.proxy), suite.template(label)
+            if changed := differing_fields(now, then):
+                told = f"note: {label}: no run as the suite has it now: {'; '.join(changed)}"
+                err.print(shown(told), soft_wrap=True)
+    return suite, frame
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{path}: {error.strerror}", "name a writable file", option="junit"
+        ) from None
+
+
+def _print(checked: "Checked") -> None:
+    """A table of the expectations at all targets, the grounds, the limits, and the judgement."""
+    from hptransfer.analysis.claims import claim_sentence
+    from hptransfer.analysis.sentences import sentence
+    from hptransfer.cli.tables import plain_table
+    from hptransfer.cli.text import shown
+    from hptransfer.report.checked import gate_sentence
+
+    suite = checked.suite
+    rows, grounds = [], []
+    for claim in checked.claims:
+        for at in (*claim.nearer, *filter(None, [claim.widest])):
+            judgement = at.judgement if at == claim.widest else f"({at.judgement})"
+            rows.append((claim.optimizer, claim.expected, at.verdict, judgement, str(at.n)))
+        decides = checked.transfer(claim.optimizer, claim.widest.n if claim.widest else None)
+        grounds += [sentence(suite, decides)] if decides else []
+    columns = ("optimizer", "expected", "verdict", "judgement", suite.axis)
+    out.print(plain_table(f"{suite.name}: {suite.claim}", columns, rows, text=4))
+    out.print()
+    for line in (
+        *grounds,
+        *(gate_sentence(suite, gate) for gate in checked.gates),
+        checked.control.sentence,
+        claim_sentence(suite, checked.claims),
+    ):
+        out.print(shown(line), soft_wrap=True)

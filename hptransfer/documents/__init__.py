@@ -1,0 +1,1 @@
+"""The JSON that commands write and print: its shapes, which also make the published schemas."""
