@@ -103,8 +103,9 @@ def optimum(rows: pd.DataFrame) -> Optimum | None:
     rows = finished(rows)
     if not np.isfinite(rows["loss"].to_numpy(float)).any():
         return None
-    if (rows["hp_point"] != "{}").any():
+    if rows["hp_point"].nunique() > 1:
         return _best_trial(rows)
+    hp = json.loads(rows["hp_point"].iloc[0])
     points = curve(rows)
     x, k = points.x, int(np.argmin(points.mean))
     censored = _censoring(x, k)
@@ -117,7 +118,7 @@ def optimum(rows: pd.DataFrame) -> Optimum | None:
         log2_lr = float(vertices(x, mean[:, None], lowest)[0])
         se, seeds = _standard_error(x, points.grid[kept], lowest)
     loss, n_diverged = float(points.mean[k]), count(rows, "diverged")
-    return Optimum(log2_lr, loss, se, cliff, censored, len(points.x), n_diverged, seeds)
+    return Optimum(log2_lr, loss, se, cliff, censored, len(points.x), n_diverged, seeds, hp)
 
 
 def _best_trial(rows: pd.DataFrame) -> Optimum:

@@ -23,6 +23,7 @@ from hptransfer.optimizers.rules import (
 from hptransfer.spec import Param
 
 REVISION = {"muon": 3, "muon_sp": 3}
+GROUPS = {"muon": {"aux.lr": "aux_lr"}, "muon_sp": {"aux.lr": "aux_lr"}}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "weight_decay": (0.0, 100.0),

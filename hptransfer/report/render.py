@@ -10,7 +10,6 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from hptransfer.analysis.claims import claim_sentence, suite_judgement
-from hptransfer.analysis.frame import groups
 from hptransfer.analysis.sentences import axis_name, references, rule, sentence
 from hptransfer.report import result_tables, runs_tables, settings_tables
 from hptransfer.report.alignment_figure import alignment
@@ -99,7 +98,7 @@ def _tables(section: Section) -> dict[str, Any]:
         "exponents": result_tables.exponents(section.exponents),
         "cost": result_tables.cost(suite, section.transfers),
         "audit": result_tables.audit(suite, section.audits),
-        "fairness": settings_tables.fairness(suite, groups(rows)),
+        "fairness": settings_tables.fairness(suite, rows),
         "outcomes": runs_tables.outcomes(suite, rows),
         "failures": [f"{count} × {error}" for error, count in failed.items()],
         "environment": runs_tables.environment(rows),
