@@ -17,18 +17,19 @@ from hptransfer.suite.resolved import Suite
 Groups = dict[tuple[str, int], pd.DataFrame]
 
 
-def select(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows that belong to the resolved suite, with columns optimizer, n, hp_point and
-    tuning.
+def select(suite: Suite, frame: pd.DataFrame, divisor: int = 1) -> pd.DataFrame:
+    """Rows that belong to the resolved suite, with columns optimizer, n, hp_point and tuning.
 
     Suite.labels says which rows belong to a label. Specs are compared once per cell, not once per
-    row.
+    row. `divisor`: the runs on this part of the suite's tokens.
     """
     cells = frame.drop_duplicates("cell")
     specs = [RunSpec.from_json(spec) for spec in cells["spec"]]
     members = [
         (cell, label, spec.axis_value(suite.axis), suite.searched_point(label, spec))
-        for cell, spec, labels in zip(cells["cell"], specs, suite.labels(specs), strict=True)
+        for cell, spec, labels in zip(
+            cells["cell"], specs, suite.labels(specs, divisor), strict=True
+        )
         for label in labels
     ]
     table = pd.DataFrame(members, columns=["cell", "optimizer", "n", "hp_point"])
@@ -52,6 +53,12 @@ def tuned_point(rows: pd.DataFrame) -> str | None:
     if first.empty:
         return None
     return str(first.sort_values(["loss", "hp_point"]).iloc[0]["hp_point"])
+
+
+def belonging(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `select` over all of the suite's budgets."""
+    parts = [select(suite, frame, divisor) for divisor in (1, *suite.budgets)]
+    return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
 
 
 def groups(rows: pd.DataFrame, *, tuning: bool = False) -> Groups:

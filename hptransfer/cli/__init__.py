@@ -11,7 +11,7 @@ from typing import Annotated, TextIO
 import typer
 
 from hptransfer import __version__
-from hptransfer.cli import checking, judging, reading, training
+from hptransfer.cli import batch, checking, judging, reading, training
 from hptransfer.cli.common import FailedError, app, err, out
 from hptransfer.cli.options import flag
 from hptransfer.errors import InputError
@@ -22,7 +22,9 @@ for _command in (
     training.transfer,
     training.run,
     training.plan,
+    batch.batch,
     judging.check,
+    judging.compare,
     reading.report,
     reading.export,
     reading.cite,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from hptransfer.suite.claim import SuiteTable
+    from hptransfer.suite.resolved import Suite
 
 DEFAULT_SUITE = "gpt_small"
 ASK_ABOVE = 1800.0  # seconds; a longer job needs a confirmation
@@ -106,6 +107,14 @@ def note_short_runs(suite: "SuiteTable", train: int) -> None:
             f"which token follows which; from {ENOUGH_TOKENS:,} on its hidden matrices matter",
             soft_wrap=True,
         )
+
+
+def warn_of_few_steps(suite: "Suite") -> None:
+    """Warn where a batch or a number of steps gives short runs."""
+    from hptransfer.analysis.batch_sentences import few_steps
+
+    if line := few_steps(suite):
+        err.print(f"warning: {line}", soft_wrap=True)
 
 
 def warn_of_precision(suite: "SuiteTable", device: "torch.device") -> None:

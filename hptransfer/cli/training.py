@@ -16,6 +16,7 @@ from hptransfer.cli.common import (
     only,
     out,
     warn,
+    warn_of_few_steps,
     warn_of_precision,
 )
 from hptransfer.cli.options import RunOptions, Source, SuiteName, takes
@@ -40,6 +41,7 @@ def _session(suite: "SuiteTable", options: RunOptions) -> "Session":
     )
     session = Session(suite, where, labels)
     warn_of_precision(suite, session.device)
+    warn_of_few_steps(session.suite)
     return session
 
 
@@ -206,11 +208,16 @@ def _print_verdicts(session: "Session", as_json: bool) -> None:
         out.print("--verify measures the optimum at each target", soft_wrap=True)
 
 
-def _run(suite: str, options: RunOptions) -> None:
-    table = load(suite, options)
+def trained(table: "SuiteTable", options: RunOptions) -> "Session | None":
+    """The session of a suite that lacks no run any more; None after a dry run."""
     _start_workers(options)
     session = _session(table, options)
-    if not _do(session, options):
+    return session if _do(session, options) else None
+
+
+def _run(suite: str, options: RunOptions) -> None:
+    session = trained(load(suite, options), options)
+    if session is None:
         return
     from hptransfer.cli.text import shown
     from hptransfer.report.write import write_report

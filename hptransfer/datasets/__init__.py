@@ -45,6 +45,10 @@ class Tokens:
         """Arguments of a model's constructor that depend on the data."""
         return {"vocab": self.vocab}
 
+    def train_examples(self, context: int) -> int:
+        """Number of training windows of `context` tokens that do not overlap, at least 1."""
+        return max(1, (len(self.train) - 1) // context)
+
     def heldout_examples(self, context: int) -> int:
         """Number of held-out windows of `context` tokens that do not overlap, at least 1."""
         return max(1, (len(self.heldout) - 1) // context)
@@ -73,6 +77,11 @@ class Examples:
         """Arguments of a model's constructor that depend on the data."""
         return {"in_shape": self.x_train.shape[1:], "n_classes": self.n_classes}
 
+    def train_examples(self, context: int) -> int:
+        """Number of training examples."""
+        del context
+        return len(self.y_train)
+
     def heldout_examples(self, context: int) -> int:
         """Number of held-out examples."""
         del context
@@ -85,6 +94,10 @@ class Unread:
 
     sha256: str = ""
     heldout: int = 1
+
+    def train_examples(self, context: int) -> None:
+        """None, where the number is not known."""
+        del context
 
     def heldout_examples(self, context: int) -> int:
         """Number of held-out examples; 1 where it is not known."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from hptransfer.documents.batches import CriticalBatch, TunedValue
 from hptransfer.documents.values import DOCUMENT, Interval, Judgement, Optimum
 from hptransfer.spec import Axis
 
@@ -255,6 +256,11 @@ class SuiteMetrics:
     """One per optimizer with at least three optima."""
     audits: list[Audit]
     """One per optimizer and axis value with a search."""
+    tuned: list[TunedValue]
+    """One per optimizer and axis value, in a suite that compares batch sizes at equal tokens or
+    numbers of steps."""
+    critical_batches: list[CriticalBatch]
+    """One per optimizer, in a suite with further budgets of tokens."""
 
 
 @dataclass(frozen=True)

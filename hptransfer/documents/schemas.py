@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hptransfer.documents import answers, comparison, metrics, values
+from hptransfer.documents import answers, batches, comparison, metrics, values
 
 FOLDER = Path(__file__).parents[2] / "docs"  # in a checkout
 
@@ -28,7 +28,9 @@ DOCUMENTS: dict[str, type] = {
 def schema(name: str) -> dict[str, Any]:
     """The JSON schema of a document. Raises KeyError for an unknown name."""
     root = TypeAdapter(DOCUMENTS[name]).json_schema(mode="serialization")
-    kinds = {k: v for m in (values, metrics, answers, comparison) for k, v in vars(m).items()}
+    kinds = {
+        k: v for m in (values, metrics, batches, answers, comparison) for k, v in vars(m).items()
+    }
     for kind, node in {DOCUMENTS[name].__name__: root, **root.get("$defs", {})}.items():
         describe(kinds[kind], node)
         node["additionalProperties"] = False

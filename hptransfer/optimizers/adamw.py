@@ -12,6 +12,11 @@ from hptransfer.spec import Param
 
 REVISION = {"adamw": 1, "adamw_emb": 1, "adamw_mup": 2}
 GROUPS = {"adamw_emb": {"embedding.lr_ratio": "embedding_lr_ratio"}}
+DECAY_RATES = {
+    "adamw": ("beta1", "beta2"),
+    "adamw_emb": ("beta1", "beta2"),
+    "adamw_mup": ("beta1", "beta2"),
+}
 LIMITS = {
     "embedding_lr_ratio": (1e-6, 1e6),
     "beta1": (0.0, 0.9999),

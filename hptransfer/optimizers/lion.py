@@ -10,6 +10,7 @@ from hptransfer.optimizers.rules import State, Step, average, descend, gaussian
 from hptransfer.spec import Param
 
 REVISION = {"lion": 1}
+DECAY_RATES = {"lion": ("beta1", "beta2")}
 LIMITS = {
     "beta1": (0.0, 0.9999),
     "beta2": (0.0, 0.9999),

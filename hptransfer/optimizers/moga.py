@@ -22,6 +22,7 @@ from hptransfer.optimizers.rules import (
 from hptransfer.spec import Param
 
 REVISION = {"moga_row": 1, "moga_col": 1}
+DECAY_RATES = {"moga_row": ("beta1", "beta2"), "moga_col": ("beta1", "beta2")}
 LIMITS = {"beta1": (0.0, 0.9999), "beta2": (0.0, 0.9999), "weight_decay": (0.0, 100.0)}
 
 

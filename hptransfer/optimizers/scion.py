@@ -28,6 +28,7 @@ RADII = {
     "output.radius": "radius_output",
 }
 GROUPS = {"scion": RADII, "scion_unconstrained": RADII, "scion_light": RADII}
+DECAY_RATES = {"scion": ("beta",), "scion_unconstrained": ("beta",), "scion_light": ("beta",)}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "radius_input": (1e-6, 1e6),

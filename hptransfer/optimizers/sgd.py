@@ -20,6 +20,7 @@ from hptransfer.optimizers.rules import (
 from hptransfer.spec import Param
 
 REVISION = {"sgd": 1, "nsgd": 1, "signsgd": 1}
+DECAY_RATES = {"sgd": ("momentum",), "nsgd": ("beta",), "signsgd": ("beta",)}
 LIMITS = {"momentum": (0.0, 0.9999), "beta": (0.0, 0.9999), "weight_decay": (0.0, 100.0)}
 
 

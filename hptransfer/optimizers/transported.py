@@ -24,6 +24,7 @@ from hptransfer.spec import Param
 
 REVISION = {"transported_scion": 3}
 GROUPS = {"transported_scion": RADII}
+DECAY_RATES = {"transported_scion": ("beta",)}
 LIMITS = {
     "beta": (0.0, 0.9999),
     "transport": (0.0, 1.0),

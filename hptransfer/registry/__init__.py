@@ -58,7 +58,8 @@ class Part:
     `target`: `module:name` or `file.py:name`. `defaults`, `choices`, `limits`: by field; `limits`
     also bounds `log2_lr` (octaves) and `clip`. `groups`: GROUP.FIELD -> the hyperparameter that
     sets it. `revision`: a number for a built-in part, else 16 hex digits of the sha256 of its
-    file. `summary`: the first line of the docstring `doc`.
+    file. `summary`: the first line of the docstring `doc`. `decay_rates`: fields that say how
+    slowly an average forgets per step, None if not stated.
     """
 
     kind: str
@@ -71,6 +72,7 @@ class Part:
     groups: dict[str, str] = field(default_factory=dict)
     revision: int | str = 0
     doc: str = ""
+    decay_rates: tuple[str, ...] | None = None
 
     @property
     def address(self) -> str:
@@ -184,8 +186,9 @@ def describe(kind: str, name: str) -> Part:
     values of a `Literal[...]` annotation. The module constants LIMITS (by field) and REVISION (by
     part) are dictionaries. In LIMITS `NAME.log2_lr` bounds the learning rate of one optimizer, in
     octaves; `NAME.FLAG.log2_lr` bounds it where the field FLAG is true; `NAME.clip` bounds the
-    gradient norm of `clip`. GROUPS, by part, names the field that sets GROUP.FIELD. A plug-in has
-    the sha256 of its file as revision.
+    gradient norm of `clip`. GROUPS, by part, names the field that sets GROUP.FIELD. DECAY_RATES (by
+    part) names the fields that are decay rates of an average over the steps. A plug-in has the
+    sha256 of its file as revision.
     Raises InputError where there is no such part, or its source cannot be read.
     """
     where = target(kind, name)
@@ -216,6 +219,7 @@ def _describe(kind: str, name: str, where: str) -> Part:
         groups=module.table("GROUPS").get(attribute, {}),
         revision=revision or hashlib.sha256(module.path.read_bytes()).hexdigest()[:16],
         doc=ast.get_docstring(node) or "",
+        decay_rates=_decay_rates(name, module.table("DECAY_RATES").get(attribute), fields),
     )
     if not builtin:
         _PLUGINS[(kind, part.name, str(part.revision))] = where
@@ -240,6 +244,20 @@ def _limits(
     if "clip" not in fields and f"{name}.clip" in table:
         own["clip"] = table[f"{name}.clip"]
     return own
+
+
+def _decay_rates(name: str, stated: Any, fields: dict[str, source.Field]) -> tuple[str, ...] | None:
+    """The decay rates that a module states. Raises InputError for one that is no real field."""
+    if stated is None:
+        return None
+    names = (stated,) if isinstance(stated, str) else tuple(stated)
+    for each in names:
+        if each not in fields or type(fields[each].default) is not float:
+            raise InputError(
+                f"optimizer {name!r}: DECAY_RATES names {each!r}, which is no real-valued field",
+                f"fields: {', '.join(fields)}",
+            )
+    return names
 
 
 def with_field(kind: str, field: str) -> list[str]:

@@ -5,11 +5,12 @@ from typing import Any
 
 from hptransfer.analysis import landscape, transfer
 from hptransfer.analysis.claims import ClaimJudgement, claim_sentence, suite_judgement
-from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.sentences import Control, sentence
 from hptransfer.documents import metrics as shapes
 from hptransfer.documents import values
 from hptransfer.documents.values import plain
+from hptransfer.report.batch_shapes import critical_shape, tuned_shape
+from hptransfer.report.optimum_shapes import interval_shape, optimum_shape
 from hptransfer.report.section import Section, newest_first
 from hptransfer.suite.resolved import Suite
 
@@ -41,6 +42,8 @@ def _suite(section: Section) -> shapes.SuiteMetrics:
         landscapes=[_landscape(each) for each in section.landscapes],
         exponents=[_exponent(each) for each in section.exponents],
         audits=[_audit(each) for each in section.audits],
+        tuned=[tuned_shape(suite, each) for each in section.tuned],
+        critical_batches=[critical_shape(*each) for each in section.critical_batches.items()],
     )
 
 
@@ -73,38 +76,18 @@ def transfer_shape(suite: Suite, each: transfer.Transfer) -> shapes.Transfer:
         verdict=each.verdict,
         indicative=each.indicative,
         sentence=sentence(suite, each),
-        optimum_at_proxy=_optimum(each.at_proxy),
-        optimum_at_target=_optimum(each.at_target),
+        optimum_at_proxy=optimum_shape(each.at_proxy),
+        optimum_at_target=optimum_shape(each.at_target),
         log2_lr_carried=each.carried.log2_lr,
         log2_lr_own=each.own.log2_lr,
-        drift=_interval(each.drift),
-        regret=_interval(each.regret),
+        drift=interval_shape(each.drift),
+        regret=interval_shape(each.regret),
         relative_regret=each.relative_regret,
         noise_floor=each.noise_floor,
         n_seeds=each.n_seeds,
         best_loss=each.best_loss,
         carried_loss=each.carried.mean,
         cost=_cost(each.cost),
-    )
-
-
-def _interval(interval: transfer.Interval) -> values.Interval:
-    return values.Interval(interval.value, interval.low, interval.high)
-
-
-def _optimum(best: Optimum | None) -> values.Optimum | None:
-    if best is None:
-        return None
-    half = transfer.NORMAL_95 * best.se if best.seeds > 1 else NAN
-    return values.Optimum(
-        log2_lr_star=values.Interval(best.log2_lr, best.log2_lr - half, best.log2_lr + half),
-        standard_error=best.se,
-        loss=best.loss,
-        censored=best.censored,
-        at_cliff=best.cliff,
-        n_learning_rates=best.n_points,
-        n_seeds=best.seeds,
-        hp=best.hp,
     )
 
 
@@ -131,7 +114,7 @@ def _landscape(each: landscape.Landscape) -> shapes.Landscape:
     return shapes.Landscape(
         optimizer=each.optimizer,
         axis_value=each.n,
-        optimum=_optimum(each.optimum),
+        optimum=optimum_shape(each.optimum),
         n_runs=each.n_search,
         n_diverged=each.n_diverged,
         n_failed=each.n_failed,

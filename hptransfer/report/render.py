@@ -9,10 +9,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from hptransfer.analysis.batch import is_judged
 from hptransfer.analysis.claims import claim_sentence, suite_judgement
 from hptransfer.analysis.sentences import axis_name, references, rule, sentence
-from hptransfer.report import result_tables, runs_tables, settings_tables
+from hptransfer.report import batch_tables, result_tables, runs_tables, settings_tables
 from hptransfer.report.alignment_figure import alignment
+from hptransfer.report.batch_figure import losses
 from hptransfer.report.curves_figure import curves
 from hptransfer.report.drift_figure import drift
 from hptransfer.report.runs_csv import flat
@@ -56,7 +58,7 @@ def _completeness(section: Section) -> str:
 
 
 def _context(section: Section, index: int) -> dict[str, Any]:
-    suite, rows = section.suite, section.rows
+    suite = section.suite
     slug = f"s{index}-" + re.sub(r"\W+", "-", suite.name)
     return {
         "slug": slug,
@@ -65,7 +67,7 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         "judgement": suite_judgement(section.claims),
         "judged": claim_sentence(suite, section.claims),
         "completeness": _completeness(section),
-        "others": len(section.frame) - rows["key"].nunique(),
+        "others": len(section.frame) - section.all_rows["key"].nunique(),
         "control": {"ok": section.control.shown, "text": section.control.sentence},
         "axis": axis_name(suite),
         "references": references(suite),
@@ -74,6 +76,7 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         "rule": rule(suite),
         "shared": settings_tables.shared(suite),
         "commands": list(section.commands),
+        "batches": _batches(section, slug),
         **_figures(section, slug),
         **_tables(section),
     }
@@ -89,9 +92,25 @@ def _figures(section: Section, slug: str) -> dict[str, Any]:
     }
 
 
+def _batches(section: Section, slug: str) -> dict[str, Any]:
+    """Tables and figure of the comparison of batch sizes or of steps; {} without one."""
+    suite, table = section.suite, section.tuned
+    if not is_judged(suite):
+        return {}
+    found = section.critical_batches
+    return {
+        "figure": _figure(lambda: losses(suite, table), f"{slug}-batch"),
+        "tables": [
+            batch_tables.batches(suite, table),
+            *([batch_tables.critical(suite, found)] if found else []),
+        ],
+    }
+
+
 def _tables(section: Section) -> dict[str, Any]:
     suite, rows = section.suite, section.rows
-    failed = rows.loc[rows["status"] == "failed", "error"].value_counts()
+    every = section.all_rows
+    failed = every.loc[every["status"] == "failed", "error"].value_counts()
     return {
         "transfer": result_tables.transfer(suite, section.transfers),
         "landscape": result_tables.landscape(suite, section.landscapes),
@@ -99,10 +118,10 @@ def _tables(section: Section) -> dict[str, Any]:
         "cost": result_tables.cost(suite, section.transfers),
         "audit": result_tables.audit(suite, section.audits),
         "fairness": settings_tables.fairness(suite, rows),
-        "outcomes": runs_tables.outcomes(suite, rows),
+        "outcomes": runs_tables.outcomes(suite, every),
         "failures": [f"{count} × {error}" for error, count in failed.items()],
-        "environment": runs_tables.environment(rows),
-        "runs": runs_tables.runs(flat(rows), RUNS_SHOWN),
+        "environment": runs_tables.environment(every),
+        "runs": runs_tables.runs(flat(every), RUNS_SHOWN),
     }
 
 

@@ -5,7 +5,7 @@ import re
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from hptransfer.analysis.frame import select
+from hptransfer.analysis.frame import belonging
 from hptransfer.suite.resolved import Suite
 
 CSV_COLUMNS = (
@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 def runs_table(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
     """The records of the suite for runs.csv: flat columns, log2_lr exact, sorted."""
-    return flat(select(suite, frame))
+    return flat(belonging(suite, frame))
 
 
 def flat(rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,8 +6,9 @@ from functools import cached_property
 
 import pandas as pd
 
-from hptransfer.analysis import claims, landscape, sentences, transfer
-from hptransfer.analysis.frame import select
+from hptransfer.analysis import batch, claims, landscape, sentences, transfer
+from hptransfer.analysis.frame import belonging, select
+from hptransfer.analysis.reach import Critical
 from hptransfer.analysis.statuses import finished
 from hptransfer.spec import SCHEMA
 from hptransfer.suite.resolved import Suite
@@ -37,9 +38,14 @@ class Section:
         return select(self.suite, self.frame)
 
     @cached_property
+    def all_rows(self) -> pd.DataFrame:
+        """`rows` and those on the suite's further budgets."""
+        return belonging(self.suite, self.frame)
+
+    @cached_property
     def n_finished(self) -> int:
         """Finished runs of the suite; a run that belongs to two labels counts once."""
-        return int(finished(self.rows)["key"].nunique())
+        return int(finished(self.all_rows)["key"].nunique())
 
     @property
     def schema(self) -> int:
@@ -49,6 +55,16 @@ class Section:
     @cached_property
     def transfers(self) -> list[transfer.Transfer]:
         return transfer.transfers(self.suite, self.rows)
+
+    @cached_property
+    def tuned(self) -> list[batch.Tuned]:
+        """The comparison of batch sizes or of steps; [] for a suite that has none."""
+        return batch.tuned(self.suite, self.frame) if batch.is_judged(self.suite) else []
+
+    @cached_property
+    def critical_batches(self) -> dict[str, Critical | None]:
+        """Label -> its critical batch; {} for a suite without further budgets."""
+        return batch.critical_batches(self.tuned) if self.suite.budgets else {}
 
     @cached_property
     def landscapes(self) -> list[landscape.Landscape]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from hptransfer.analysis.frame import select
+from hptransfer.analysis.frame import belonging
 from hptransfer.analysis.statuses import finished
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
@@ -34,7 +34,7 @@ def section(suite: Suite, frame: pd.DataFrame, results: Path) -> Section:
     return Section(
         suite,
         frame,
-        n_expected=finished(select(suite, frame))["key"].nunique() + len(missing),
+        n_expected=finished(belonging(suite, frame))["key"].nunique() + len(missing),
         missing=[
             f"{names[s.key][0]} {suite.axis} {names[s.key][1]} 2^{s.log2_lr:g} seed {s.seed}"
             for s in missing
@@ -65,7 +65,8 @@ def _missing(suite: Suite, frame: pd.DataFrame) -> list[RunSpec]:
 
 def _commands(suite: Suite, results: Path) -> list[str]:
     """Lines that reproduce a suite's records."""
-    shared = [suite.address, "--steps", str(suite.steps), *_option(suite, "trials", "--trials")]
+    steps = [] if suite.steps is None else ["--steps", str(suite.steps)]
+    shared = [suite.address, *steps, *_option(suite, "trials", "--trials")]
     if suite.data["name"] == "file":
         shared += ["--data", suite.data["path"]]
     else:
@@ -121,7 +122,7 @@ def write_report(
     first.write_text("metrics.json", json.dumps(metrics, indent=1) + "\n")
     for each in {each.suite.name: each for each in reversed(sections)}.values():  # today's schema
         own = Store(results, each.suite.name)
-        own.write_text("runs.csv", runs_csv(each.rows))
+        own.write_text("runs.csv", runs_csv(each.all_rows))
         figure = alignment(each.suite, each.rows)
         own.write_text("alignment.svg", to_svg(figure, each.suite.name, ink=INK))
     if target is None:

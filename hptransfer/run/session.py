@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from hptransfer.analysis.frame import select
+from hptransfer.analysis.frame import belonging, select
 from hptransfer.analysis.statuses import finished
 from hptransfer.cost.cost_model import CostModel
 from hptransfer.cost.count import Cost
@@ -107,7 +107,7 @@ class Session:
 
     def known(self) -> int:
         """Runs of this suite that are recorded as done or diverged."""
-        return len(finished(self.rows()))
+        return len(finished(belonging(self.suite, self.store.frame())))
 
     def expected(self, start: bool = False) -> list[Forecast]:
         """The forecast with its time. Raises InputError where a run does not fit this device.

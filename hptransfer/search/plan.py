@@ -10,10 +10,11 @@ from hptransfer.analysis.frame import groups, select
 from hptransfer.analysis.optimum import optimum
 from hptransfer.analysis.statuses import finished
 from hptransfer.search import proxy, target
+from hptransfer.search.budgets import further_budgets
 from hptransfer.search.proxy import Propose
 from hptransfer.search.target import EXPECTED, Looks
 from hptransfer.search.trials import Point
-from hptransfer.spec import RunSpec, Unit
+from hptransfer.spec import RunSpec, Unit, canonical
 from hptransfer.suite.resolved import Suite
 
 # Octaves from the carried lr to a target's optimum, in a forecast. Whole suites took about as many
@@ -31,12 +32,13 @@ def plan(
     """The runs that can be named now and have no record as done or diverged, in order of use.
 
     Per optimizer: the search at the proxy; then, at every target, the carried lr on the first
-    seeds and, if the suite verifies, all that its verdict needs (search.target).
+    seeds and, if the suite verifies, all that its verdict needs (search.target). An optimum
+    that is known runs on the suite's further budgets too.
     `propose`: the search at the proxy, proxy.propose or samplers.propose. `surprise`: as in
     target.Looks.
     """
     rows = finished(select(suite, frame))
-    known = set(rows["key"])
+    known = set(finished(frame)["key"])
     parts = groups(rows, tuning=True)
     empty = rows.iloc[:0]
     todo: list[RunSpec] = []
@@ -50,10 +52,16 @@ def plan(
         carried = suite.clip_lr(label, best.log2_lr), best.hp
         # More seeds cannot change a verdict that says that the proxy's optimum is not known.
         looks = Looks(suite.looks if best.censored is None else suite.looks[:1], surprise)
+        todo += further_budgets(suite, label, suite.proxy, *carried)
         for n in suite.targets:
             pairs = [(carried, seed) for seed in range(suite.seeds)]
             if suite.verify:
-                pairs = target.propose(suite, label, parts.get((label, n), empty), carried, looks)
+                at_n = parts.get((label, n), empty)
+                pairs = target.propose(suite, label, at_n, carried, looks)
+                own = None if pairs else optimum(at_n[at_n["hp_point"] == canonical(best.hp)])
+                if own is not None:
+                    log2_lr = suite.clip_lr(label, own.log2_lr)
+                    todo += further_budgets(suite, label, n, log2_lr, best.hp)
             todo += _specs(suite, label, n, pairs)
     return [spec for key, spec in {spec.key: spec for spec in todo}.items() if key not in known]
 

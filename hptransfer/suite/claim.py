@@ -11,7 +11,8 @@ from hptransfer.spec import (
     MOST,
     Axis,
 )
-from hptransfer.suite import parts
+from hptransfer.suite import budget, parts
+from hptransfer.suite.budget import Momentum
 from hptransfer.suite.tables import OptimizerTable, Origin, Schedule, Table, Thresholds
 
 Expectation = Literal["drifts", "transfers"]
@@ -60,10 +61,24 @@ class SuiteTable(Table):
     """Axis value of the search for the lr."""
     targets: list[_Bounded] = Field(default_factory=list)
     """Axis values to which the suite carries the lr."""
-    steps: int = Field(ge=1, le=10**9)
-    """Training steps per run."""
+    steps: int | None = Field(default=None, ge=1, le=10**9)
+    """Training steps per run. Every suite needs them or `tokens`."""
     batch: int = Field(ge=1, le=10**9)
-    """Examples per step."""
+    """Examples per step. On the axis batch_size: the batch for which the hyperparameters hold."""
+    tokens: int | None = Field(default=None, ge=1, le=MOST)
+    """Training tokens of a run at every batch size, in place of `steps`: a batch takes
+    tokens / (batch * context) steps. Of images it is the number of examples."""
+    budgets: list[_Bounded] = Field(default_factory=list)
+    """With `tokens`: at its best lr every batch also trains on tokens / k, for each k of the
+    list, with a whole schedule of its own. They give the tokens to a loss."""
+    momentum: Momentum = "per_step"
+    """With `tokens`: whether the decay rates of an optimizer's averages are the same at every
+    batch (per_step), or their memory is, in tokens (per_token): beta^(size / batch)."""
+    lr_rule: float | None = Field(default=None, ge=-10.0, le=10.0, allow_inf_nan=False)
+    """Exponent r of a rule of the suite, lr = lr at the proxy * (n / proxy)^r, which the table of
+    batch sizes or of steps judges beside no change, square root and linear."""
+    baseline: str | None = None
+    """Label to whose loss the table of batch sizes compares the tokens of the others."""
     optimizers: dict[str, OptimizerTable] = Field(
         min_length=1, json_schema_extra={"propertyNames": {"pattern": f"^{LABEL}$"}}
     )
@@ -169,11 +184,23 @@ class SuiteTable(Table):
             raise InputError(f"targets: {self.proxy} is the proxy itself", "name other axis values")
         return self
 
+    @model_validator(mode="after")
+    def _has_a_budget(self) -> Self:
+        budget.check(
+            on_batches=self.axis == "batch_size",
+            steps=self.steps,
+            tokens=self.tokens,
+            budgets=self.budgets,
+            momentum=self.momentum,
+        )
+        return self
+
     def _check_labels(self) -> None:
         """Raises InputError for a label without an optimizer, and for two demands on one label."""
         control = self.negative_control
         named = {
             "negative_control": [control] if control else [],
+            "baseline": [self.baseline] if self.baseline else [],
             "controls": self.controls,
             "expect": self.expect,
         }

@@ -31,6 +31,7 @@ class _Resolved(Table):
 
     templates: dict[str, dict[str, Any]] = Field(default_factory=dict)
     bounds: dict[str, list[float]] = Field(default_factory=dict)
+    decay_rates: dict[str, list[str]] = Field(default_factory=dict)
     ngrams: dict[str, float] = Field(default_factory=dict)
     tuned: dict[str, dict[str, list[float]]] = Field(default_factory=dict)
     source: str = ""
@@ -39,8 +40,7 @@ class _Resolved(Table):
 
 def as_manifest(suite: Suite) -> dict[str, Any]:
     """The manifest as JSON values: the fields of the file, templates, bounds and origin."""
-    resolved = {"templates", "bounds", "tuned", "ngrams", "origin"}
-    fields = suite.model_dump(mode="json", exclude=resolved)
+    fields = suite.model_dump(mode="json", exclude={*_Resolved.model_fields, "origin"})
     runs = {label: canonical(run.to_json()) for label, run in suite.templates.items()}
     return {
         **fields,
@@ -50,6 +50,7 @@ def as_manifest(suite: Suite) -> dict[str, Any]:
             label: {key: [*vars(span).values()] for key, span in own.items()}
             for label, own in suite.tuned.items()
         },
+        "decay_rates": {label: list(names) for label, names in suite.decay_rates.items()},
         "ngrams": {str(n): loss for n, loss in suite.ngrams.items()},
         "source": suite.origin.source,
         "changed": dict(suite.origin.changed),
@@ -77,22 +78,28 @@ def stored_suite(manifest: dict[str, Any], schema: int = SCHEMA) -> Suite:
             raise InputError(f"changed.{key}: got {value!r:.40}")
     for label, template in resolved.templates.items():
         with located(f"templates.{label}"):
-            _check_template(table, label, template)
+            _check_template(table, label, template, resolved.decay_rates.get(label, []))
     if table.data["name"] == "file" and type(table.data.get("path")) is not str:
         raise InputError("data.path: not a string")
     suite = Suite.of(
         table.model_copy(update={"origin": Origin(resolved.source, resolved.changed)}),
         {label: RunSpec.from_json(template) for label, template in resolved.templates.items()},
         {label: _limits(label, octaves) for label, octaves in resolved.bounds.items()},
+        {label: tuple(names) for label, names in resolved.decay_rates.items()},
         {label: _tuned(table, label, resolved) for label in resolved.tuned},
     )
+    for label in suite.templates if suite.tokens else ():
+        for n in (suite.proxy, *suite.targets):
+            suite.template(label, n)  # raises where the tokens are no whole steps
     for n, loss in resolved.ngrams.items():
         if not n.isdecimal() or not fits(loss, ((int, float), 0, LARGEST)):
             raise InputError(f"ngrams.{n}: got {loss!r:.40}, needs nats by a number of tokens")
     return suite.model_copy(update={"ngrams": {int(n): x for n, x in resolved.ngrams.items()}})
 
 
-def _check_template(table: SuiteTable, label: str, template: dict[str, Any]) -> None:
+def _check_template(
+    table: SuiteTable, label: str, template: dict[str, Any], decay_rates: list[str]
+) -> None:
     """Raises InputError for a template that lacks a value that a report needs."""
     if why := fault(template):
         raise InputError(why)
@@ -101,6 +108,9 @@ def _check_template(table: SuiteTable, label: str, template: dict[str, Any]) -> 
             raise InputError(f"{part} without a revision")
     if table.axis == "depth" and not fits(template["model"].get("n_layer"), COUNT):
         raise InputError("model without n_layer, the axis")
+    for key in decay_rates:
+        if not fits(template["hp"].get(key), ((float,), 0, 1)):
+            raise InputError(f"hp.{key}: not a decay rate between 0 and 1")
     for key in table.optimizers[label].search:
         if type(template["hp"].get(key)) is not float:
             raise InputError(f"hp.{key}: not a number, but it is searched")

@@ -22,6 +22,26 @@ def lr_limits(part: Part, hp: dict[str, Any]) -> tuple[float, float]:
     return part.lr_limits({**part.defaults, **hp}) or LR_OCTAVES
 
 
+def decay_rates(label: str, table: OptimizerTable, part: Part) -> tuple[str, ...]:
+    """The fields that are decay rates of an optimizer's averages, as its source names them.
+
+    Raises InputError where its source names none, and where one of them is searched.
+    """
+    if part.decay_rates is None:
+        raise InputError(
+            f'momentum: "per_token" needs the decay rates of {part.name!r}, which names none',
+            f'write DECAY_RATES = {{"{part.name}": ("beta",)}} beside it with the names of its '
+            "fields, () for none",
+        )
+    for name in part.decay_rates:
+        if name in table.search:
+            raise InputError(
+                f'optimizers.{label}.search.{name}: momentum = "per_token" sets it at every batch',
+                'search it with momentum = "per_step"',
+            )
+    return part.decay_rates
+
+
 def identify(kind: str, table: dict[str, Any]) -> dict[str, Any]:
     """Name, revision and all fields of a model or a data set.
 

@@ -1,5 +1,6 @@
 """A suite with its parts looked up: a run template and limits of the lr per label."""
 
+import functools
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
@@ -9,7 +10,7 @@ from pydantic import Field
 from hptransfer.datasets import Examples, Tokens, Unread
 from hptransfer.errors import located
 from hptransfer.spec import AXIS_FIELD, COUNT, RunSpec, canonical, fits, round_lr
-from hptransfer.suite import parts
+from hptransfer.suite import budget, parts
 from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.parts import GROWTH
 from hptransfer.suite.tables import Tuned
@@ -19,13 +20,15 @@ class Suite(SuiteTable):
     """A suite with a run template and limits of log2 lr per label.
 
     A template has lr 2^0, seed 0 and the proxy's axis value. Every run of a label comes from it.
-    `tuned`: label -> hyperparameter -> range, of those that its groups name. `ngrams`: n ->
-    held-out loss of an n-gram table of the text, nats; {} where it is not known.
+    `tuned`: label -> hyperparameter -> range, of those that its groups name. `decay_rates`:
+    hyperparameters that a batch rescales, where the momentum is per token. `ngrams`: n -> held-out
+    loss of an n-gram table of the text, nats; {} where it is not known.
     """
 
     templates: dict[str, RunSpec]
     bounds: dict[str, tuple[float, float]]
     tuned: dict[str, dict[str, Tuned]] = Field(default_factory=dict)
+    decay_rates: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     ngrams: dict[int, float] = Field(default_factory=dict)
 
     @classmethod
@@ -34,20 +37,28 @@ class Suite(SuiteTable):
         table: SuiteTable,
         templates: dict[str, RunSpec],
         bounds: dict[str, tuple[float, float]],
+        decay_rates: dict[str, tuple[str, ...]] | None = None,
         tuned: dict[str, dict[str, Tuned]] | None = None,
     ) -> Self:
         """The suite of a table, whose checks ran before, with its templates and limits."""
-        own = {"templates": templates, "bounds": bounds, "tuned": tuned or {}}
+        own = {
+            "templates": templates,
+            "bounds": bounds,
+            "decay_rates": decay_rates or {},
+            "tuned": tuned or {},
+        }
         return cls.model_construct(**{**dict(table), **own})
 
     def only(self, labels: list[str]) -> Self:
         """This suite with these labels alone."""
         control = self.negative_control if self.negative_control in labels else None
+        baseline = self.baseline if self.baseline in labels else None
         return self.model_copy(
             update={
                 "optimizers": {k: v for k, v in self.optimizers.items() if k in labels},
                 "templates": {k: v for k, v in self.templates.items() if k in labels},
                 "negative_control": control,
+                "baseline": baseline,
                 "controls": [label for label in self.controls if label in labels],
                 "expect": {k: v for k, v in self.expect.items() if k in labels},
             }
@@ -67,37 +78,60 @@ class Suite(SuiteTable):
         low, high = self.lr_limits(label)
         return min(max(round_lr(log2_lr), low), high)
 
-    def template(self, label: str, value: int | None = None) -> RunSpec:
-        """The run template of a label at an axis value; None stands for the proxy."""
-        return self.templates[label].at(self.axis, self.proxy if value is None else value)
+    def template(self, label: str, value: int | None = None, divisor: int = 1) -> RunSpec:
+        """The run template of a label at an axis value; None stands for the proxy.
 
-    def labels(self, specs: Iterable[RunSpec]) -> Iterator[list[str]]:
+        `divisor`: of the suite's tokens. Raises InputError where the tokens are no whole steps.
+        """
+        n = self.proxy if value is None else value
+        run = self._template(label, n, divisor)
+        if run is None:
+            assert self.tokens is not None, "every other suite has a template everywhere"
+            context = self.templates[label].model.get("context", 1)
+            budget.check_batches(self.tokens, [n], context, [divisor])
+            raise AssertionError(f"template: batch {n} was refused for no reason")
+        return run
+
+    def _template(self, label: str, n: int, divisor: int) -> RunSpec | None:
+        run = self.templates[label].at(self.axis, n)
+        if self.tokens is None:
+            return run
+        run = budget.per_token(run, self.decay_rates.get(label, ()), self.batch)
+        return budget.spent(run, self.tokens // divisor)
+
+    def labels(self, specs: Iterable[RunSpec], divisor: int = 1) -> Iterator[list[str]]:
         """The labels of each run.
 
-        A run belongs to a label if it equals the label's template in all but lr, seed, axis value
-        (a count) and the searched hyperparameters (floats).
+        A run belongs to a label if it equals the label's template at its axis value (a count) in
+        all but lr, seed and the searched hyperparameters (floats).
         """
         axis = AXIS_FIELD[self.axis]
         searched = {
             label: tuple(f"hp.{key}" for key in self.searched(label)) for label in self.templates
         }
-        without = {label: ("log2_lr", "seed", axis, *names) for label, names in searched.items()}
-        identities = {x: run.identity(*without[x]) for x, run in self.templates.items()}
+        without = {label: ("log2_lr", "seed", *names) for label, names in searched.items()}
+
+        @functools.cache
+        def identity(label: str, n: int) -> str | None:
+            run = self._template(label, n, divisor)
+            return None if run is None else run.identity(*without[label])
+
         for spec in specs:
             own = {names: spec.identity(*names) for names in set(without.values())}
             yield [
                 label
                 for label in self.templates
                 if fits(spec.value(axis), COUNT)
-                and own[without[label]] == identities[label]
+                and own[without[label]] == identity(label, spec.axis_value(self.axis))
                 and all(type(spec.value(name)) is float for name in searched[label])
             ]
 
     def names(self, specs: list[RunSpec]) -> dict[str, tuple[str, int]]:
-        """Run key -> (label, axis value), for the runs with a label."""
+        """Run key -> (label, axis value), for the runs with a label in any budget."""
         return {
             spec.key: (label, spec.axis_value(self.axis))
-            for spec, labels in zip(specs, self.labels(specs), strict=True)
+            for divisor in (1, *self.budgets)
+            for spec, labels in zip(specs, self.labels(specs, divisor), strict=True)
             for label in labels
         }
 
@@ -117,7 +151,7 @@ def resolve(suite: SuiteTable, data: Tokens | Examples | Unread) -> Suite:
     """
     if suite.axis == "depth":
         parts.check_depth(suite.model, [suite.proxy, *suite.targets])
-    templates, bounds, tuned = {}, {}, {}
+    templates, bounds, decay_rates, tuned = {}, {}, {}, {}
     for label, table in suite.optimizers.items():
         with located(f"optimizers.{label}"):
             part = parts.describe(label, table)
@@ -130,9 +164,37 @@ def resolve(suite: SuiteTable, data: Tokens | Examples | Unread) -> Suite:
         optimizer = {"name": part.name, "revision": part.revision}
         templates[label] = _template(suite, label, data, optimizer, hp)
         bounds[label] = parts.lr_limits(part, table.hp)
+        if suite.momentum == "per_token":
+            decay_rates[label] = parts.decay_rates(label, table, part)
     in_order = json.loads(canonical(templates))  # labels and fields in a manifest's order
     runs = {label: RunSpec.from_json(run) for label, run in in_order.items()}
-    return Suite.of(suite, runs, bounds, tuned)
+    resolved = Suite.of(suite, runs, bounds, decay_rates, tuned)
+    if suite.axis == "batch_size":
+        _check_batches(resolved, data)
+    return resolved
+
+
+def _check_batches(suite: Suite, data: Tokens | Examples | Unread) -> None:
+    """Raises InputError for a batch without whole steps, or of more examples than the data has.
+
+    Every decay rate must lie within the limits of its optimizer at every batch.
+    """
+    batches = sorted({suite.proxy, *suite.targets})
+    context = next(iter(suite.templates.values())).model.get("context", 1)
+    budget.check_data(batches[-1], data.train_examples(context))
+    if suite.tokens is None:
+        return
+    budget.check_batches(suite.tokens, batches, context, suite.budgets)
+    for label, names in suite.decay_rates.items():
+        limits = parts.describe(label, suite.optimizers[label]).limits
+        for batch in batches:
+            hp = suite.template(label, batch).hp
+            budget.check_decay_rates(
+                f"optimizers.{label}.hp",
+                {name: (suite.templates[label].hp[name], hp[name]) for name in names},
+                limits,
+                (suite.batch, batch),
+            )
 
 
 def _template(
@@ -153,7 +215,7 @@ def _template(
         width=suite.width or suite.proxy,
         base=suite.base,
         log2_lr=0.0,
-        steps=suite.steps,
+        steps=suite.steps or 1,  # a budget of tokens gives every batch its own
         batch=suite.batch,
         schedule=suite.setting(label, "schedule"),
         warmup=suite.setting(label, "warmup"),

@@ -1,0 +1,235 @@
+"""Batch sizes, or numbers of steps, compared: tuned losses, carried lrs, tokens to a loss."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from hptransfer.analysis.curve import Curve, capped_losses, curve
+from hptransfer.analysis.frame import searches, select
+from hptransfer.analysis.optimum import Optimum, optimum
+from hptransfer.analysis.reach import Critical, Reach, critical_batch, tokens_to
+from hptransfer.analysis.statuses import count, finished
+from hptransfer.analysis.transfer import Interval, mean_interval
+from hptransfer.documents.batches import Rule
+from hptransfer.spec import canonical, round_lr, tokens
+from hptransfer.suite.claim import SuiteTable
+from hptransfer.suite.resolved import Suite
+
+NEAR = 1.0  # octaves from the grid minimum within which a seed's curve is a parabola
+
+Budgets = dict[int, "pd.Series[float]"]  # tokens -> losses by seed, nats
+
+
+@dataclass(frozen=True)
+class Regret:
+    """What an lr costs against the best one, nats; `n_seeds`: 0 where nobody tried such an lr."""
+
+    log2_lr: float
+    cost: Interval
+    n_seeds: int
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """An optimizer at one batch size, or one number of steps, with its lr tuned there.
+
+    `losses`: nats by seed at lr*. `difference`: nats above the optimizer's best value, `is_best`.
+    `regrets`: by rule, of the lr carried from the proxy. `relative`: tokens to the loss of the
+    suite's baseline at the same value, None where that is not known. `budgets`: all that ran.
+    """
+
+    optimizer: str
+    n: int
+    steps: int
+    tokens: int
+    optimum: Optimum | None
+    losses: "pd.Series[float]"
+    n_diverged: int
+    regrets: dict[Rule, Regret]
+    budgets: Budgets
+    difference: Interval = field(default_factory=Interval)
+    is_best: bool = False
+    relative: Reach | None = None
+
+    @property
+    def loss(self) -> float:
+        """Mean loss over the seeds at lr*, nats; NaN without an optimum."""
+        return float(self.losses.mean())
+
+
+def is_judged(suite: SuiteTable) -> bool:
+    """Whether a suite has this table: batch sizes at equal tokens, or numbers of steps."""
+    return suite.axis == "steps" or (suite.axis == "batch_size" and suite.tokens is not None)
+
+
+def rules(suite: Suite) -> dict[Rule, float]:
+    """Rule -> exponent r of lr(n) = lr(proxy) (n / proxy)^r.
+
+    By a rule of batches the lr rises with n; with the number of steps it falls.
+    """
+    sign = -1.0 if suite.axis == "steps" else 1.0
+    table: dict[Rule, float] = {"unchanged": 0.0, "square root": sign / 2, "linear": sign}
+    if suite.lr_rule is not None:
+        table["own rule"] = suite.lr_rule
+    return table
+
+
+def seed_losses(rows: pd.DataFrame, best: Optimum, log2_lr: float) -> "pd.Series[float]":
+    """Loss of every seed at a learning rate, nats, by seed; seeds that cannot tell are left out.
+
+    `rows`: search rows of one (optimizer, n). Within one octave of the grid minimum it is the
+    seed's own parabola, further out a line between two runs of the seed at most one octave apart.
+    """
+    rows = finished(rows)
+    rows = rows[rows["hp_point"] == canonical(best.hp)]
+    points, seeds = curve(rows), np.unique(rows["seed"].to_numpy(int))
+    lowest = points.x[int(np.argmin(points.mean))] if len(points.x) else 0.0
+    is_smooth = best.censored is None and not best.cliff and not best.hp
+    near = np.abs(points.x - lowest) <= NEAR if is_smooth else np.zeros(len(points.x), bool)
+    losses = [_loss_at(points, j, near, log2_lr) for j in range(len(seeds))]
+    return pd.Series(losses, index=seeds, dtype=float).dropna()
+
+
+def _loss_at(points: Curve, j: int, near: np.ndarray, log2_lr: float) -> float:
+    """Loss of seed `j` of a curve at a learning rate, nats; NaN where it was not tried around."""
+    y = points.grid[:, j]
+    x, loss = points.x[~np.isnan(y)], y[~np.isnan(y)]
+    fit = near & ~points.roofed & ~np.isnan(y)
+    own = points.x[fit]
+    if len(own) >= 3 and own[0] <= log2_lr <= own[-1]:
+        return float(np.polyval(np.polyfit(own, y[fit], 2), log2_lr))
+    right = int(np.searchsorted(x, log2_lr))
+    if right < len(x) and x[right] == log2_lr:
+        return float(loss[right])
+    if right == 0 or right == len(x) or x[right] - x[right - 1] > NEAR:
+        return float("nan")
+    return float(np.interp(log2_lr, x, loss))
+
+
+def tuned(suite: Suite, frame: pd.DataFrame) -> list[Tuned]:
+    """One per (optimizer, axis value) with search runs, labels as the suite orders them, n rising.
+
+    `frame`: all records, since those on the suite's further budgets are no part of its rows.
+    """
+    shorter = {divisor: select(suite, frame, divisor) for divisor in suite.budgets}
+    table: list[Tuned] = []
+    for label, by_n in searches(suite, select(suite, frame)).items():
+        at_proxy = optimum(by_n[suite.proxy]) if suite.proxy in by_n else None
+        own = [_tuned(suite, label, n, part, at_proxy, shorter) for n, part in by_n.items()]
+        table += _compared(own)
+    baseline = {row.n: row for row in table if row.optimizer == suite.baseline}
+    return [_against(row, baseline.get(row.n)) for row in table]
+
+
+def _tuned(
+    suite: Suite,
+    label: str,
+    n: int,
+    search: pd.DataFrame,
+    at_proxy: Optimum | None,
+    shorter: dict[int, pd.DataFrame],
+) -> Tuned:
+    best, run = optimum(search), suite.template(label, n)
+    whole = tokens(run.to_json())
+    losses = pd.Series(dtype=float) if best is None else seed_losses(search, best, best.log2_lr)
+    budgets: Budgets = {}
+    if best is not None:
+        lr, hp = suite.clip_lr(label, best.log2_lr), canonical(best.hp)
+        budgets = {whole // k: _at(rows, label, n, lr, hp) for k, rows in shorter.items()}
+        budgets[whole] = losses
+    return Tuned(
+        optimizer=label,
+        n=n,
+        steps=run.steps,
+        tokens=whole,
+        optimum=best,
+        losses=losses,
+        n_diverged=count(search, "diverged"),
+        regrets=_regrets(suite, label, n, search, at_proxy),
+        budgets={size: own for size, own in sorted(budgets.items()) if len(own)},
+    )
+
+
+def _at(rows: pd.DataFrame, label: str, n: int, log2_lr: float, hp: str) -> "pd.Series[float]":
+    """Losses by seed of the finished runs at one setting, capped at the loss at init."""
+    rows = finished(rows)
+    here = rows[(rows["optimizer"] == label) & (rows["n"] == n) & (rows["hp_point"] == hp)]
+    here = here[here["log2_lr"] == log2_lr].sort_values("seed")
+    return pd.Series(capped_losses(here), index=here["seed"].to_numpy(int))
+
+
+def _regrets(
+    suite: Suite, label: str, n: int, search: pd.DataFrame, at_proxy: Optimum | None
+) -> dict[Rule, Regret]:
+    """By rule, the cost at `n` of the lr that the rule makes of the proxy's, seed by seed."""
+    best = optimum(search)
+    if at_proxy is None or best is None or at_proxy.censored or best.censored:
+        return {}
+    own = seed_losses(search, best, best.log2_lr)
+    table: dict[Rule, Regret] = {}
+    start = suite.clip_lr(label, at_proxy.log2_lr)
+    for rule, exponent in rules(suite).items():
+        log2_lr = round_lr(start + exponent * float(np.log2(n / suite.proxy)))
+        costs = (seed_losses(search, best, log2_lr) - own).dropna()
+        table[rule] = Regret(log2_lr, mean_interval(costs.to_list()), len(costs))
+    return table
+
+
+def _compared(own: list[Tuned]) -> list[Tuned]:
+    """The rows of one optimizer with the difference to its best one, paired by seed."""
+    known = [row for row in own if len(row.losses)]
+    if not known:
+        return own
+    best = min(
+        [row for row in known if _is_inside(row)] or known, key=lambda row: (row.loss, row.n)
+    )
+    return [
+        replace(
+            row,
+            difference=mean_interval((row.losses - best.losses).dropna().to_list()),
+            is_best=row is best,
+        )
+        for row in own
+    ]
+
+
+def means(budgets: Budgets, seeds: set[int]) -> dict[int, float]:
+    """Tokens -> mean loss over these seeds, nats; {} where a budget lacks one of them."""
+    if not seeds or any(seeds - set(own.index) for own in budgets.values()):
+        return {}
+    return {size: float(own[sorted(seeds)].mean()) for size, own in budgets.items()}
+
+
+def _is_inside(row: Tuned) -> bool:
+    """Whether the optimum is known and not censored."""
+    return row.optimum is not None and row.optimum.censored is None
+
+
+def _shared(rows: Iterable[Tuned]) -> set[int]:
+    """Seeds that every budget of every row has."""
+    sets = [set(own.index) for row in rows for own in row.budgets.values()]
+    return set.intersection(*sets) if sets else set()
+
+
+def _against(row: Tuned, baseline: Tuned | None) -> Tuned:
+    """A row with the tokens that it takes to the baseline's loss on all tokens."""
+    if baseline is None or not (_is_inside(row) and _is_inside(baseline)):
+        return row
+    seeds = _shared([row]) & set(baseline.losses.index)
+    if not seeds:
+        return row
+    target = float(baseline.losses[sorted(seeds)].mean())
+    return replace(row, relative=tokens_to(target, means(row.budgets, seeds)))
+
+
+def critical_batches(table: list[Tuned]) -> dict[str, Critical | None]:
+    """Label -> its critical batch; a batch with a censored optimum takes no part."""
+    labels = dict.fromkeys(row.optimizer for row in table)
+    table_of = {}
+    for label in labels:
+        own = [row for row in table if row.optimizer == label and _is_inside(row)]
+        seeds = _shared(own)
+        table_of[label] = critical_batch({row.n: means(row.budgets, seeds) for row in own})
+    return table_of

@@ -1,0 +1,115 @@
+"""batch: compare batch sizes at equal tokens, or numbers of steps."""
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+import typer
+
+from hptransfer.cli.common import err, load, out
+from hptransfer.cli.options import RunOptions, SuiteName, takes
+from hptransfer.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hptransfer.analysis.batch import Tuned
+    from hptransfer.analysis.transfer import Interval
+    from hptransfer.report.section import Section
+    from hptransfer.suite.resolved import Suite
+
+BATCH_SUITE = "gpt_batch_quick"
+
+
+@takes()
+def batch(suite: SuiteName = BATCH_SUITE, *, options: RunOptions) -> None:
+    """Compare batch sizes at equal tokens, or numbers of steps, each with its lr tuned.
+
+    It runs what is missing, prints the table and writes the report. The table has the loss at
+    every value, what the proxy's lr costs there unchanged and by a rule, and tokens to a loss.
+    """
+    from hptransfer.analysis.batch import is_judged
+    from hptransfer.cli.text import shown
+    from hptransfer.cli.training import trained
+    from hptransfer.report.metrics import metrics_json
+    from hptransfer.report.write import section, write_report
+
+    table = load(suite, options)
+    if not is_judged(table):
+        fixed = "holds the steps fixed, so the tokens grow with the batch"
+        raise InputError(
+            f"batch: suite {table.name!r} "
+            + (fixed if table.axis == "batch_size" else f"has the axis {table.axis!r}"),
+            'it needs axis = "batch_size" with tokens = N, or axis = "steps"',
+        )
+    session = trained(table, options)
+    if session is None:
+        return
+    own = section(session.suite, session.store.frame(), options.results)
+    if options.as_json:
+        typer.echo(json.dumps(metrics_json([own])))
+    else:
+        _print(own)
+    page, _ = write_report([session.suite.name], options.results, None)
+    (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
+
+
+def _print(own: "Section") -> None:
+    """The table, and sentences on critical batches, momentum and short runs."""
+    from hptransfer.analysis.batch_sentences import critical_sentence, few_steps, momentum_policy
+    from hptransfer.cli.text import shown
+
+    out.print(_table(own.suite, own.tuned))
+    out.print()
+    lines = [critical_sentence(*each) for each in own.critical_batches.items()]
+    lines += [momentum_policy(own.suite)] if own.suite.tokens else []
+    for line in [*lines, few_steps(own.suite)]:
+        if line:
+            out.print(shown(line), soft_wrap=True)
+
+
+def _table(suite: "Suite", table: "list[Tuned]") -> "Table":
+    """One row per optimizer and axis value; ± is half of a 95% interval."""
+    from hptransfer.analysis.batch import rules
+    from hptransfer.cli.tables import plain_table
+    from hptransfer.cli.text import power
+    from hptransfer.report.batch_tables import flags, reach_text
+
+    equal = suite.axis == "batch_size"
+    relative = equal and suite.baseline is not None and bool(suite.budgets)
+    exponents = rules(suite)
+    rows = [
+        (
+            row.optimizer,
+            str(row.n),
+            *([str(row.steps)] if equal else []),
+            "-" if row.optimum is None else power(round(row.optimum.log2_lr, 2)),
+            f"{row.loss:.3f}" if math.isfinite(row.loss) else "-",
+            *([_value(row.difference)] if equal else []),
+            *(_value(row.regrets[r].cost) if r in row.regrets else "-" for r in exponents),
+            *([reach_text(row.relative, row.tokens)] if relative else []),
+            flags(row),
+        )
+        for row in table
+    ]
+    columns = [
+        "optimizer",
+        *(["batch", "steps"] if equal else ["steps"]),
+        *("lr*", "loss"),
+        *(["above best"] if equal else []),
+        *(f"lr n^{r:g}" if r else "unchanged" for r in exponents.values()),
+        *([f"to {suite.baseline}'s"] if relative else []),
+        "",
+    ]
+    over = f"{suite.tokens:,} tokens per run" if suite.tokens else "numbers of steps"
+    title = f"{suite.name}: {over}; lr tuned in every row, and what the lr of {suite.proxy} costs"
+    return plain_table(title, columns, rows)
+
+
+def _value(interval: "Interval") -> str:
+    """`0.012 ±0.004`, without the second where one seed tells, `-` where none does."""
+    if not math.isfinite(interval.value):
+        return "-"
+    half = interval.high - interval.value
+    text = f"{interval.value:.3f}"
+    return f"{text} ±{half:.3f}" if math.isfinite(half) else text

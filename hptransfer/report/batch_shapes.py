@@ -1,0 +1,56 @@
+"""The comparison of batch sizes, or of numbers of steps, as metrics.json has it."""
+
+from hptransfer.analysis import batch
+from hptransfer.analysis.reach import Critical, Reach
+from hptransfer.documents import batches as shapes
+from hptransfer.report.optimum_shapes import interval_shape, optimum_shape
+from hptransfer.suite.resolved import Suite
+
+
+def tuned_shape(suite: Suite, row: batch.Tuned) -> shapes.TunedValue:
+    """A row of the comparison as a document has it."""
+    exponents = batch.rules(suite)
+    return shapes.TunedValue(
+        optimizer=row.optimizer,
+        axis_value=row.n,
+        steps=row.steps,
+        tokens=row.tokens,
+        optimum=optimum_shape(row.optimum),
+        loss=row.loss,
+        n_seeds=len(row.losses),
+        n_diverged=row.n_diverged,
+        is_best=row.is_best,
+        above_best=interval_shape(row.difference),
+        carried=[
+            shapes.CarriedByRule(
+                rule, exponents[rule], each.log2_lr, interval_shape(each.cost), each.n_seeds
+            )
+            for rule, each in row.regrets.items()
+        ],
+        tokens_to_baseline_loss=_reach(row.relative, row.tokens),
+        budgets=[
+            shapes.BudgetLoss(size, float(losses.mean()), len(losses))
+            for size, losses in row.budgets.items()
+        ],
+    )
+
+
+def _reach(reach: Reach | None, whole: int) -> shapes.TokensToLoss | None:
+    if reach is None:
+        return None
+    return shapes.TokensToLoss(reach.tokens, reach.tokens / whole, reach.side)
+
+
+def critical_shape(label: str, found: Critical | None) -> shapes.CriticalBatch:
+    """A critical batch as a document has it."""
+    if found is None:
+        return shapes.CriticalBatch(label, False, None, None, None, None, 0)
+    return shapes.CriticalBatch(
+        optimizer=label,
+        is_bracketed=True,
+        batch=found.batch,
+        target_loss=found.target,
+        tokens=found.tokens,
+        cheapest_batch=found.cheapest,
+        n_batches=found.n_bracketed,
+    )

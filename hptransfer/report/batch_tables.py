@@ -1,0 +1,148 @@
+"""The tables of batch sizes, or of steps: tuned losses, carried lrs, tokens to a loss."""
+
+from hptransfer.analysis.batch import Tuned, rules
+from hptransfer.analysis.batch_sentences import momentum_policy
+from hptransfer.analysis.reach import BRACKETED, OVERHEAD, Critical, Reach
+from hptransfer.analysis.sentences import axis_name
+from hptransfer.documents.batches import Rule
+from hptransfer.report.cells import (
+    DASH,
+    Cell,
+    Table,
+    between,
+    count,
+    lr_star,
+    nat,
+    number,
+    scaled,
+    word,
+)
+from hptransfer.suite.budget import SHORT
+from hptransfer.suite.resolved import Suite
+
+NAN = float("nan")
+
+
+def rule_names(suite: Suite) -> dict[Rule, str]:
+    """Rule -> its factor on the lr, as the head of a column has it."""
+    n = "T/T0" if suite.axis == "steps" else "B/B0"
+    names = {exponent: f"lr × ({n})^{exponent:g}" for exponent in rules(suite).values()}
+    return {rule: names[r] if r else "lr unchanged" for rule, r in rules(suite).items()}
+
+
+def reach_text(reach: Reach | None, whole: int) -> str:
+    """Tokens to a loss as a part of all N: `0.62 N`, `> N`, `< 0.25 N`, a dash if not known."""
+    if reach is None:
+        return DASH
+    sign = {"at": "", "above": "> ", "below": "< "}[reach.side]
+    share = reach.tokens / whole
+    return f"{sign}N" if share == 1 else f"{sign}{share:.2f} N"
+
+
+def _reach(row: Tuned) -> Cell:
+    share = NAN if row.relative is None else row.relative.tokens / row.tokens
+    return number(share, reach_text(row.relative, row.tokens))
+
+
+def flags(row: Tuned) -> str:
+    """What a reader must know of an optimum, in words."""
+    best = row.optimum
+    if best is None:
+        return "every run diverged" if row.n_diverged else "no finished run"
+    told = [f"censored {best.censored}"] if best.censored else []
+    told += ["cliff"] if best.cliff else []
+    told += ["best"] if row.is_best else []
+    return ", ".join(told)
+
+
+def batches(suite: Suite, table: list[Tuned]) -> Table:
+    """One row per optimizer and axis value."""
+    names = rule_names(suite)
+    equal = suite.axis == "batch_size"
+    last = (f"tokens to {suite.baseline}'s loss",) if equal and suite.baseline else ()
+    rows = []
+    for row in table:
+        cells = [
+            word(row.optimizer, "head"),
+            count(row.n),
+            count(row.steps) if equal else scaled(row.tokens, ""),
+            lr_star(row.optimum),
+            nat(row.loss),
+            *([between(row.difference)] if equal else []),
+            *(
+                between(row.regrets[rule].cost) if rule in row.regrets else nat(NAN)
+                for rule in names
+            ),
+            *([_reach(row)] if last else []),
+            count(len(row.losses)),
+            word(flags(row), "flag" if flags(row) not in ("", "best") else ""),
+        ]
+        rows.append(cells)
+    columns = (
+        "optimizer", axis_name(suite), "steps" if equal else "tokens", "lr*", "loss",
+        *(("above the best batch, nat",) if equal else ()),
+        *(f"{name}: regret, nat" for name in names.values()),
+        *last, "seeds", "flags",
+    )  # fmt: skip
+    caption = "Batch sizes at equal tokens" if equal else "Numbers of steps"
+    return Table(caption, columns, rows, _note(suite))
+
+
+def _note(suite: Suite) -> str:
+    start = f"B0 is batch {suite.proxy}" if suite.axis == "batch_size" else f"T0 is {suite.proxy}"
+    note = (
+        f"The lr is tuned in every row; loss is the mean over the seeds at lr*. {start}, from "
+        "which the lr is carried. A regret and the difference to the best row are means of "
+        "differences within a seed, with 95% intervals; a dash stands where no run tells, and "
+        "no interval where one seed does. A censored optimum has no regret."
+    )
+    if suite.axis == "steps":
+        return note
+    if suite.baseline and suite.budgets:
+        note += (
+            f" Tokens to a loss: the part of all tokens N on which the optimizer has the loss that "
+            f"{suite.baseline} has on N at the same batch, from runs on N / "
+            f"{', N / '.join(map(str, sorted(suite.budgets)))} at the lr of N, each with its own "
+            "schedule."
+        )
+    return f"{note} {momentum_policy(suite)}"
+
+
+def critical(suite: Suite, found: dict[str, Critical | None]) -> Table:
+    """One row per optimizer: its critical batch."""
+    largest = max([suite.proxy, *suite.targets])
+    rows = []
+    for label, own in found.items():
+        if own is None:
+            rows.append([word(label, "head"), *[number(NAN, DASH)] * 5])
+            continue
+        batch = number(own.batch or 2 * largest, str(own.batch or f"> {largest}"))
+        rows.append(
+            [
+                word(label, "head"),
+                batch,
+                nat(own.target),
+                scaled(own.tokens, ""),
+                count(own.cheapest),
+                count(own.n_bracketed),
+            ]
+        )
+    return Table(
+        "Critical batch",
+        ("optimizer", "critical batch", "target loss", "tokens there", "at batch", "bracketed by"),
+        rows,
+        f"The smallest batch that takes more than {OVERHEAD:g} times the tokens of the cheapest "
+        f"batch to the target loss, so that its steps exceed linear scaling by "
+        f"{100 * (OVERHEAD - 1):.0f}% (Zhang et al. 2024, arXiv:2410.21676). The target is the "
+        f"lowest loss on the second largest budget, or on a smaller one; at least {BRACKETED} "
+        "batches must reach it between two budgets, else a dash stands." + _short(suite),
+    )
+
+
+def _short(suite: Suite) -> str:
+    """The steps of the shortest run, where they are few."""
+    values = [suite.proxy, *suite.targets]
+    divisors = [1, *suite.budgets]
+    label = next(iter(suite.templates))
+    steps = min(suite.template(label, n, k).steps for n in values for k in divisors)
+    return f" The shortest of these runs has {steps} steps." if steps < SHORT else ""
