@@ -116,6 +116,7 @@ def _tables(section: Section) -> dict[str, Any]:
         "landscape": result_tables.landscape(suite, section.landscapes),
         "exponents": result_tables.exponents(section.exponents),
         "cost": result_tables.cost(suite, section.transfers),
+        "differences": result_tables.differences(suite, section.differences),
         "audit": result_tables.audit(suite, section.audits),
         "fairness": settings_tables.fairness(suite, rows),
         "outcomes": runs_tables.outcomes(suite, every),

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from hptransfer.analysis.frame import groups
+from hptransfer.analysis.group_values import GroupValue, group_values
 from hptransfer.analysis.sentences import axis_name, power_of_two
-from hptransfer.analysis.tuned import TunedValue, tuned_values
 from hptransfer.report.cells import DASH, Table, word
 from hptransfer.spec import FIRST_SCHEMA, RunSpec
 from hptransfer.suite.resolved import Suite
@@ -23,7 +23,7 @@ def _evaluated(spec: RunSpec) -> str:
 def fairness(suite: Suite, rows: pd.DataFrame) -> Table:
     """Settings by optimizer; a setting that is not the same for all carries a mark."""
     labels, parts = list(suite.templates), groups(rows)
-    tuned = tuned_values(suite, rows)
+    tuned = group_values(suite, rows)
     specs = {label: suite.template(label) for label in labels}
 
     def counted(label: str, column: str) -> str:
@@ -68,7 +68,7 @@ def fairness(suite: Suite, rows: pd.DataFrame) -> Table:
     return Table("Fairness", ("setting", "", *labels), body)
 
 
-def _tuned(suite: Suite, label: str, tuned: list[TunedValue]) -> str:
+def _tuned(suite: Suite, label: str, tuned: list[GroupValue]) -> str:
     """What a label tunes beside the lr, over which range, and what came out of how many trials."""
     words = [f"{key} in {values}" for key, values in suite.optimizers[label].search.items()]
     found = {each.hyperparameter: each for each in tuned if each.optimizer == label}

@@ -13,7 +13,7 @@ from hptransfer.suite.resolved import Suite
 
 
 @dataclass(frozen=True)
-class TunedValue:
+class GroupValue:
     """A hyperparameter that the proxy tuned beside the lr, and the value that is carried.
 
     `log2_value`: octaves. `n_values`: values tried. `n_runs`: runs at the proxy that only served to
@@ -29,7 +29,7 @@ class TunedValue:
     censored: Literal["low", "high"] | None
 
 
-def tuned_values(suite: Suite, rows: pd.DataFrame) -> list[TunedValue]:
+def group_values(suite: Suite, rows: pd.DataFrame) -> list[GroupValue]:
     """One per tuned hyperparameter with a loss at the proxy, labels as the suite orders them.
 
     `rows`: rows of frame.select.
@@ -45,7 +45,7 @@ def tuned_values(suite: Suite, rows: pd.DataFrame) -> list[TunedValue]:
             values = {point[name] for point in points}
             value = json.loads(best)[name]
             found.append(
-                TunedValue(
+                GroupValue(
                     optimizer=label,
                     hyperparameter=name,
                     log2_value=round(8 * math.log2(value)) / 8,
