@@ -108,7 +108,7 @@ def _identity(suite: Suite, label: str, mixed: bool) -> str:
     run = replace(suite.template(label), schema=SCHEMA)
     if mixed:  # FIRST_SCHEMA counts held-out batches
         run = replace(run, eval_examples=1)
-    searched = (f"hp.{key}" for key in suite.optimizers[label].search)
+    searched = (f"hp.{key}" for key in suite.searched(label))
     known = [name for name in VERSION if name == "schema" or run.value(name) is not None]
     return run.identity("log2_lr", "seed", AXIS_FIELD[suite.axis], *known, *searched)
 
