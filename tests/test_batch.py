@@ -202,8 +202,10 @@ def test_the_critical_batch_comes_from_the_further_budgets() -> None:
 
     suite = a_suite()
     found = critical_batches(list(table_of(suite, records(suite, level=level)).values()))
-    adamw, muon = found["adamw"], found["muon"]
+    adamw, muon = found["adamw"].of_means, found["muon"].of_means
     assert adamw is not None and muon is not None
+    assert {own and own.batch for own in found["adamw"].by_seed.values()} == {64}
+    assert list(found["adamw"].by_seed) == [0, 1, 2]
     assert (adamw.batch, adamw.n_bracketed) == (64, 6)
     assert adamw.tokens == pytest.approx(819_200 / 2)
     assert muon.batch is None
@@ -219,7 +221,8 @@ def test_an_optimizer_that_diverges_at_the_large_batch_keeps_its_other_rows() ->
     assert np.isnan(lost.loss) and np.isnan(lost.difference.value)
     assert table["muon", 64].difference.value == pytest.approx(0)
     found = critical_batches(list(table.values()))
-    assert found["muon"] is not None and found["muon"].n_bracketed == 5
+    muon = found["muon"].of_means
+    assert muon is not None and muon.n_bracketed == 5
 
 
 def test_a_censored_optimum_is_the_best_of_nothing_and_enters_no_ratio() -> None:
@@ -236,7 +239,7 @@ def test_a_censored_optimum_is_the_best_of_nothing_and_enters_no_ratio() -> None
     assert not row.is_best
     assert row.difference.value == pytest.approx(-0.5)
     assert (row.regrets, row.relative) == ({}, None)
-    found = critical_batches(list(table.values()))["adamw"]
+    found = critical_batches(list(table.values()))["adamw"].of_means
     assert found is not None and found.n_bracketed == 5
 
 
@@ -247,7 +250,8 @@ def test_one_batch_alone_is_its_own_best() -> None:
     row = table["adamw", 4]
     assert row.is_best
     assert {regret.cost.value for regret in row.regrets.values()} == {0.0}
-    assert critical_batches(list(table.values())) == {"adamw": None, "muon": None}
+    found = critical_batches(list(table.values()))
+    assert {label: own.of_means for label, own in found.items()} == {"adamw": None, "muon": None}
 
 
 def test_nothing_yet_is_an_empty_table() -> None:

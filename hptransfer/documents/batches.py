@@ -82,6 +82,18 @@ class TunedValue:
 
 
 @dataclass(frozen=True)
+class CriticalOfSeed:
+    """The critical batch by one seed alone."""
+
+    seed: int
+    """The seed."""
+    is_bracketed: bool
+    """At least four batches reach a common loss between two budgets."""
+    batch: int | None
+    """The critical batch; null where it lies above every batch, or is not bracketed."""
+
+
+@dataclass(frozen=True)
 class CriticalBatch:
     """The smallest batch whose steps to a loss exceed linear scaling by 20%."""
 
@@ -99,3 +111,5 @@ class CriticalBatch:
     """The batch that reaches it on fewest tokens."""
     n_batches: int
     """Batches that reach it between two budgets."""
+    by_seed: list[CriticalOfSeed]
+    """The same from the losses of every seed alone."""
