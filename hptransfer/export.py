@@ -59,7 +59,7 @@ def settings(
     rows = select(suite, frame)
     result: dict[str, Setting | None] = {}
     for label in labels:
-        own = rows[(rows.optimizer == label) & (rows.n == suite.proxy) & (rows.stage == "search")]
+        own = rows[(rows.optimizer == label) & (rows.n == suite.proxy)]
         best = optimum(own)
         if best is None:
             result[label] = None

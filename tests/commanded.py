@@ -25,7 +25,8 @@ targets = [16]
 steps = 3
 batch = 2
 eval_tokens = 512
-fresh_seeds = 2
+seeds = 2
+max_seeds = 2
 negative_control = "adamw"
 
 [optimizers.adamw]

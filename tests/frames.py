@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 
 from hptransfer.analysis.optimum import optimum
-from hptransfer.spec import RunSpec, round_lr
-from hptransfer.suite.claim import FRESH_SEED
+from hptransfer.spec import RunSpec
 from hptransfer.suite.file import parse_suite
 from hptransfer.suite.ranges import LR_OCTAVES
-from hptransfer.suite.resolved import Suite, fresh_seeds
+from hptransfer.suite.resolved import Suite
 
 LOSS_INIT = 5.5
 Center = Callable[[int], float]
@@ -170,28 +169,34 @@ def study(
     suite: Suite,
     centers: dict[str, Center],
     *,
-    fresh: int = 3,
-    seeds: int = 1,
+    seeds: int = 3,
     verify: bool = True,
     widths: Iterable[int] | None = None,
     **how: Unpack[How],
 ) -> pd.DataFrame:
-    """Search at every width, then fresh seeds at each target at the carried and the own lr."""
+    """A search at every width, on all seeds near its minimum and at the carried lr of a target."""
     records: list[dict[str, Any]] = []
     for label, center in centers.items():
-        at = {}
+        carried = None
         for n in widths or [suite.proxy, *suite.targets]:
-            if n != suite.proxy and not verify:
-                continue
-            grid = half_octaves(center(n))
-            tried = search(suite, label, n, center(n), grid, range(seeds), **how)
-            records += tried
-            best = optimum(to_frame(tried).assign(hp_point="{}"))
-            assert best is not None
-            at[n] = round_lr(best.log2_lr)
-        for n in suite.targets:
-            points = {at[suite.proxy], *([at[n]] if n in at else [])}
-            records += search(suite, label, n, center(n), sorted(points), fresh_seeds(fresh), **how)
+            tried: dict[str, dict[str, Any]] = {}
+            if n == suite.proxy or verify:
+                made = search(suite, label, n, center(n), half_octaves(center(n)), **how)
+                tried |= {run["key"]: run for run in made}
+                best = optimum(to_frame(made).assign(hp_point="{}"))
+                assert best is not None
+                middle = round(2 * best.log2_lr) / 2
+                near = [middle + step / 2 for step in (-2, -1, 0, 1, 2)]
+                made = search(suite, label, n, center(n), near, range(seeds), **how)
+                tried |= {run["key"]: run for run in made}
+            if n == suite.proxy:
+                best = optimum(to_frame(tried.values()).assign(hp_point="{}"))
+                assert best is not None
+                carried = suite.clip_lr(label, best.log2_lr)
+            elif carried is not None:
+                made = search(suite, label, n, center(n), [carried], range(seeds), **how)
+                tried |= {run["key"]: run for run in made}
+            records += tried.values()
     return to_frame(records)
 
 
@@ -210,8 +215,7 @@ def many(suite: Suite, count: int) -> pd.DataFrame:
     made = []
     for copy in range(copies):
         for row in frame.to_dict("records"):
-            seeds = 1 if row["seed"] < FRESH_SEED else 3
-            spec = replace(RunSpec.from_json(row["spec"]), seed=row["seed"] + seeds * copy)
+            spec = replace(RunSpec.from_json(row["spec"]), seed=row["seed"] + 3 * copy)
             made.append({**row, "seed": spec.seed, "spec": spec.to_json(), "key": spec.key})
             if len(made) == count:
                 return to_frame(made)

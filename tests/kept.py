@@ -51,11 +51,11 @@ def keep(root: Path, suite: Suite, frame: pd.DataFrame) -> Store:
 
 def kept(
     folder: Path, *, text: str = SUITE, name: str = "mine", adamw: Center = DRIFTS,
-    muon: Center = HOLDS, fresh: int = 3, noise: float = 0.004,
+    muon: Center = HOLDS, seeds: int = 3, noise: float = 0.004,
 ) -> Store:  # fmt: skip
     """A suite file in the folder, and a study of it under results/."""
     path = folder / f"{name}.toml"
     path.write_text(text)
     suite = resolved(path)
     centers = {"adamw": adamw, "muon": muon}
-    return keep(folder / "results", suite, study(suite, centers, fresh=fresh, noise=noise))
+    return keep(folder / "results", suite, study(suite, centers, seeds=seeds, noise=noise))

@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 
 from hptransfer.errors import InputError
-from hptransfer.search import bracket, samplers
+from hptransfer.search import samplers
 from hptransfer.search.samplers import Space, propose
+from hptransfer.search.trials import Point
 from hptransfer.spec import RunSpec, canonical
 from hptransfer.suite.file import parse_suite
 from hptransfer.suite.ranges import LR_OCTAVES
 from hptransfer.suite.resolved import Suite
 
 PLUGIN = "def mine(param, *, beta=0.9, weight_decay=0.1):\n    '''An optimizer.'''\n"
-Pair = tuple[bracket.Point, int]
+Pair = tuple[Point, int]
 
 
 def make(folder: Path, name: str = "x", **changes: Any) -> Suite:
@@ -50,6 +51,7 @@ def make(folder: Path, name: str = "x", **changes: Any) -> Suite:
         "steps": 10,
         "batch": 1,
         "trials": 12,
+        "seeds": 1,
         "optimizers": {
             "adamw": {"use": f"{plugin}:mine", "lr": "2^-11..2^-4", **changes.pop("table", {})}
         },
@@ -57,7 +59,7 @@ def make(folder: Path, name: str = "x", **changes: Any) -> Suite:
     return Suite.of(parse_suite({**table, **changes}, {}), {"adamw": spec}, {"adamw": LR_OCTAVES})
 
 
-def loss_at(point: bracket.Point) -> float:
+def loss_at(point: Point) -> float:
     lr, hp = point
     return 2 + 0.1 * (lr + 7.3) ** 2 + hp.get("beta", 0.0) if lr <= -5 else math.inf
 
@@ -81,12 +83,11 @@ def rows(suite: Suite, pairs: list[Pair], n: int = 32) -> pd.DataFrame:
                 "finished": 1.7e9 + k,
                 "optimizer": "adamw",
                 "n": n,
-                "stage": "search",
                 "hp_point": canonical(hp),
             }
         )
     names = ["key", "log2_lr", "seed", "status", "loss", "loss_init", "seconds", "finished"]
-    return pd.DataFrame(table, columns=[*names, "optimizer", "n", "stage", "hp_point"])
+    return pd.DataFrame(table, columns=[*names, "optimizer", "n", "hp_point"])
 
 
 def run(suite: Suite, pairs: list[Pair] | None = None, n: int = 32) -> list[Pair]:

@@ -17,7 +17,8 @@ data = DATA
 base = { width = 8 }
 AXIS
 eval_tokens = 512
-fresh_seeds = 2
+seeds = 2
+max_seeds = 2
 trials = 3
 
 [optimizers.adamw]

@@ -31,7 +31,9 @@ Center = Callable[[str, int], float]  # log2 lr* of label and batch
 
 def a_suite(**changes: Any) -> Suite:
     labels = {"adamw": {"lr": LR}, "muon": {"lr": LR}}
-    return made(**{**SIX, "seeds": 3, "baseline": "adamw", "optimizers": labels, **changes})
+    return made(
+        **{**SIX, "seeds": 3, "max_seeds": 3, "baseline": "adamw", "optimizers": labels, **changes}
+    )
 
 
 def at_sqrt(label: str, batch: int) -> float:

@@ -159,14 +159,13 @@ def test_the_first_proposal_is_the_start_grid_on_seed_0(suite: Suite) -> None:
 
 
 def test_around_a_carried_lr_one_octave_at_each_side_is_searched(suite: Suite) -> None:
-    def points(around: float) -> list[float]:
-        pairs = module.propose(suite, "adamw", 64, rows({}), around=around)
-        return [lr for (lr, _), _ in pairs]
+    def grid(around: float) -> tuple[float, float]:
+        return module.around(suite, "adamw", around)[0]
 
-    assert points(-6.375) == [-7, -6, -5]
-    assert points(-0.5) == [-1, 0]
-    assert points(5.0) == [-1, 0]
-    assert points(-20.0) == [-13, -12]
+    assert grid(-6.375) == (-7, -5)
+    assert grid(-0.5) == (-1, 0)
+    assert grid(5.0) == (-1, 0)
+    assert grid(-20.0) == (-13, -12)
 
 
 def test_a_failed_run_is_proposed_again(suite: Suite) -> None:
@@ -177,17 +176,36 @@ def test_a_failed_run_is_proposed_again(suite: Suite) -> None:
     assert module.propose(suite, "adamw", 32, together) == [((-7.0, {}), 0)]
 
 
-def test_further_seeds_follow_within_one_octave_of_the_best(suite: Suite) -> None:
+def test_further_seeds_follow_on_the_five_half_octaves_about_the_best(suite: Suite) -> None:
     known = search(lambda lr: (lr + 6.4) ** 2)
     wanted = [((lr, {}), 1) for lr in (-7.5, -7, -6.5, -6, -5.5)]
-    assert module.propose(suite, "adamw", 32, rows(known)) == [
-        pair for pair in wanted if pair[0][0] in known
-    ]
-    together = pd.concat([rows(known), rows({-6.5: 1.0}, seed=1)], ignore_index=True)
+    assert module.propose(suite, "adamw", 32, rows(known)) == [((-7.5, {}), 0), *wanted]
+    known[-7.5] = 1.21
+    together = pd.concat([rows(known), rows({-6.5: 0.01}, seed=1)], ignore_index=True)
     left = [lr for (lr, _), _ in module.propose(suite, "adamw", 32, together)]
-    assert left == [-7, -6, -5.5]
+    assert left == [-7.5, -7, -6, -5.5]
     done = pd.concat([rows(known), rows(known, seed=1)], ignore_index=True)
     assert module.propose(suite, "adamw", 32, done) == []
+
+
+def test_one_seed_has_the_five_half_octaves_too(suite: Suite) -> None:
+    one = suite.model_copy(update={"seeds": 1})
+    known = searched(one, lambda lr, seed: (lr + 6.4) ** 2)
+    assert {lr for lr, _ in known} >= {-7.5, -7, -6.5, -6, -5.5}
+
+
+def test_a_cap_on_the_points_keeps_those_nearest_to_the_best(suite: Suite) -> None:
+    capped = suite.model_copy(update={"trials": 8})
+    known = searched(capped, lambda lr, seed: (lr + 6.4) ** 2)
+    assert {lr for lr, seed in known if seed == 1} == {-7, -6.5, -6, -5.5}
+    assert len({lr for lr, _ in known}) == 8
+
+
+def test_a_point_between_the_half_octaves_has_no_say(suite: Suite) -> None:
+    """It was carried here from another proxy."""
+    known = searched(suite, lambda lr, seed: (lr + 6.4) ** 2)
+    known[-8.375, 0] = known[-8.375, 1] = -1.0
+    assert module.propose(suite, "adamw", 32, trials(known)) == []
 
 
 Loss = Callable[[float, int], float]

@@ -209,7 +209,7 @@ def test_damaged_lines_are_named_and_their_runs_missing(tmp_path: Path) -> None:
     store = kept(tmp_path)
     [records] = store.folder.glob("records-*.jsonl")
     lines = records.read_text().splitlines(True)
-    at = [i for i, line in enumerate(lines) if '"name":"muon"' in line and '"seed":100' in line]
+    at = [i for i, line in enumerate(lines) if '"name":"muon"' in line and '"width":128' in line]
     for i in at:
         lines[i] = lines[i].replace('"loss":', '"los":')
     records.write_text("".join(lines))

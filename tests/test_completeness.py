@@ -47,8 +47,8 @@ def test_a_finished_suite_misses_nothing_and_one_run_less_is_one_missing(sampler
     whole = section(suite, frame, Path("results"))
     assert (whole.n_expected, whole.missing, whole.uncounted) == (len(frame), [], "")
     assert f"{len(frame)}/{len(frame)} runs.<" in render([whole])
-    fresh = frame["seed"].idxmax()
-    short = section(suite, frame.drop(index=fresh), Path("results"))
+    last = frame["seed"].idxmax()
+    short = section(suite, frame.drop(index=last), Path("results"))
     assert short.n_expected == len(frame)
     assert len(short.missing) == 1
 

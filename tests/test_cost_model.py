@@ -165,7 +165,7 @@ def test_a_run_that_fits_alone_is_trained_alone_on_all_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cores(monkeypatch, 2)
-    changes = {"targets": [64], "verify": False, "fresh_seeds": 2, "steps": 4}
+    changes = {"targets": [64], "verify": False, "seeds": 2, "max_seeds": 2, "steps": 4}
     waiting = session(tiny(tmp_path, **changes), tmp_path, workers=None)
     cost = waiting.costs.cost(waiting.plan()[0].at("width", 64))
     room = int(1.1 / 0.9 * (cost.fixed + cost.activations))

@@ -229,7 +229,7 @@ NO_MANIFEST: dict[str, tuple[Any, ...]] = {
     "proxy": (0, HUGE, "32"),
     "targets": (1, [0], [HUGE], ["64"], [32]),
     "steps": (0, HUGE, None),
-    "fresh_seeds": (0, 10**9),
+    "seeds": (0, 10**9),
     "optimizers": ({}, [], {"adamw": 1}, {"other": {"lr": "2^-8..2^-4"}}),
     "optimizers.adamw.lr": (1, "x", None),
     "optimizers.adamw.search": ({"beta1": 1}, {"no_such": "0.8..0.95"}, {"eps": "x"}),

@@ -96,7 +96,7 @@ def test_a_wrong_document_does_not_follow_the_schema() -> None:
 def test_metrics_follow_their_schema_whatever_is_there(runs: str) -> None:
     expect = {"adamw": "drifts", "muon": "transfers"}
     suite = make_suite(expect=expect, negative_control="adamw", targets=[64, 128])
-    frame = study(suite, CENTERS, verify=runs != "carried", fresh=1 if runs == "one seed" else 3)
+    frame = study(suite, CENTERS, verify=runs != "carried", seeds=1 if runs == "one seed" else 3)
     if runs == "none":
         frame = to_frame([])
     elif runs == "proxy":

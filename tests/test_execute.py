@@ -14,7 +14,7 @@ from hptransfer.train import engine
 from searched import built
 from sessions import session, tiny
 
-SMALLEST = {"steps": 2, "eval_tokens": 64, "trials": 2, "fresh_seeds": 1, "verify": False}
+SMALLEST = {"steps": 2, "eval_tokens": 64, "trials": 2, "seeds": 1, "max_seeds": 1, "verify": False}
 AXIS = {"width": (32, 64), "depth": (2, 4), "batch_size": (4, 8)}
 
 

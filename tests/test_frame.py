@@ -1,4 +1,4 @@
-"""Which records belong to a suite, and at which stage."""
+"""Which records belong to a suite, by label and axis value."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,6 @@ from frames import half_octaves, make_suite, search, study, to_frame
 from hptransfer.analysis.frame import searches, select
 from hptransfer.analysis.statuses import finished
 from hptransfer.spec import RunSpec
-from hptransfer.suite.claim import FRESH_SEED
 
 
 def test_rows_of_another_setting_do_not_belong_to_the_suite() -> None:
@@ -34,18 +33,10 @@ def test_the_axis_value_is_free_on_its_own_axis_alone(axis: str, value: int) -> 
     assert (128 in set(select(suite, frame)["n"])) == (axis == "width")
 
 
-def test_seeds_from_1000_on_are_fresh() -> None:
-    suite = make_suite("muon")
-    rows = select(
-        suite, to_frame(search(suite, "muon", 32, -5, [-5], [0, FRESH_SEED - 1, FRESH_SEED]))
-    )
-    assert rows["stage"].tolist() == ["search", "search", "fresh"]
-
-
 def test_an_empty_store_gives_no_rows_but_every_column() -> None:
     rows = select(make_suite("muon"), to_frame([]))
     assert rows.empty
-    assert {"optimizer", "n", "stage", "hp_point"} <= set(rows.columns)
+    assert {"optimizer", "n", "hp_point"} <= set(rows.columns)
 
 
 def test_a_diverged_run_is_finished_and_a_failed_one_is_not() -> None:
@@ -63,9 +54,6 @@ def test_searches_come_in_the_order_of_the_suite_with_rising_axis_values() -> No
         "adamw": [32, 64],
     }
     assert list(by_label) == ["muon", "adamw"]
-    assert {stage for by_n in by_label.values() for p in by_n.values() for stage in p.stage} == {
-        "search"
-    }
 
 
 def test_specs_are_compared_once_per_cell_however_many_rows_it_has(

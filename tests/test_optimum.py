@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frames import LOSS_INIT, half_octaves, make_suite, record, search, study, to_frame
+from frames import LOSS_INIT, half_octaves, make_suite, record, search, to_frame
 from hptransfer.analysis.frame import select
-from hptransfer.analysis.optimum import Optimum, optima, optimum
-from hptransfer.suite.claim import FRESH_SEED
+from hptransfer.analysis.optimum import Optimum, optimum
 from hptransfer.suite.ranges import value_range
 from hptransfer.suite.resolved import Suite
 
@@ -95,14 +94,6 @@ def test_all_diverged_is_no_optimum() -> None:
     suite = make_suite("muon")
     rows = to_frame(search(suite, "muon", 32, -5, [-6, -5, -4], status="diverged"))
     assert optimum(rows.assign(hp_point="{}")) is None
-
-
-def test_fresh_seeds_never_enter_the_optimum() -> None:
-    suite = make_suite("muon")
-    frame = study(suite, MUON)
-    alone = frame[frame["seed"] < FRESH_SEED]
-    both = [optima(suite, select(suite, each)) for each in (frame, alone)]
-    assert both[0] == both[1]
 
 
 def searching_suite() -> Suite:

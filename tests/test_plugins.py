@@ -36,7 +36,8 @@ targets = [16]
 steps = 4
 batch = 4
 eval_tokens = 512
-fresh_seeds = 1
+seeds = 1
+max_seeds = 1
 verify = false
 
 [optimizers.mine]

@@ -73,7 +73,7 @@ def test_a_bracket_that_asks_for_what_it_was_told_is_an_error(
     monkeypatch.setattr(bracket, "bracket", lambda *_: [-5.0])
     suite = make(tmp_path)
     known = rows(suite, [((-5.0, {}), 0)])
-    with ends(), pytest.raises(AssertionError, match="bracket: told, but asked for again"):
+    with ends(), pytest.raises(AssertionError, match="search: told, but asked for again"):
         bracket.propose(suite, "adamw", 32, known)
 
 

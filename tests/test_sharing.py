@@ -72,7 +72,8 @@ targets = [16]
 steps = 30
 batch = 2
 eval_tokens = 512
-fresh_seeds = 2
+seeds = 2
+max_seeds = 2
 
 [optimizers.one]
 use = "FOLDER/gated.py:gated"

@@ -80,8 +80,7 @@ def test_searched_values_and_axis_values_have_their_own_studies(tmp_path: Path) 
     store = Store(tmp_path, "x")
     both = [rows(suite, run(suite, n=n), n) for n in (32, 64)]
     failed = both[0].assign(status="failed", key="f")
-    fresh = both[0].assign(stage="fresh", key="g")
-    sync(suite, pd.concat([*both, failed, fresh], ignore_index=True), None, store)
+    sync(suite, pd.concat([*both, failed], ignore_index=True), None, store)
     names = optuna.get_all_study_names(journal(store.study_url()))
     assert [name.rsplit("/", 1)[0] for name in sorted(names)] == [
         "x/adamw/width=32",

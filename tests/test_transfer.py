@@ -9,8 +9,7 @@ from hptransfer.analysis.frame import select
 from hptransfer.analysis.optimum import vertices
 from hptransfer.analysis.sentences import negative_control, sentence
 from hptransfer.analysis.transfer import Transfer, decide, mean_interval, targets, transfers
-from hptransfer.suite.claim import FRESH_SEED
-from hptransfer.suite.resolved import Suite, fresh_seeds
+from hptransfer.suite.resolved import Suite
 from hptransfer.suite.tables import Thresholds
 
 MUON = {"muon": lambda n: -5.2}
@@ -34,12 +33,12 @@ def test_a_drifting_optimum_drifts_and_a_fixed_one_transfers() -> None:
     assert (adamw.regret.value, muon.regret.value) == pytest.approx((0.08 * 4, 0), abs=0.02)
     assert negative_control(suite, [*both]).shown
     assert "costs" in sentence(suite, adamw)
-    assert "n = 3 fresh seeds" in sentence(suite, adamw)
+    assert "n = 3 seeds" in sentence(suite, adamw)
 
 
 def test_the_regret_is_paired_by_seed() -> None:
     suite = make_suite("adamw")
-    row = transfer_of(suite, study(suite, {"adamw": CENTERS["adamw"]}, noise=0.05, fresh=4))
+    row = transfer_of(suite, study(suite, {"adamw": CENTERS["adamw"]}, noise=0.05, seeds=4))
     assert row.n_seeds == 4
     assert row.regret.high - row.regret.low < 4 * row.noise_floor * 2
 
@@ -64,7 +63,7 @@ def test_without_runs_at_the_target_optimum_the_verdict_is_unverified() -> None:
 def test_an_optimum_at_an_edge_is_censored_before_anything_else(at: int) -> None:
     suite = make_suite("muon")
     frame = study(suite, MUON)
-    cut = (frame["width"] == at) & (frame["seed"] == 0) & (frame["log2_lr"] > -5.2)
+    cut = (frame["width"] == at) & (frame["log2_lr"] > -5.2)
     row = transfer_of(suite, frame[~cut])
     assert row.verdict == "censored"
     assert "largest one tried" in sentence(suite, row)
@@ -82,70 +81,37 @@ def test_all_runs_diverged_is_a_result_with_advice(at: int) -> None:
     assert 'lr = "2^-18..2^-11"' in sentence(suite, row)
 
 
-def test_missing_fresh_seeds_are_incomplete() -> None:
+def test_a_target_without_the_carried_lr_is_incomplete() -> None:
     suite = make_suite("adamw")
     frame = study(suite, {"adamw": CENTERS["adamw"]})
-    row = transfer_of(suite, frame[frame["seed"] < FRESH_SEED])
+    own = (frame["width"] == 32) | (frame["log2_lr"] != -6)
+    row = transfer_of(suite, frame[own])
     assert row.verdict == "incomplete"
     assert sentence(suite, row) == (
-        "adamw: incomplete. No fresh seed ran at width 128, neither with the carried lr (2^-6) "
-        "nor with the best lr there (2^-8)."
+        "adamw: incomplete. No seed ran at width 128 with the carried lr (2^-6); "
+        "3 seeds ran with the best lr there (2^-8)."
     )
 
 
-@pytest.mark.parametrize(
-    ("lost", "said"),
-    [
-        (
-            -8,
-            "No fresh seed ran at width 128 with the best lr there (2^-8); "
-            "3 fresh seeds ran with the carried lr (2^-6).",
-        ),
-        (
-            -6,
-            "No fresh seed ran at width 128 with the carried lr (2^-6); "
-            "3 fresh seeds ran with the best lr there (2^-8).",
-        ),
-    ],
-)
-def test_an_incomplete_verdict_says_which_fresh_seeds_are_missing(lost: int, said: str) -> None:
+@pytest.mark.parametrize(("seeds", "verdict"), [(1, "inconclusive"), (2, "drifts")])
+def test_with_few_seeds_the_verdict_is_indicative(seeds: int, verdict: str) -> None:
     suite = make_suite("adamw")
-    frame = study(suite, {"adamw": CENTERS["adamw"]})
-    row = transfer_of(suite, frame[(frame["seed"] < FRESH_SEED) | (frame["log2_lr"] != lost)])
-    assert row.verdict == "incomplete"
-    assert sentence(suite, row) == f"adamw: incomplete. {said}"
-
-
-def test_fresh_seeds_that_never_ran_at_both_learning_rates_give_no_regret() -> None:
-    suite = make_suite("adamw")
-    frame = study(suite, {"adamw": CENTERS["adamw"]})
-    fresh = frame["seed"] >= FRESH_SEED
-    first = frame["seed"] == FRESH_SEED
-    kept = ~fresh | (first & (frame["log2_lr"] == -6)) | (~first & (frame["log2_lr"] == -8))
-    row = transfer_of(suite, frame[kept])
-    assert row.verdict == "incomplete"
-    assert "with both the carried lr (2^-6) and the best lr there (2^-8)." in sentence(suite, row)
-
-
-@pytest.mark.parametrize(("fresh", "verdict"), [(1, "inconclusive"), (2, "drifts")])
-def test_with_few_fresh_seeds_the_verdict_is_indicative(fresh: int, verdict: str) -> None:
-    suite = make_suite("adamw")
-    row = transfer_of(suite, study(suite, {"adamw": CENTERS["adamw"]}, fresh=fresh))
+    row = transfer_of(suite, study(suite, {"adamw": CENTERS["adamw"]}, seeds=seeds))
     assert row.verdict == verdict
     assert row.indicative
-    assert f"indicative: {fresh} fresh seed" in sentence(suite, row)
-    assert ("(one seed gives no interval" in sentence(suite, row)) == (fresh == 1)
+    assert f"indicative: {seeds} seed" in sentence(suite, row)
+    assert ("(one seed gives no interval" in sentence(suite, row)) == (seeds == 1)
 
 
 def test_a_diverged_run_at_the_carried_lr_counts_as_the_loss_at_init() -> None:
     suite = make_suite("adamw")
     frame = study(suite, {"adamw": CENTERS["adamw"]})
-    lost = (frame["log2_lr"] == -6) & (frame["seed"] >= FRESH_SEED)
+    lost = (frame["log2_lr"] == -6) & (frame["width"] == 128)
     frame.loc[lost, ["status", "loss"]] = ["diverged", np.inf]
     row = transfer_of(suite, frame)
     assert row.regret.value == pytest.approx(LOSS_INIT - 2.4, abs=0.05)
     assert row.verdict == "drifts"
-    assert "3 of its fresh runs diverged" in sentence(suite, row)
+    assert "3 of its runs there diverged" in sentence(suite, row)
 
 
 def test_the_negative_control_must_drift() -> None:
@@ -210,9 +176,7 @@ def test_perfect_transfer_is_not_called_a_drift_by_the_full_path() -> None:
             [
                 *search(suite, "muon", 32, -5, half_octaves(-5), [seed], noise=0.02),
                 *search(suite, "muon", 128, -5, half_octaves(-5), [seed + 500], noise=0.02),
-                *search(
-                    suite, "muon", 128, -5, np.arange(-7, -3, 1 / 8), fresh_seeds(3), noise=0.02
-                ),
+                *search(suite, "muon", 128, -5, np.arange(-7, -3, 1 / 8), range(1, 4), noise=0.02),
             ]
         )
         verdicts.append(transfer_of(suite, frame).verdict)

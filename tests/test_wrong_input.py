@@ -8,7 +8,7 @@ import pytest
 
 from commanded import hptransfer
 from hptransfer import cli
-from hptransfer.suite.claim import FRESH_SEED
+from hptransfer.suite.claim import MOST_SEEDS
 
 BAD = [
     (("run", "quikstart"), "unknown suite 'quikstart'", "did you mean 'quickstart'?"),
@@ -35,9 +35,9 @@ BAD = [
             "see docs/how-to/own-suite.md",
         )
         for command, field, most in (
-            (("tune", "quickstart"), "seeds", FRESH_SEED),
-            (("transfer", "quickstart"), "fresh_seeds", FRESH_SEED),
-            (("coords", "coords"), "seeds", FRESH_SEED),
+            (("tune", "quickstart"), "seeds", MOST_SEEDS),
+            (("transfer", "quickstart"), "seeds", MOST_SEEDS),
+            (("coords", "coords"), "seeds", MOST_SEEDS),
         )
     ),
     (("report",), "no records under results", "hptransfer run quickstart makes some"),

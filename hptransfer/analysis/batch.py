@@ -131,6 +131,8 @@ def _tuned(
     at_proxy: Optimum | None,
     shorter: dict[int, pd.DataFrame],
 ) -> Tuned:
+    if at_proxy and at_proxy.hp:  # searched values are carried unchanged, so only the lr may move
+        search = search[search["hp_point"] == canonical(at_proxy.hp)]
     best, run = optimum(search), suite.template(label, n)
     whole = tokens(run.to_json())
     losses = pd.Series(dtype=float) if best is None else seed_losses(search, best, best.log2_lr)

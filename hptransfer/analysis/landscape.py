@@ -6,15 +6,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from hptransfer.analysis.curve import Curve, capped_losses, curve
-from hptransfer.analysis.frame import groups, searches
+from hptransfer.analysis.curve import Curve, curve
+from hptransfer.analysis.frame import searches
 from hptransfer.analysis.optimum import Optimum, optima, optimum
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.suite.resolved import Suite
 
 RELATIVE_RANGE = 2.0  # octaves to each side of lr*, for the sensitivity that compares across units
 MESH = 1 / 16  # octaves, of the integrals over lr
-NEAR = 1 / 16  # octaves from lr* at which a fresh seed counts as one at lr*
 BASIN = 0.01  # nats, the least height at which a basin's width is read
 NAN = float("nan")
 
@@ -123,23 +122,20 @@ class Landscape:
 
 def landscapes(suite: Suite, rows: pd.DataFrame) -> list[Landscape]:
     """One per (optimizer, n) with search runs, labels as the suite orders them, n rising."""
-    fresh = {(label, n): part for (label, n, s), part in groups(rows).items() if s == "fresh"}
     return [
-        _landscape(suite, label, n, part, fresh.get((label, n)))
+        _landscape(suite, label, n, part)
         for label, by_n in searches(suite, rows).items()
         for n, part in by_n.items()
     ]
 
 
-def _landscape(
-    suite: Suite, label: str, n: int, search: pd.DataFrame, fresh: pd.DataFrame | None
-) -> Landscape:
+def _landscape(suite: Suite, label: str, n: int, search: pd.DataFrame) -> Landscape:
     best = optimum(search)
     return Landscape(
         optimizer=label,
         n=n,
         optimum=best,
-        basin=None if best is None or best.hp else _basin(suite, label, best, search, fresh),
+        basin=None if best is None or best.hp else _basin(suite, label, best, search),
         n_points=finished(search)["log2_lr"].nunique(),
         n_search=len(search),
         n_diverged=count(search, "diverged"),
@@ -147,15 +143,13 @@ def _landscape(
     )
 
 
-def _basin(
-    suite: Suite, label: str, best: Optimum, search: pd.DataFrame, fresh: pd.DataFrame | None
-) -> Basin:
-    """eps = max(0.01, 2 sigma), sigma the standard deviation of the fresh seeds at lr*, nats."""
-    sigma = 0.0
-    if fresh is not None:
-        near = finished(fresh[(fresh["log2_lr"] - best.log2_lr).abs() <= NEAR])
-        sigma = float(np.std(capped_losses(near), ddof=1)) if len(near) > 1 else 0.0
-    points, eps = curve(search), max(BASIN, 2 * sigma)
+def _basin(suite: Suite, label: str, best: Optimum, search: pd.DataFrame) -> Basin:
+    """eps = max(0.01, 2 sigma), sigma the standard deviation of the seeds at the best lr, nats."""
+    points = curve(search)
+    seeds = points.grid[int(np.argmin(points.mean))]
+    seeds = seeds[~np.isnan(seeds)]
+    sigma = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else 0.0
+    eps = max(BASIN, 2 * sigma)
     width, is_open = basin_width(points, eps)
     low, high = best.log2_lr - RELATIVE_RANGE, best.log2_lr + RELATIVE_RANGE
     return Basin(

@@ -83,7 +83,7 @@ def sentence(suite: Suite, transfer: Transfer) -> str:
 
 
 def _seeds(count: int) -> str:
-    return f"{count} fresh seed" + ("s" if count != 1 else "")
+    return f"{count} seed" + ("s" if count != 1 else "")
 
 
 def _tuned(suite: Suite, transfer: Transfer) -> str:
@@ -115,23 +115,23 @@ def _incomplete(suite: Suite, transfer: Transfer) -> str:
     n_carried, n_own = len(carried.losses), len(own.losses)
     if n_carried and n_own:
         return (
-            f"No fresh seed ran {place} with both the carried lr ({tuned}) "
+            f"No seed ran {place} with both the carried lr ({tuned}) "
             f"and the best lr there ({best})."
         )
     if n_carried:
         return (
-            f"No fresh seed ran {place} with the best lr there ({best}); "
+            f"No seed ran {place} with the best lr there ({best}); "
             f"{_seeds(n_carried)} ran with the carried lr ({tuned})."
         )
     if n_own:
         return (
-            f"No fresh seed ran {place} with the carried lr ({tuned}); "
+            f"No seed ran {place} with the carried lr ({tuned}); "
             f"{_seeds(n_own)} ran with the best lr there ({best})."
         )
     if tuned == best:
-        return f"No fresh seed ran {place} with {tuned}."
+        return f"No seed ran {place} with {tuned}."
     return (
-        f"No fresh seed ran {place}, neither with the carried lr ({tuned}) "
+        f"No seed ran {place}, neither with the carried lr ({tuned}) "
         f"nor with the best lr there ({best})."
     )
 
@@ -146,7 +146,7 @@ def _unverified(suite: Suite, transfer: Transfer) -> str:
 
 def _lost(transfer: Transfer) -> str:
     lost = transfer.carried.n_diverged
-    return f" {lost} of its fresh runs diverged and count as the loss at init." if lost else ""
+    return f" {lost} of its runs there diverged and count as the loss at init." if lost else ""
 
 
 def _censored(axis: str, n: int, best: Optimum) -> str:
@@ -194,7 +194,7 @@ def _drift(suite: Suite, transfer: Transfer) -> str:
     moved = f"the optimum moved by {signed(drift.value, 1)} octaves"
     if np.isfinite(drift.low):
         return f"{moved} ({signed(drift.low, 1)} to {signed(drift.high, 1)})"
-    return f"{moved} (one search seed gives no interval)" if suite.seeds == 1 else moved
+    return f"{moved} (one seed gives no interval)" if suite.seeds == 1 else moved
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from hptransfer.suite.resolved import Suite
 from hptransfer.suite.tables import Thresholds
 
 NAN = float("nan")
-ENOUGH_SEEDS = 3  # with fewer fresh seeds a verdict is called indicative
+ENOUGH_SEEDS = 3  # with fewer seeds a verdict is called indicative
 NORMAL_95 = 1.96
 
 Verdict = Literal[
@@ -65,8 +65,8 @@ class MeasuredCost:
 
 
 @dataclass(frozen=True, eq=False)
-class FreshRuns:
-    """The fresh runs at one setting: its log2 lr (None: no optimum says which), losses by seed.
+class Runs:
+    """The runs at one setting: its log2 lr (None: no optimum says which), losses by seed.
 
     `losses`: nats, capped at the loss at init. `n_diverged`: how many of the runs diverged.
     """
@@ -85,9 +85,9 @@ class FreshRuns:
 class Transfer:
     """One optimizer, carried from the proxy to one axis value `n`.
 
-    `at_proxy`, `at_target`: the optima that the searches found. `carried`, `own`: fresh runs at n
+    `at_proxy`, `at_target`: the optima that the searches found. `carried`, `own`: the runs at n
     with the lr of the proxy, and with the best one there. `drift`: octaves. `regret`: nats, the
-    mean over fresh seeds of L_n(carried lr) - L_n(own lr), paired by seed. `n_seeds`: seeds behind
+    mean over the seeds of L_n(carried lr) - L_n(own lr), paired by seed. `n_seeds`: seeds behind
     the regret, or behind the carried loss where there is no regret. `indicative`: too few of them.
     """
 
@@ -97,8 +97,8 @@ class Transfer:
     verdict: Verdict
     at_proxy: Optimum | None
     at_target: Optimum | None
-    carried: FreshRuns
-    own: FreshRuns
+    carried: Runs
+    own: Runs
     drift: Interval
     regret: Interval
     n_seeds: int
@@ -121,16 +121,15 @@ class Transfer:
 
     @property
     def best_loss(self) -> float:
-        """Loss at the own lr, nats: of the fresh runs, else the minimum of the search."""
+        """Loss at the own lr, nats: of the runs there, else the minimum of the search."""
         if len(self.own.losses):
             return self.own.mean
         return self.at_target.loss if self.at_target else NAN
 
 
 def targets(suite: Suite, rows: pd.DataFrame) -> list[int]:
-    """The suite's targets and every other axis value with fresh-seed runs."""
-    fresh = rows.loc[rows["stage"] == "fresh", "n"].unique()
-    return sorted({*suite.targets, *map(int, fresh)} - {suite.proxy})
+    """The suite's targets and every other axis value with runs."""
+    return sorted({*suite.targets, *map(int, rows["n"].unique())} - {suite.proxy})
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
@@ -171,16 +170,17 @@ def _transfer(
     suite: Suite, parts: Groups, best: dict[int, Optimum | None], label: str, n: int
 ) -> Transfer:
     at_proxy, at_target = best.get(suite.proxy), best.get(n)
-    proxy_search, search = (
-        parts.get((label, suite.proxy, "search")),
-        parts.get((label, n, "search")),
-    )
-    fresh = parts.get((label, n, "fresh"))
+    proxy_search, search = parts.get((label, suite.proxy)), parts.get((label, n))
     if at_proxy and at_proxy.hp and at_target and search is not None:
         # Searched values are carried unchanged, so only the lr may move.
         at_target = optimum(search[search["hp_point"] == canonical(at_proxy.hp)])
-    carried = _fresh_runs(suite, label, fresh, at_proxy)
-    own = _fresh_runs(suite, label, fresh, at_target)
+    if search is not None and search["log2_lr"].nunique() == 1:
+        at_target = None  # the carried lr alone
+    carried = own = Runs()
+    if at_proxy is not None:
+        carried = _runs(search, suite.clip_lr(label, at_proxy.log2_lr), at_proxy.hp)
+    if at_target is not None:
+        own = _runs(search, _most_tried(search, at_target.hp), at_target.hp)
     n_seeds, regret = len(carried.losses), Interval()
     if at_proxy and at_target:
         difference = (carried.losses - own.losses).dropna()
@@ -201,23 +201,26 @@ def _transfer(
         drift=drift,
         regret=regret,
         n_seeds=n_seeds,
-        cost=_cost(proxy_search, [part for part in (search, fresh) if part is not None]),
+        cost=_cost(proxy_search, [] if search is None else [search]),
     )
 
 
-def _fresh_runs(
-    suite: Suite, label: str, fresh: pd.DataFrame | None, best: Optimum | None
-) -> FreshRuns:
-    """The fresh runs at an optimum, its lr rounded to 1/8 octave."""
-    if best is None:
-        return FreshRuns()
-    log2_lr = suite.clip_lr(label, best.log2_lr)
-    if fresh is None:
-        return FreshRuns(log2_lr)
-    here = fresh[fresh["log2_lr"] == log2_lr]
-    rows = finished(here[here["hp_point"] == canonical(best.hp)])
+def _most_tried(rows: pd.DataFrame | None, hp: dict[str, float]) -> float:
+    """Of the log2 lrs that have the most seeds, the one of the least mean loss."""
+    assert rows is not None
+    rows = finished(rows[rows["hp_point"] == canonical(hp)])
+    means = pd.Series(capped_losses(rows)).groupby(rows["log2_lr"].to_numpy()).agg(["size", "mean"])
+    return float(means[means["size"] == means["size"].max()]["mean"].idxmin())
+
+
+def _runs(rows: pd.DataFrame | None, log2_lr: float, hp: dict[str, float]) -> Runs:
+    """The runs at one setting."""
+    if rows is None:
+        return Runs(log2_lr)
+    here = rows[rows["log2_lr"] == log2_lr]
+    rows = finished(here[here["hp_point"] == canonical(hp)])
     losses = pd.Series(capped_losses(rows), index=rows["seed"].to_numpy())
-    return FreshRuns(log2_lr, losses, count(rows, "diverged"))
+    return Runs(log2_lr, losses, count(rows, "diverged"))
 
 
 def _drift(at_proxy: Optimum | None, at_target: Optimum | None) -> Interval:

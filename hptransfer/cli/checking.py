@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -80,7 +80,7 @@ def coords(
     from hptransfer.report import slopes_figure
     from hptransfer.report.coordinates import coordinates_json
 
-    claim = load(suite, options, seeds=seeds)
+    claim = load(suite, replace(options, seeds=seeds, max_seeds=seeds))
     labels = only(claim, options.optimizer)
     warn(claim, labels)
     store = Store(options.results, claim.name)

@@ -42,8 +42,6 @@ def load(
     name: str,
     options: RunOptions,
     *,
-    seeds: int | None = None,
-    fresh_seeds: int | None = None,
     verify: bool | None = None,
 ) -> "SuiteTable":
     """The suite with the fields that the command line sets. Raises InputError."""
@@ -53,8 +51,8 @@ def load(
     counts = {
         "steps": options.steps,
         "trials": options.trials,
-        "seeds": seeds,
-        "fresh_seeds": fresh_seeds,
+        "seeds": options.seeds,
+        "max_seeds": options.max_seeds,
         "verify": verify,
     }
     changes: dict[str, Any] = {key: value for key, value in counts.items() if value is not None}

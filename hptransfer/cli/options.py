@@ -26,6 +26,13 @@ class RunOptions:
     trials: Annotated[int | None, typer.Option(min=1, help="Most learning rates per search.")] = (
         None
     )
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds near each optimum. Default: the suite's.")
+    ] = None
+    max_seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most seeds of an undecided verdict. Default: the suite's."),
+    ] = None
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps per run. Default: the suite's.")
     ] = None
@@ -88,7 +95,11 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return declare
 
 
-_FLAGS = {"targets": "--to", "proxy": "--from"}  # fields whose option has another name
+_FLAGS = {
+    "targets": "--to",
+    "proxy": "--from",
+    "max_seeds": "--max-seeds",
+}  # fields whose option has another name
 
 
 def flag(field: str) -> str:

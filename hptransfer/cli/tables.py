@@ -64,10 +64,24 @@ def plan_table(session: "Session", expected: "list[Forecast]", known: int, costs
         )
         for cell in expected
     ]
-    title = f"{session.suite.name}: {sum(len(c.specs) for c in expected)} runs to do, {known} known"
+    count = sum(len(cell.specs) for cell in expected)
+    title = f"{session.suite.name}: {count} runs to do, {known} known"
+    if (most := session.most()) > count:
+        title += f", at most {most} to do where verdicts stay undecided"
     columns = ("optimizer", axis, "runs", "lanes", "processes", "time")
     columns += ("TFLOP", "MiB") if costs else ()
     return plain_table(title, columns, rows)
+
+
+def more_seeds(suite: Suite, expected: "list[Forecast]") -> str:
+    """Which verdicts are undecided on the seeds that ran, and how many they get; "" for none."""
+    counts = {(cell.label, cell.n): 1 + max(s.seed for s in cell.specs) for cell in expected}
+    added = [
+        f"{label} at {suite.axis} {n} ({count} seeds)"
+        for (label, n), count in counts.items()
+        if count > suite.seeds
+    ]
+    return f"undecided, so more seeds run: {', '.join(added)}" if added else ""
 
 
 def parts_table(kind: str) -> Table:
@@ -93,7 +107,6 @@ def proxy_lines(suite: Suite, store: "Store") -> list[str]:
 
     manifest = store.read_manifest()
     rows = finished(select(suite, store.frame()))
-    rows = rows[rows["stage"] == "search"]
     lines = []
     for label in suite.optimizers:
         own = rows[rows["optimizer"] == label]
@@ -136,7 +149,7 @@ def curve_table(suite: Suite, n: int, rows: "pd.DataFrame") -> tuple[Table, list
 
     lines, points = [], []
     for label in suite.optimizers:
-        own = finished(rows[(rows.optimizer == label) & (rows.n == n) & (rows.stage == "search")])
+        own = finished(rows[(rows.optimizer == label) & (rows.n == n)])
         if own.empty:
             continue
         best = optimum(own)

@@ -48,7 +48,7 @@ def _session(suite: "SuiteTable", options: RunOptions) -> "Session":
 def _do(session: "Session", options: RunOptions) -> bool:
     """Show the plan, then run it. False after a dry run, which trains nothing."""
     from hptransfer.cli import progress
-    from hptransfer.cli.tables import plan_table
+    from hptransfer.cli.tables import more_seeds, plan_table
     from hptransfer.cli.text import duration, shown
     from hptransfer.datasets import Tokens
     from hptransfer.run.session import Finished
@@ -64,6 +64,8 @@ def _do(session: "Session", options: RunOptions) -> bool:
     if dry_run or (forecasts and not quiet):
         (out if dry_run else err).print(plan_table(session, forecasts, known, dry_run))
         (out if dry_run else err).print(f"about {duration(total)} on {session.device}\n")
+        if line := more_seeds(session.suite, forecasts):
+            (out if dry_run else err).print(shown(line), soft_wrap=True)
         if isinstance(session.data, Tokens):
             runs = [session.suite.template(label) for label in session.suite.templates]
             note_short_runs(session.suite, min(tokens(run.to_json()) for run in runs))
@@ -103,14 +105,11 @@ def tune(
     width: Annotated[
         int | None, typer.Option(min=1, help="Proxy (axis value). Default: the suite's.")
     ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="Number of seeds near the optimum.")
-    ] = None,
     *,
     options: RunOptions,
 ) -> None:
     """Find the best lr of every optimizer at the proxy, and show its curve."""
-    table = load(suite, options, seeds=seeds)
+    table = load(suite, options)
     _start_workers(options)
     table = table.narrowed(proxy=width or table.proxy)
     session = _session(table.narrowed(targets=[]), options)
@@ -141,14 +140,11 @@ def transfer(
     verify: Annotated[
         bool, typer.Option("--verify", help="Find the optimum at each target too.")
     ] = False,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="Number of fresh seeds per target.")
-    ] = None,
     *,
     options: RunOptions,
 ) -> None:
     """Train at the targets with the lr of the proxy; --verify measures what that costs."""
-    table = load(suite, options, fresh_seeds=seeds, verify=verify)
+    table = load(suite, options, verify=verify)
     _start_workers(options)
     targets = to or _above(table, source)
     session = _session(table.narrowed(proxy=source or table.proxy, targets=targets), options)
@@ -253,7 +249,10 @@ def run(suite: SuiteName = DEFAULT_SUITE, *, options: RunOptions) -> None:
     _run(suite, options)
 
 
-@takes("optimizer", "trials", "steps", "data", "device", "workers", "lanes", "results")
+@takes(
+    *("optimizer", "trials", "seeds", "max_seeds", "steps", "data"),
+    *("device", "workers", "lanes", "results"),
+)
 def plan(suite: SuiteName = DEFAULT_SUITE, *, options: RunOptions) -> None:
     """Forecast runs, FLOPs, memory and time on this device, and train nothing.
 

@@ -18,7 +18,7 @@ SEEDS_DRAWN = 8  # thin lines per optimizer; the mean is over all seeds
 
 
 def curves(suite: Suite, rows: pd.DataFrame) -> Figure:
-    """Training loss against step at the carried lr and the largest target, fresh seeds, thin lines.
+    """Training loss against step at the carried lr and the largest target, a thin line a seed.
 
     The mean over seeds is thick. A transported method's curve is taken at Y.
     """
@@ -41,7 +41,7 @@ def curves(suite: Suite, rows: pd.DataFrame) -> Figure:
         if ends:
             figure.legend(loc="outside lower center")
         sns.despine(ax=ax)
-    end = ", ".join(ends) or "no fresh-seed runs yet"
+    end = ", ".join(ends) or "no runs yet"
     figure.set_label(
         f"Training loss against step at {axis_name(suite)} {n} with the carried learning rate. "
         f"Last values: {end}."
@@ -50,15 +50,15 @@ def curves(suite: Suite, rows: pd.DataFrame) -> Figure:
 
 
 def _paths(suite: Suite, rows: pd.DataFrame, n: int) -> dict[str, list[np.ndarray]]:
-    """Label -> training curves of the fresh runs at the carried lr, each (points, 2)."""
+    """Label -> training curves of the runs at the carried lr, each (points, 2)."""
     parts, by_label = groups(rows), searches(suite, rows)
     paths: dict[str, list[np.ndarray]] = {label: [] for label in suite.templates}
     for label in paths:
         search = by_label.get(label, {}).get(suite.proxy)
         best = None if search is None else optimum(search)
-        fresh = parts.get((label, n, "fresh"))
-        if best is not None and fresh is not None:
-            carried = fresh[fresh["log2_lr"] == suite.clip_lr(label, best.log2_lr)]
+        own = parts.get((label, n))
+        if best is not None and own is not None:
+            carried = own[own["log2_lr"] == suite.clip_lr(label, best.log2_lr)]
             paths[label] = [np.array(c, float) for c in carried["curve"] if len(c) > 1]
     return paths
 

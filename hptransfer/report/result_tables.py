@@ -58,8 +58,8 @@ def transfer(suite: Suite, transfers: list[Transfer]) -> Table:
         columns,
         rows,
         "The second line of a cell is its standard error (±) or its 95% interval. "
-        "The best loss is the mean over fresh seeds at lr*, or the "
-        "minimum over the search where no fresh seed ran there. Time is the run's share of device "
+        "The best loss is the mean over the seeds at lr*, or the "
+        "minimum over the search where none ran there. Time is the run's share of device "
         "time; memory that of the whole unit, all its lanes together.",
     )
 

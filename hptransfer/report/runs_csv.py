@@ -9,7 +9,7 @@ from hptransfer.analysis.frame import belonging
 from hptransfer.suite.resolved import Suite
 
 CSV_COLUMNS = (
-    "optimizer", "n", "stage", "width", "batch", "steps", "log2_lr", "lr", "seed", "status",
+    "optimizer", "n", "width", "batch", "steps", "log2_lr", "lr", "seed", "status",
     "loss", "train_loss", "train_mean", "loss_init", "hp_point", "seconds", "flops",
     "peak_memory", "tokens", "device", "lanes", "threads", "hptransfer", "torch", "python", "git",
     "finished", "error", "cell", "key",
@@ -32,7 +32,7 @@ def flat(rows: pd.DataFrame) -> pd.DataFrame:
         **{name: [v.get(name) for v in versions] for name in ("hptransfer", "torch", "python")},
     )
     table = table[list(CSV_COLUMNS)]
-    return table.sort_values(["optimizer", "n", "stage", "log2_lr", "seed"], ignore_index=True)
+    return table.sort_values(["optimizer", "n", "log2_lr", "seed"], ignore_index=True)
 
 
 def runs_csv(rows: pd.DataFrame) -> str:

@@ -10,16 +10,16 @@ from hptransfer.suite.resolved import Suite
 
 
 def outcomes(suite: Suite, rows: pd.DataFrame) -> Table:
-    """One row per optimizer, axis value and stage."""
-    counts = rows.groupby(["optimizer", "n", "stage", "status"]).size().unstack(fill_value=0)
+    """One row per optimizer and axis value."""
+    counts = rows.groupby(["optimizer", "n", "status"]).size().unstack(fill_value=0)
     body = []
     for key, row in counts.iterrows():
-        label, n, stage = key  # type: ignore[misc]
+        label, n = key  # type: ignore[misc]
         ended = [count(int(row.get(status, 0))) for status in ("done", "diverged", "failed")]
-        body.append([word(label, "head"), count(n), word(stage), *ended])
+        body.append([word(label, "head"), count(n), *ended])
     return Table(
         "How the runs ended",
-        ("optimizer", axis_name(suite), "stage", "done", "diverged", "failed"),
+        ("optimizer", axis_name(suite), "done", "diverged", "failed"),
         body,
         "A diverged run counts as the loss at init and is drawn at the roof; a failed one (an "
         "error, not a loss) is left out and named.",
@@ -56,13 +56,12 @@ def environment(rows: pd.DataFrame) -> Table:
 
 def runs(table: pd.DataFrame, limit: int) -> Table:
     """One row per run, the first `limit` of them."""
-    names = ("optimizer", "n", "stage", "log2_lr", "seed", "status", "loss", "seconds", "key")
+    names = ("optimizer", "n", "log2_lr", "seed", "status", "loss", "seconds", "key")
     records: list[Any] = list(table.head(limit).itertuples())
     rows = [
         [
             word(row.optimizer, "head"),
             count(row.n),
-            word(row.stage),
             number(row.log2_lr, power_of_two(row.log2_lr)),
             count(row.seed),
             word(row.status, f"v {row.status}" if row.status != "done" else ""),

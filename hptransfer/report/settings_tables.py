@@ -22,11 +22,11 @@ def fairness(suite: Suite, parts: Groups) -> Table:
     labels = list(suite.templates)
     specs = {label: suite.template(label) for label in labels}
 
-    def counted(label: str, stage: str, column: str) -> str:
+    def counted(label: str, column: str) -> str:
         counts = [
             f"{part[column].nunique()} at {n}"
-            for (o, n, s), part in sorted(parts.items())
-            if o == label and s == stage
+            for (o, n), part in sorted(parts.items())
+            if o == label
         ]
         return ", ".join(counts) or "none yet"
 
@@ -44,9 +44,8 @@ def fairness(suite: Suite, parts: Groups) -> Table:
         "evaluation": [_evaluated(specs[x]) for x in labels],
         "sampler": [str(suite.setting(x, "sampler")) for x in labels],
         "trials at most": [str(suite.setting(x, "trials")) for x in labels],
-        "learning rates tried": [counted(x, "search", "log2_lr") for x in labels],
-        "search seeds": [counted(x, "search", "seed") for x in labels],
-        "fresh seeds": [counted(x, "fresh", "seed") for x in labels],
+        "learning rates tried": [counted(x, "log2_lr") for x in labels],
+        "seeds": [counted(x, "seed") for x in labels],
         "searched besides lr": [_searched(suite, x) for x in labels],
     }
     for key in sorted({key for spec in specs.values() for key in spec.hp}):

@@ -71,9 +71,9 @@ def _commands(suite: Suite, results: Path) -> list[str]:
         shared += ["--data", suite.data["path"]]
     else:
         shared += _option(suite, "data", "--data")
-    seeds, fresh = (_option(suite, key, "--seeds") for key in ("seeds", "fresh_seeds"))
-    lines = [["tune", *shared, "--width", str(suite.proxy), *seeds]]
-    more = [*(["--verify"] if suite.verify else []), *fresh]
+    seeds, most = _option(suite, "seeds", "--seeds"), _option(suite, "max_seeds", "--max-seeds")
+    lines = [["tune", *shared, "--width", str(suite.proxy), *seeds, *most]]
+    more = [*(["--verify"] if suite.verify else []), *seeds, *most]
     for n in suite.targets:
         lines.append(["transfer", *shared, "--from", str(suite.proxy), "--to", str(n), *more])
     lines.append(["report", suite.name])

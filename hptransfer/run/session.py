@@ -131,6 +131,10 @@ class Session:
             for (label, n), alike in cells.items()
         ]
 
+    def most(self) -> int:
+        """Number of runs still to come where every verdict stays undecided to the last seed."""
+        return len(forecast(self.suite, self.store.frame(), samplers.aside(), surprise=True))
+
     def run(self) -> Generator[Event, None, None]:
         """Train every missing run. Closing the generator keeps what is recorded."""
         if self.options.storage is not None:

@@ -1,60 +1,67 @@
 """The runs that a suite still lacks: a pure function of the suite and its records."""
 
+import math
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 import pandas as pd
 
-from hptransfer.analysis.frame import select
+from hptransfer.analysis.frame import groups, select
 from hptransfer.analysis.optimum import optimum
 from hptransfer.analysis.statuses import finished
-from hptransfer.search import bracket
-from hptransfer.search.bracket import Point, Propose
+from hptransfer.search import bracket, target
+from hptransfer.search.bracket import Propose
 from hptransfer.search.budgets import further_budgets
+from hptransfer.search.target import EXPECTED, Looks
+from hptransfer.search.trials import Point
 from hptransfer.spec import RunSpec, Unit, canonical
-from hptransfer.suite.resolved import Suite, fresh_seeds
+from hptransfer.suite.resolved import Suite
 
 # Octaves from the carried lr to a target's optimum, in a forecast. Whole suites took about as many
 # runs as this value gives (docs/measurements.md).
 BESIDE = 0.75
 
 
-def plan(suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose) -> list[RunSpec]:
+def plan(
+    suite: Suite,
+    frame: pd.DataFrame,
+    propose: Propose = bracket.propose,
+    *,
+    surprise: bool = False,
+) -> list[RunSpec]:
     """The runs that can be named now and have no record as done or diverged, in order of use.
 
-    Per optimizer: the search at the proxy; then, at every target, fresh seeds at the carried lr
-    and, if the suite verifies, a bracket around it and fresh seeds at its optimum. An optimum that
-    is known runs on the suite's further budgets too.
-    `propose`: the search, bracket.propose or samplers.propose.
+    Per optimizer: the search at the proxy; then, at every target, the carried lr on the first
+    seeds and, if the suite verifies, all that its verdict needs (search.target). An optimum that is
+    known runs on the suite's further budgets too.
+    `propose`: the search at the proxy, bracket.propose or samplers.propose. `surprise`: as in
+    target.Looks.
     """
     rows = finished(select(suite, frame))
     known = set(finished(frame)["key"])
-    parts = dict(list(rows.groupby(["optimizer", "n", "stage"], sort=False)))
+    parts = groups(rows)
     empty = rows.iloc[:0]
     todo: list[RunSpec] = []
     for label in suite.optimizers:
-        searched = parts.get((label, suite.proxy, "search"), empty)
+        searched = parts.get((label, suite.proxy), empty)
         missing = propose(suite, label, suite.proxy, searched)
         todo += _specs(suite, label, suite.proxy, missing)
-        at_proxy = None if missing else optimum(searched)
-        if at_proxy is None:
+        best = None if missing else optimum(searched)
+        if best is None:
             continue
-        carried, hp = suite.clip_lr(label, at_proxy.log2_lr), at_proxy.hp
-        todo += further_budgets(suite, label, suite.proxy, carried, hp)
+        carried = suite.clip_lr(label, best.log2_lr), best.hp
+        todo += further_budgets(suite, label, suite.proxy, searched)
+        # More seeds cannot change a verdict that says that the proxy's optimum is not known.
+        looks = Looks(suite.looks if best.censored is None else suite.looks[:1], surprise)
         for n in suite.targets:
-            wanted = {carried}
+            pairs = [(carried, seed) for seed in range(suite.seeds)]
             if suite.verify:
-                at_n = parts.get((label, n, "search"), empty)
-                at_n = at_n[at_n["hp_point"] == canonical(hp)]
-                pairs = bracket.propose(suite, label, n, at_n, around=carried)
-                todo += _specs(suite, label, n, [((lr, hp), s) for (lr, _), s in pairs])
-                best = None if pairs else optimum(at_n)
-                if best is not None:
-                    own = suite.clip_lr(label, best.log2_lr)
-                    wanted.add(own)
-                    todo += further_budgets(suite, label, n, own, hp)
-            fresh = [((lr, hp), s) for lr in wanted for s in fresh_seeds(suite.fresh_seeds)]
-            todo += _specs(suite, label, n, fresh)
+                at_n = parts.get((label, n), empty)
+                pairs = target.propose(suite, label, at_n, carried, looks)
+                if not pairs:
+                    at_carried_hp = at_n[at_n["hp_point"] == canonical(best.hp)]
+                    todo += further_budgets(suite, label, n, at_carried_hp)
+            todo += _specs(suite, label, n, pairs)
     return [spec for key, spec in {spec.key: spec for spec in todo}.items() if key not in known]
 
 
@@ -64,38 +71,66 @@ def _specs(suite: Suite, label: str, n: int, pairs: Iterable[tuple[Point, int]])
 
 
 def forecast(
-    suite: Suite, frame: pd.DataFrame, propose: Propose = bracket.propose
+    suite: Suite,
+    frame: pd.DataFrame,
+    propose: Propose = bracket.propose,
+    *,
+    surprise: bool = False,
 ) -> list[RunSpec]:
     """Every run still to come, if each unknown curve is a parabola about the middle of its grid.
 
     The first plan is exact; the runs that depend on its results are a guess of their number. At a
-    target the parabola lies beside the carried lr, so that both need fresh seeds.
+    target the parabola lies beside the carried lr. Where runs are known, the best of them stays the
+    best. A verdict on made-up losses counts as decided at its first look, and only at its last one
+    with `surprise`, which gives the number of runs at most.
     Raises AssertionError where the plan asks for a run that was answered, which would never end.
     """
+    guesses = _Guesses(suite, frame)
     expected: dict[str, RunSpec] = {}
-    optima: dict[str, float] = {}
-    while todo := plan(suite, frame, propose):
+    while todo := plan(suite, frame, propose, surprise=surprise):
         if again := [spec.key for spec in todo if spec.key in expected]:
             raise AssertionError(f"forecast: answered, but asked for again: {', '.join(again)}")
         expected |= {spec.key: spec for spec in todo}
-        for spec in todo:
-            if spec.cell not in optima:
-                optima[spec.cell] = _guess(suite, [s for s in todo if s.cell == spec.cell])
-        made_up = [_made_up(spec, optima[spec.cell]) for spec in todo]
-        frame = pd.DataFrame(made_up) if frame.empty else pd.concat([frame, pd.DataFrame(made_up)])
+        made_up = pd.DataFrame(guesses.rows(todo))
+        frame = made_up if frame.empty else pd.concat([frame, made_up])
     return list(expected.values())
 
 
-def _guess(suite: Suite, first: list[RunSpec]) -> float:
-    """Log2 lr of a curve's optimum, guessed from the first runs that are planned for the curve."""
-    label, n = suite.names(first[:1])[first[0].key]
-    if n != suite.proxy:
-        lrs = [spec.log2_lr for spec in first]
-        return (min(lrs) + max(lrs)) / 2 - BESIDE
-    return sum(suite.start_grid(label)) / 2
+class _Guesses:
+    """Losses of runs that were not made yet, nats."""
+
+    def __init__(self, suite: Suite, frame: pd.DataFrame) -> None:
+        self.suite = suite
+        done = frame[frame["status"] == "done"]
+        means = done.groupby(["cell", "log2_lr"])["loss"].mean()
+        self.known: dict[str, dict[float, float]] = {}
+        for (cell, log2_lr), loss in means.items():  # type: ignore[misc]
+            self.known.setdefault(cell, {})[log2_lr] = loss
+        self.optima: dict[str, float] = {}
+
+    def rows(self, todo: list[RunSpec]) -> list[dict[str, object]]:
+        """Rows of these runs as the store gives them, with a loss each."""
+        for spec in todo:
+            if spec.cell not in self.optima:
+                self.optima[spec.cell] = self._best([s for s in todo if s.cell == spec.cell])
+        return [_row(spec, self._loss(spec)) for spec in todo]
+
+    def _best(self, first: list[RunSpec]) -> float:
+        """Log2 lr of a curve's optimum, from the first runs that are planned for the curve."""
+        label, n = self.suite.names(first[:1])[first[0].key]
+        if n != self.suite.proxy:
+            lrs = [spec.log2_lr for spec in first]
+            return (min(lrs) + max(lrs)) / 2 - BESIDE
+        return sum(self.suite.start_grid(label)) / 2
+
+    def _loss(self, spec: RunSpec) -> float:
+        known = self.known.get(spec.cell)
+        if known is None:
+            return 1 + 0.1 * (spec.log2_lr - self.optima[spec.cell]) ** 2
+        return known.get(spec.log2_lr, max(known.values()) + 0.01)
 
 
-def _made_up(spec: RunSpec, best: float) -> dict[str, object]:
+def _row(spec: RunSpec, loss: float) -> dict[str, object]:
     return {
         "key": spec.key,
         "cell": spec.cell,
@@ -105,9 +140,9 @@ def _made_up(spec: RunSpec, best: float) -> dict[str, object]:
         "steps": spec.steps,
         "log2_lr": spec.log2_lr,
         "seed": spec.seed,
-        "status": "done",
-        "loss": 1 + 0.1 * (spec.log2_lr - best) ** 2,
-        "loss_init": 100.0,
+        "status": EXPECTED,
+        "loss": loss,
+        "loss_init": math.inf,
     }
 
 

@@ -26,7 +26,8 @@ from optuna.trial import FrozenTrial, TrialState
 from hptransfer.analysis.statuses import finished
 from hptransfer.errors import InputError, suggest
 from hptransfer.search import bracket
-from hptransfer.search.bracket import Point, Propose
+from hptransfer.search.bracket import Propose
+from hptransfer.search.trials import Point, by_trial, finite_losses, key, on_first_seed
 from hptransfer.spec import LR_STEP, canonical
 from hptransfer.suite.resolved import Suite
 
@@ -161,7 +162,6 @@ def propose(
     label: str,
     n: int,
     rows: pd.DataFrame,
-    around: float | None = None,
     *,
     replays: "dict[str, _Replay] | None" = None,
 ) -> list[tuple[Point, int]]:
@@ -174,14 +174,14 @@ def propose(
     """
     known = _replays if replays is None else replays
     if suite.setting(label, "sampler") == "bracket":
-        return bracket.propose(suite, label, n, rows, around)
-    space = search_space(suite, label, bracket.grid_and_limits(suite, label, around)[0], LR_STEP)
+        return bracket.propose(suite, label, n, rows)
+    space = search_space(suite, label, bracket.grid_and_limits(suite, label)[0], LR_STEP)
     ranges = {key: [d.low, d.high, d.log] for key, d in space.items()}
     search = (suite.setting(label, "sampler"), suite.setting(label, "trials"), suite.ask)
     name = canonical([suite.name, label, n])
     identity = canonical([name, search, ranges])
     rows = finished(rows)
-    losses = bracket.on_first_seed(bracket.by_trial(rows, bracket.finite_losses(rows)))
+    losses = on_first_seed(by_trial(rows, finite_losses(rows)))
     with quiet():
         replay = known.get(identity)
         # A replay is void if the records no longer hold its answers: another store, or a
@@ -225,11 +225,11 @@ class _Replay:
         Raises AssertionError where a batch is empty although trials are left.
         """
         while True:
-            if missing := {k: p for _, p in self.batch if (k := bracket.key(p)) not in losses}:
+            if missing := {k: p for _, p in self.batch if (k := key(p)) not in losses}:
                 return list(missing.values())
             for trial, point in self.batch:
-                self.told[bracket.key(point)] = losses[bracket.key(point)]
-                self.study.tell(trial, losses[bracket.key(point)])
+                self.told[key(point)] = losses[key(point)]
+                self.study.tell(trial, losses[key(point)])
                 self.points.append(point)
             left = self.trials - len(self.points)
             self.batch = [self._ask() for _ in range(min(self.ask, left))]
@@ -264,8 +264,8 @@ def search_space(
 ) -> Space:
     """What a search of this label ranges over: log2 lr and its hyperparameters."""
     space = {"log2_lr": FloatDistribution(*lr, step=step)}
-    for key, values in suite.optimizers[label].search.items():
-        space[key] = FloatDistribution(values.low, values.high, log=values.log)
+    for name, values in suite.optimizers[label].search.items():
+        space[name] = FloatDistribution(values.low, values.high, log=values.log)
     return space
 
 

@@ -17,8 +17,9 @@ from hptransfer.analysis.frame import groups
 from hptransfer.analysis.statuses import finished
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
-from hptransfer.search import bracket, database
+from hptransfer.search import database
 from hptransfer.search.samplers import quiet, search_space
+from hptransfer.search.trials import finite_losses
 from hptransfer.suite.ranges import LR_OCTAVES
 from hptransfer.suite.resolved import Suite
 
@@ -38,7 +39,7 @@ class _Study:
 
 
 def sync(suite: Suite, rows: pd.DataFrame, storage: str | None, store: Store) -> None:
-    """Add the finished search runs that the persistent studies lack; one study per lr curve.
+    """Add the finished runs that the persistent studies lack; one study per lr curve.
 
     `rows`: rows of analysis.frame.select. `storage`: an Optuna URL, or None for the journal beside
     the records. A journal that is lost or damaged is made anew from `rows`.
@@ -66,9 +67,9 @@ def sync(suite: Suite, rows: pd.DataFrame, storage: str | None, store: Store) ->
 
 def _studies(suite: Suite, rows: pd.DataFrame) -> list[_Study]:
     rows = finished(rows)
-    rows = rows.assign(capped=bracket.finite_losses(rows))
+    rows = rows.assign(capped=finite_losses(rows))
     parts = groups(rows).items()
-    return [_study(suite, label, n, part) for (label, n, stage), part in parts if stage == "search"]
+    return [_study(suite, label, n, part) for (label, n), part in parts]
 
 
 def _study(suite: Suite, label: str, n: int, rows: pd.DataFrame) -> _Study:

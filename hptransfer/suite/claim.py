@@ -20,7 +20,8 @@ Expectation = Literal["drifts", "transfers"]
 
 FROM_DATA = ("vocab", "in_shape", "n_classes")  # fields of a model that come from its data set
 
-FRESH_SEED = 1000  # first fresh seed, so that no seed of a search judges the lr
+MOST_SEEDS = 1000
+LOOKS = (5, 8)  # numbers of seeds at which an undecided verdict is looked at again
 
 MUP_EPS = 1e-10  # gradients shrink with the width under muP, and this eps does not
 
@@ -101,10 +102,11 @@ class SuiteTable(Table):
     eval_tokens: int = Field(default=65536, ge=1, le=MOST)
     """Held-out tokens of the final loss, where the data is text. Of labelled examples every
     held-out one is used, once."""
-    seeds: int = Field(default=1, ge=1, le=FRESH_SEED)
-    """Number of seeds of the search."""
-    fresh_seeds: int = Field(default=3, ge=1, le=FRESH_SEED)
-    """Number of seeds that judge the carried lr at a target. No search uses these seeds."""
+    seeds: int = Field(default=3, ge=1, le=MOST_SEEDS)
+    """Number of seeds near each optimum and at the carried lr."""
+    max_seeds: int = Field(default=LOOKS[-1], ge=1, le=MOST_SEEDS)
+    """Number of seeds up to which an undecided verdict gets more: 5, then 8, then this value.
+    Default: 8, or `seeds` where that is more."""
     sampler: str = "bracket"
     """Search method: bracket, a sampler of Optuna, or pkg.mod:Class."""
     trials: int = Field(default=24, ge=1, le=MOST)
@@ -138,8 +140,23 @@ class SuiteTable(Table):
             return {"base": {"width": table["proxy"]}, **table}
         return table
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_fewer_seeds_at_the_end(cls, table: Any) -> Any:
+        if isinstance(table, dict) and "max_seeds" not in table:
+            seeds = table.get("seeds")
+            if isinstance(seeds, int) and seeds > LOOKS[-1]:
+                return {**table, "max_seeds": seeds}
+        return table
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.max_seeds < self.seeds:
+            raise InputError(
+                f"max_seeds: got {self.max_seeds}, needs at least seeds = {self.seeds}",
+                "raise max_seeds, or lower seeds",
+                cures=("max_seeds", "seeds"),
+            )
         for what in ("model", "data"):
             if not isinstance(getattr(self, what).get("name"), str):
                 example = {"model": "gpt", "data": "python_source"}[what]
@@ -223,6 +240,12 @@ class SuiteTable(Table):
         """The value of a field for a label: its own one, else that of the suite."""
         own = getattr(self.optimizers[label], name)
         return getattr(self, name) if own is None else own
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds at which a verdict is looked at, rising, while it is undecided."""
+        between = [count for count in LOOKS if self.seeds < count < self.max_seeds]
+        return tuple(dict.fromkeys((self.seeds, *between, self.max_seeds)))
 
     def start_grid(self, label: str) -> tuple[int, int]:
         """First and last log2 lr of the start grid, octaves."""

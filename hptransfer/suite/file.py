@@ -20,7 +20,7 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 NOT_IN_A_FILE = ("name", "origin")  # fields of a suite that its file cannot set
 _SUITES = "see docs/how-to/own-suite.md"
 _ALLOWED = "letters a to z, digits and . _ -"
-_COUNTS = ("trials", "seeds", "fresh_seeds")
+_COUNTS = ("trials", "seeds", "max_seeds")
 
 
 def suites_folder() -> Path:
@@ -162,7 +162,13 @@ def checked(kind: type[Parsed], values: dict[str, Any]) -> Parsed:
 def _readable(first: Any, place: str) -> InputError:
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
-        return InputError(f"{place}: {cause}" if place else str(cause), cause.hint)
+        words = f"{place}: {cause}" if place else str(cause)
+        return InputError(words, cause.hint, cures=cause.cures)
+    if place == "fresh_seeds":
+        return InputError(
+            "fresh_seeds: no key of a suite any more: the seeds near an optimum judge it too",
+            "write seeds = 3 and max_seeds = 8 in its place",
+        )
     if first["type"] == "extra_forbidden":
         model: type[BaseModel] = SuiteTable
         if len(first["loc"]) > 1:

@@ -22,7 +22,8 @@ from hptransfer.suite.file import checked, parse_suite
 from hptransfer.suite.resolved import Suite
 from hptransfer.suite.tables import Origin, Table
 
-GONE = ("eval_batches",)  # fields of a suite that FIRST_SCHEMA had
+GONE = ("fresh_seeds",)  # fields that a suite once had
+FIRST_GONE = ("eval_batches",)  # those of FIRST_SCHEMA alone
 
 
 class _Resolved(Table):
@@ -58,7 +59,7 @@ def stored_suite(manifest: dict[str, Any], schema: int = SCHEMA) -> Suite:
     JSON in UTF-8 cannot hold.
     """
     own = {key: value for key, value in manifest.items() if key in _Resolved.model_fields}
-    past = GONE if schema == FIRST_SCHEMA else ()
+    past = (*GONE, *(FIRST_GONE if schema == FIRST_SCHEMA else ()))
     fields = {key: value for key, value in manifest.items() if key not in (*own, *past)}
     table = parse_suite(fields, {})
     resolved = checked(_Resolved, own)

@@ -11,7 +11,7 @@ from hptransfer.datasets import Examples, Tokens, Unread
 from hptransfer.errors import located
 from hptransfer.spec import AXIS_FIELD, COUNT, RunSpec, canonical, fits, round_lr
 from hptransfer.suite import budget, parts
-from hptransfer.suite.claim import FRESH_SEED, SuiteTable
+from hptransfer.suite.claim import SuiteTable
 
 GROWTH = 4  # octaves that a search may add to its start grid on each side
 
@@ -131,11 +131,6 @@ class Suite(SuiteTable):
     def searched_point(self, label: str, spec: RunSpec) -> str:
         """The searched hyperparameters of a run of this label, as canonical JSON."""
         return canonical({key: spec.hp[key] for key in self.optimizers[label].search})
-
-
-def fresh_seeds(count: int) -> range:
-    """The first `count` fresh seeds."""
-    return range(FRESH_SEED, FRESH_SEED + count)
 
 
 def resolve(suite: SuiteTable, data: Tokens | Examples | Unread) -> Suite:
