@@ -51,7 +51,7 @@ def make_suite(*labels: str, **overrides: Any) -> Suite:
             width=suite.width or suite.proxy,
             base=suite.base,
             log2_lr=0.0,
-            steps=suite.steps,
+            steps=suite.steps or 1,
             batch=suite.batch,
             schedule=suite.setting(label, "schedule"),
             warmup=suite.setting(label, "warmup"),

@@ -141,10 +141,13 @@ def test_what_commands_print_follows_the_schemas(suite: Path, tmp_path: Path) ->
     follows(strict((tmp_path / "results/tiny/metrics.json").read_text()), "metrics")
 
 
-def test_what_check_prints_follows_its_schema(tmp_path: Path) -> None:
+def test_what_check_and_compare_print_follows_their_schemas(tmp_path: Path) -> None:
     limits = ("--max-regret", 0.02, "--max-drift", 0.5)
     kept(tmp_path)
     follows(printed(tmp_path, "check", "mine.toml"), "check")
     follows(printed(tmp_path, "check", "mine.toml", *limits), "check")
+    follows(printed(tmp_path, "compare", "results", "results"), "compare")
+    two = (REFERENCE / "quickstart", tmp_path / "results" / "mine")
+    follows(printed(tmp_path, "compare", *two), "compare")
     (tmp_path / "mine.toml").write_text(SUITE.replace("steps = 100", "steps = 99"))
     follows(printed(tmp_path, "check", "mine.toml", *limits), "check")

@@ -24,6 +24,7 @@ for _command in (
     training.plan,
     batch.batch,
     judging.check,
+    judging.compare,
     reading.report,
     reading.export,
     reading.cite,

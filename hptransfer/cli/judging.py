@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hptransfer.report.checked import Checked
+    from hptransfer.report.compared import Compared
     from hptransfer.suite.claim import SuiteTable
     from hptransfer.suite.resolved import Suite
 
@@ -181,3 +182,57 @@ def _print(checked: "Checked") -> None:
         claim_sentence(suite, checked.claims),
     ):
         out.print(shown(line), soft_wrap=True)
+
+
+@takes("as_json")
+def compare(
+    a: Annotated[Path, typer.Argument(help="A results folder, or a suite's folder in one.")],
+    b: Annotated[Path, typer.Argument(help="The other one.")],
+    *,
+    options: RunOptions,
+) -> None:
+    """Compare two folders of records, of two versions or two machines, run by run.
+
+    Runs are pairs if all is equal but the version of hptransfer and of the parts.
+    For each optimizer and axis value it tests B - A over the common seeds: the
+    loss near the best lr, the drift and the regret. The intervals are t-intervals
+    with Holm's correction: the chance that one of them excludes 0 by chance is 5%.
+    """
+    from hptransfer.report.compared import compare_json, compared
+
+    found = compared(a, b)
+    if options.as_json:
+        typer.echo(json.dumps(compare_json(found)))
+    else:
+        _print_compared(found)
+
+
+def _print_compared(found: "Compared") -> None:
+    """Per suite a table of differences, the verdicts that changed, and what has no pair."""
+    from hptransfer.cli.tables import compared_table
+    from hptransfer.cli.text import shown
+
+    n_differs = 0
+    for suite, tested in zip(found.suites, found.tested, strict=True):
+        n_differs += sum(each.differs for each in tested)
+        pairing, axis = suite.pairing, suite.a.suite.axis
+        out.print(compared_table(suite, tested))
+        lines = [
+            f"{each.optimizer} at {axis} {each.target}: {each.a} in A, {each.b} in B"
+            for each in suite.verdicts
+            if each.a != each.b
+        ]
+        lines += [
+            f"not paired: {each.n_runs} run(s) of {each.optimizer} at {axis} {each.n} in "
+            f"{each.side.upper()}: {each.reason}"
+            for each in pairing.unpaired
+        ]
+        for line in lines:
+            out.print(shown(line), soft_wrap=True)
+        out.print()
+    for side, names in (("A", found.only_in_a), ("B", found.only_in_b)):
+        if names:
+            out.print(shown(f"only in {side}: {', '.join(names)}"), soft_wrap=True)
+    pairs = sum(suite.pairing.n_paired for suite in found.suites)
+    told = f"{n_differs} of {found.n_tests} tested differences exclude 0; {pairs} pairs of runs"
+    out.print(shown(told), soft_wrap=True)

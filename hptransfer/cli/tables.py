@@ -1,6 +1,6 @@
 """Tables on the terminal: the plan, learning-rate curves, parts, clauses of a contract."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -14,7 +14,9 @@ from hptransfer.suite.resolved import Suite
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hptransfer.analysis.holm import Tested
     from hptransfer.records.store import Store
+    from hptransfer.report.compared import ComparedSuite
     from hptransfer.run.session import Forecast, Session
     from hptransfer.testing import Check
 
@@ -171,3 +173,37 @@ def spark(values: list[float]) -> str:
     low, high = min(values), max(values)
     scale = (len(_SPARKS) - 1) / (high - low) if high > low else 0.0
     return "".join(_SPARKS[round((v - low) * scale)] for v in values)
+
+
+def compared_table(suite: "ComparedSuite", tested: "Sequence[Tested]") -> Table:
+    """One row per optimizer, axis value and quantity: B - A, its interval, seeds and p."""
+    from hptransfer.analysis.sentences import signed
+
+    rows = []
+    for each, test in zip(suite.pairing.measured, tested, strict=True):
+        value, low, high = vars(test.difference).values()
+        known = test.n > 1
+        rows.append(
+            (
+                each.optimizer,
+                each.quantity,
+                "differs" if test.differs else "",
+                str(each.n),
+                signed(value, 4) if test.n else "-",
+                f"{signed(low, 4)} to {signed(high, 4)}" if known else "-",
+                str(test.n),
+                f"{test.p_holm:.3g}" if known else "-",
+            )
+        )
+    title = f"{suite.name}: {suite.folders[1]} (B) less {suite.folders[0]} (A)"
+    columns = (
+        "optimizer",
+        "quantity",
+        "",
+        suite.a.suite.axis,
+        "B - A",
+        "interval",
+        "seeds",
+        "Holm p",
+    )
+    return plain_table(title, columns, rows, text=3)

@@ -298,6 +298,11 @@ def stored_suites(root: Path) -> list[str]:
     return sorted(times, key=lambda suite: (-times[suite], suite))
 
 
+def holds_suite(folder: Path) -> bool:
+    """Whether a folder has records or a manifest of its own. Raises InputError as `listing`."""
+    return folder.is_dir() and bool(listing(folder, _OF_A_SUITE))
+
+
 def mark() -> str:
     """A part for a file's name that no other file has: host, pid and a random number."""
     return f"{HOST}-{os.getpid()}-{secrets.token_hex(4)}"
