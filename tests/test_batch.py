@@ -15,7 +15,9 @@ from hptransfer.analysis.batch import (
     seed_losses,
     tuned,
 )
+from hptransfer.analysis.batch_sentences import law_sentence
 from hptransfer.analysis.frame import select
+from hptransfer.analysis.landscape import laws
 from hptransfer.analysis.optimum import optimum
 from hptransfer.documents.batches import Rule
 from hptransfer.suite.resolved import Suite
@@ -162,6 +164,32 @@ def test_with_the_number_of_steps_the_rules_turn_round() -> None:
     assert (row.steps, row.tokens) == (400, 400 * 4 * 64)
     assert row.regrets["square root"].cost.value == pytest.approx(0, abs=1e-12)
     assert row.regrets["unchanged"].cost.value == pytest.approx(CURVATURE)
+
+
+def test_the_law_of_the_best_lr_has_its_factor_at_the_proxy_and_its_exponent() -> None:
+    suite = a_suite()
+    found = laws(suite, select(suite, records(suite)))
+    law = found["adamw"]
+    assert law.exponent.value == pytest.approx(-0.5), "lr* rises with the square root of the batch"
+    assert law.at[4].value == pytest.approx(-7.0)
+    assert law.at[128].value == pytest.approx(-4.5)
+    assert law_sentence(suite, law).startswith("adamw: lr* = 2^-7.00 (B/4)^0.50 (factor 2^-7.00")
+    bent = records(suite, center=lambda label, n: at_sqrt(label, n) + (n == 32))
+    law = laws(suite, select(suite, bent))["adamw"]
+    fit = np.polyfit(np.arange(6), [-7, -6.5, -6, -4.5, -5, -4.5], 1)
+    assert law.exponent.value == pytest.approx(-fit[0])
+    assert law.at[4].value == pytest.approx(fit[1])
+    assert law.at[4].high - law.at[4].low > 1, "the optima scatter about the line"
+
+
+def test_two_optima_give_no_law_and_one_seed_no_interval() -> None:
+    suite = a_suite(targets=[8])
+    assert laws(suite, select(suite, records(suite))) == {}
+    suite = a_suite(seeds=1, max_seeds=1)
+    law = laws(suite, select(suite, records(suite)))["adamw"]
+    assert law_sentence(suite, law) == (
+        "adamw: lr* = 2^-7.00 (B/4)^0.50 (one seed gives no interval)."
+    )
 
 
 def test_a_suite_with_fixed_steps_is_not_judged() -> None:

@@ -1,8 +1,11 @@
 """Batch sizes, or numbers of steps, in plain words: critical batches, policies, short runs."""
 
+import math
+
 from hptransfer.analysis.batch import Criticals
+from hptransfer.analysis.landscape import Law
 from hptransfer.analysis.reach import BRACKETED, OVERHEAD, Critical
-from hptransfer.analysis.sentences import axis_name
+from hptransfer.analysis.sentences import axis_name, signed
 from hptransfer.suite.budget import SHORT
 from hptransfer.suite.resolved import Suite
 
@@ -28,6 +31,21 @@ def critical_sentence(label: str, found: Criticals, largest: int) -> str:
     )
     alone = ", ".join(batch_text(own, largest) for own in found.by_seed.values())
     return f"{text}; by seed {alone})." if len(found.by_seed) > 1 else f"{text}; one seed)."
+
+
+def law_sentence(suite: Suite, law: Law) -> str:
+    """The law of an optimizer's best lr in words, with its intervals."""
+    fit, c = law.exponent, law.at[suite.proxy]
+    power = signed(0.0 - fit.value, 2)
+    n = "T" if suite.axis == "steps" else "B"
+    text = f"{fit.optimizer}: lr* = 2^{c.value:.2f} ({n}/{suite.proxy})^{power}"
+    if not math.isfinite(fit.high - fit.low):
+        return f"{text} (one seed gives no interval)."
+    left = f"; left out: {', '.join(map(str, fit.left_out))}, censored" if fit.left_out else ""
+    return (
+        f"{text} (factor 2^{c.low:.2f} to 2^{c.high:.2f}, exponent {signed(0.0 - fit.high, 2)} to "
+        f"{signed(0.0 - fit.low, 2)}, {fit.n_values} values{left})."
+    )
 
 
 def momentum_policy(suite: Suite) -> str:

@@ -55,14 +55,15 @@ def batch(suite: SuiteName = BATCH_SUITE, *, options: RunOptions) -> None:
 
 
 def _print(own: "Section") -> None:
-    """The table, and sentences on critical batches and momentum."""
-    from hptransfer.analysis.batch_sentences import critical_sentence, momentum_policy
+    """The table, and sentences on laws, critical batches and momentum."""
+    from hptransfer.analysis.batch_sentences import critical_sentence, law_sentence, momentum_policy
     from hptransfer.cli.text import shown
 
     out.print(_table(own.suite, own.tuned))
     out.print()
     largest = max([own.suite.proxy, *own.suite.targets])
-    lines = [critical_sentence(*each, largest) for each in own.critical_batches.items()]
+    lines = [law_sentence(own.suite, law) for law in own.laws.values()]
+    lines += [critical_sentence(*each, largest) for each in own.critical_batches.items()]
     lines += [momentum_policy(own.suite)] if own.suite.tokens else []
     for line in lines:
         out.print(shown(line), soft_wrap=True)

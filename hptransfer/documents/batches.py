@@ -63,6 +63,9 @@ class TunedValue:
     """Training tokens of a run, or examples."""
     optimum: Optimum | None
     """The best learning rate; null where no run gave a finite loss."""
+    log2_lr_of_law: Interval
+    """log2 lr of the law lr* = c (axis value / proxy)^-a there, with its 95% interval, in octaves;
+    at the proxy it is log2 c, and `exponents` holds a. Null with fewer than three optima."""
     loss: float | None
     """Mean over the seeds at the best learning rate, in nats."""
     n_seeds: int

@@ -1,14 +1,17 @@
 """The comparison of batch sizes, or of numbers of steps, as metrics.json has it."""
 
 from hptransfer.analysis import batch
+from hptransfer.analysis.landscape import Law
+from hptransfer.analysis.parabola import Interval
 from hptransfer.analysis.reach import Reach
 from hptransfer.documents import batches as shapes
 from hptransfer.report.optimum_shapes import interval_shape, optimum_shape
 from hptransfer.suite.resolved import Suite
 
 
-def tuned_shape(suite: Suite, row: batch.Tuned) -> shapes.TunedValue:
-    """A row of the comparison as a document has it."""
+def tuned_shape(suite: Suite, row: batch.Tuned, laws: dict[str, Law]) -> shapes.TunedValue:
+    """A row of the comparison as a document has it. `laws`: by label."""
+    law = laws.get(row.optimizer)
     exponents = batch.rules(suite)
     return shapes.TunedValue(
         optimizer=row.optimizer,
@@ -16,6 +19,7 @@ def tuned_shape(suite: Suite, row: batch.Tuned) -> shapes.TunedValue:
         steps=row.steps,
         tokens=row.tokens,
         optimum=optimum_shape(row.optimum),
+        log2_lr_of_law=interval_shape(law.at[row.n] if law else Interval()),
         loss=row.loss,
         n_seeds=len(row.losses),
         n_diverged=row.n_diverged,

@@ -2,6 +2,8 @@
 
 from hptransfer.analysis.batch import Criticals, Tuned, rules
 from hptransfer.analysis.batch_sentences import batch_text, momentum_policy
+from hptransfer.analysis.landscape import Law
+from hptransfer.analysis.parabola import Interval
 from hptransfer.analysis.reach import BRACKETED, OVERHEAD, Reach
 from hptransfer.analysis.sentences import axis_name
 from hptransfer.documents.batches import Rule
@@ -106,6 +108,28 @@ def _note(suite: Suite) -> str:
             "schedule."
         )
     return f"{note} {momentum_policy(suite)}"
+
+
+def laws(suite: Suite, found: dict[str, Law]) -> Table:
+    """One row per optimizer with at least three optima: lr* = c (n / proxy)^-a."""
+    n = "T/T0" if suite.axis == "steps" else "B/B0"
+    rows = [
+        [
+            word(label, "head"),
+            between(law.at[suite.proxy], 2),
+            between(Interval(law.exponent.value, law.exponent.low, law.exponent.high), 2),
+            count(law.exponent.n_values),
+            word(", ".join(map(str, law.exponent.left_out)) or "none"),
+        ]
+        for label, law in found.items()
+    ]
+    return Table(
+        "Law of lr*",
+        ("optimizer", "log2 c", "a", "values used", "left out (censored)"),
+        rows,
+        f"lr* = c ({n})^−a through the optima that are not censored, with 95% intervals over the "
+        "seeds, wider where the optima scatter about the line by more than their standard errors.",
+    )
 
 
 def critical(suite: Suite, found: dict[str, Criticals]) -> Table:

@@ -40,7 +40,7 @@ def _suite(section: Section) -> shapes.SuiteMetrics:
         landscapes=[_landscape(each) for each in section.landscapes],
         exponents=[_exponent(each) for each in section.exponents],
         audits=[_audit(each) for each in section.audits],
-        tuned=[tuned_shape(suite, each) for each in section.tuned],
+        tuned=[tuned_shape(suite, each, section.laws) for each in section.tuned],
         critical_batches=[critical_shape(*each) for each in section.critical_batches.items()],
     )
 

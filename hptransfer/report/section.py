@@ -66,6 +66,11 @@ class Section:
         return batch.critical_batches(self.tuned) if self.suite.budgets else {}
 
     @cached_property
+    def laws(self) -> dict[str, landscape.Law]:
+        """Label -> the law of its best lr, for a suite with `tuned`."""
+        return landscape.laws(self.suite, self.rows) if batch.is_judged(self.suite) else {}
+
+    @cached_property
     def landscapes(self) -> list[landscape.Landscape]:
         return landscape.landscapes(self.suite, self.rows)
 
