@@ -15,7 +15,9 @@ from hptransfer.analysis.batch import (
     seed_losses,
     tuned,
 )
+from hptransfer.analysis.batch_sentences import law_sentence
 from hptransfer.analysis.frame import select
+from hptransfer.analysis.landscape import laws
 from hptransfer.analysis.optimum import optimum
 from hptransfer.documents.batches import Rule
 from hptransfer.suite.resolved import Suite
@@ -31,7 +33,9 @@ Center = Callable[[str, int], float]  # log2 lr* of label and batch
 
 def a_suite(**changes: Any) -> Suite:
     labels = {"adamw": {"lr": LR}, "muon": {"lr": LR}}
-    return made(**{**SIX, "seeds": 3, "baseline": "adamw", "optimizers": labels, **changes})
+    return made(
+        **{**SIX, "seeds": 3, "max_seeds": 3, "baseline": "adamw", "optimizers": labels, **changes}
+    )
 
 
 def at_sqrt(label: str, batch: int) -> float:
@@ -162,6 +166,32 @@ def test_with_the_number_of_steps_the_rules_turn_round() -> None:
     assert row.regrets["unchanged"].cost.value == pytest.approx(CURVATURE)
 
 
+def test_the_law_of_the_best_lr_has_its_factor_at_the_proxy_and_its_exponent() -> None:
+    suite = a_suite()
+    found = laws(suite, select(suite, records(suite)))
+    law = found["adamw"]
+    assert law.exponent.value == pytest.approx(-0.5), "lr* rises with the square root of the batch"
+    assert law.at[4].value == pytest.approx(-7.0)
+    assert law.at[128].value == pytest.approx(-4.5)
+    assert law_sentence(suite, law).startswith("adamw: lr* = 2^-7.00 (B/4)^0.50 (factor 2^-7.00")
+    bent = records(suite, center=lambda label, n: at_sqrt(label, n) + (n == 32))
+    law = laws(suite, select(suite, bent))["adamw"]
+    fit = np.polyfit(np.arange(6), [-7, -6.5, -6, -4.5, -5, -4.5], 1)
+    assert law.exponent.value == pytest.approx(-fit[0])
+    assert law.at[4].value == pytest.approx(fit[1])
+    assert law.at[4].high - law.at[4].low > 1, "the optima scatter about the line"
+
+
+def test_two_optima_give_no_law_and_one_seed_no_interval() -> None:
+    suite = a_suite(targets=[8])
+    assert laws(suite, select(suite, records(suite))) == {}
+    suite = a_suite(seeds=1, max_seeds=1)
+    law = laws(suite, select(suite, records(suite)))["adamw"]
+    assert law_sentence(suite, law) == (
+        "adamw: lr* = 2^-7.00 (B/4)^0.50 (one seed gives no interval)."
+    )
+
+
 def test_a_suite_with_fixed_steps_is_not_judged() -> None:
     assert not is_judged(made(tokens=None, steps=10))
     assert is_judged(made())
@@ -202,8 +232,10 @@ def test_the_critical_batch_comes_from_the_further_budgets() -> None:
 
     suite = a_suite()
     found = critical_batches(list(table_of(suite, records(suite, level=level)).values()))
-    adamw, muon = found["adamw"], found["muon"]
+    adamw, muon = found["adamw"].of_means, found["muon"].of_means
     assert adamw is not None and muon is not None
+    assert {own and own.batch for own in found["adamw"].by_seed.values()} == {64}
+    assert list(found["adamw"].by_seed) == [0, 1, 2]
     assert (adamw.batch, adamw.n_bracketed) == (64, 6)
     assert adamw.tokens == pytest.approx(819_200 / 2)
     assert muon.batch is None
@@ -219,7 +251,8 @@ def test_an_optimizer_that_diverges_at_the_large_batch_keeps_its_other_rows() ->
     assert np.isnan(lost.loss) and np.isnan(lost.difference.value)
     assert table["muon", 64].difference.value == pytest.approx(0)
     found = critical_batches(list(table.values()))
-    assert found["muon"] is not None and found["muon"].n_bracketed == 5
+    muon = found["muon"].of_means
+    assert muon is not None and muon.n_bracketed == 5
 
 
 def test_a_censored_optimum_is_the_best_of_nothing_and_enters_no_ratio() -> None:
@@ -236,7 +269,7 @@ def test_a_censored_optimum_is_the_best_of_nothing_and_enters_no_ratio() -> None
     assert not row.is_best
     assert row.difference.value == pytest.approx(-0.5)
     assert (row.regrets, row.relative) == ({}, None)
-    found = critical_batches(list(table.values()))["adamw"]
+    found = critical_batches(list(table.values()))["adamw"].of_means
     assert found is not None and found.n_bracketed == 5
 
 
@@ -247,7 +280,8 @@ def test_one_batch_alone_is_its_own_best() -> None:
     row = table["adamw", 4]
     assert row.is_best
     assert {regret.cost.value for regret in row.regrets.values()} == {0.0}
-    assert critical_batches(list(table.values())) == {"adamw": None, "muon": None}
+    found = critical_batches(list(table.values()))
+    assert {label: own.of_means for label, own in found.items()} == {"adamw": None, "muon": None}
 
 
 def test_nothing_yet_is_an_empty_table() -> None:

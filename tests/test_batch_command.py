@@ -26,6 +26,8 @@ momentum = "per_token"
 eval_tokens = 256
 baseline = "adamw"
 trials = 5
+seeds = 1
+max_seeds = 1
 
 [optimizers.adamw]
 lr = "2^-7..2^-4"

@@ -1,5 +1,7 @@
 """The runs on parts of the tokens, planned and found again."""
 
+from typing import Any
+
 import pandas as pd
 
 from hptransfer.analysis.frame import belonging, select
@@ -8,6 +10,11 @@ from hptransfer.spec import RunSpec
 from hptransfer.suite.resolved import Suite
 from test_budget import made
 
+ONE: dict[str, Any] = {
+    "optimizers": {"adamw": {"lr": "2^-8..2^-3"}},
+    "seeds": 1,
+    "max_seeds": 1,
+}
 BEST = {4: -6.0, 8: -5.5, 16: -5.0}  # octaves, by batch
 
 
@@ -39,7 +46,7 @@ def finished_suite(suite: Suite) -> list[RunSpec]:
 
 
 def test_the_best_lr_of_every_batch_runs_on_each_part_of_the_tokens_with_its_own_steps() -> None:
-    suite = made(budgets=[4, 2], seeds=2, optimizers={"adamw": {"lr": "2^-8..2^-3"}})
+    suite = made(budgets=[4, 2], **{**ONE, "seeds": 2, "max_seeds": 2})
     runs = finished_suite(suite)
     whole = {4: 400, 8: 200, 16: 100}
     shorter = [run for run in runs if run.steps != whole[run.batch]]
@@ -54,25 +61,25 @@ def test_the_best_lr_of_every_batch_runs_on_each_part_of_the_tokens_with_its_own
 
 
 def test_runs_on_a_part_of_the_tokens_take_no_part_in_the_search() -> None:
-    suite = made(budgets=[4, 2], optimizers={"adamw": {"lr": "2^-8..2^-3"}})
+    suite = made(budgets=[4, 2], **ONE)
     runs = finished_suite(suite)
     frame = answered(runs)
     assert len(belonging(suite, frame)) == len(runs)
-    parts = [select(suite, frame, divisor) for divisor in (1, 2, 4)]
+    parts = [set(select(suite, frame, divisor)["key"]) for divisor in (1, 2, 4)]
+    assert set.union(*parts) == set(frame["key"])
     assert sum(len(part) for part in parts) == len(runs)
-    assert all(len(part) for part in parts)
-    without = made(optimizers={"adamw": {"lr": "2^-8..2^-3"}})
+    without = made(**ONE)
     assert {run.key for run in finished_suite(without)} == set(select(suite, frame)["key"])
 
 
 def test_the_forecast_counts_the_runs_on_parts_of_the_tokens() -> None:
-    suite = made(budgets=[4, 2], optimizers={"adamw": {"lr": "2^-8..2^-3"}})
+    suite = made(budgets=[4, 2], **ONE)
     expected = forecast(suite, answered([suite.template("adamw")]).iloc[:0])
-    assert sum(run.steps < {4: 400, 8: 200, 16: 100}[run.batch] for run in expected) == 18
+    assert sum(run.steps < {4: 400, 8: 200, 16: 100}[run.batch] for run in expected) == 6
 
 
 def test_a_failed_run_on_a_part_of_the_tokens_is_planned_again() -> None:
-    suite = made(budgets=[2], optimizers={"adamw": {"lr": "2^-8..2^-3"}})
+    suite = made(budgets=[2], **ONE)
     runs = finished_suite(suite)
     assert plan(suite, answered(runs)) == []
     lost = next(run for run in runs if run.steps == 50)

@@ -131,6 +131,8 @@ def _tuned(
     at_proxy: Optimum | None,
     shorter: dict[int, pd.DataFrame],
 ) -> Tuned:
+    if at_proxy and at_proxy.hp:  # searched values are carried unchanged, so only the lr may move
+        search = search[search["hp_point"] == canonical(at_proxy.hp)]
     best, run = optimum(search), suite.template(label, n)
     whole = tokens(run.to_json())
     losses = pd.Series(dtype=float) if best is None else seed_losses(search, best, best.log2_lr)
@@ -224,12 +226,23 @@ def _against(row: Tuned, baseline: Tuned | None) -> Tuned:
     return replace(row, relative=tokens_to(target, means(row.budgets, seeds)))
 
 
-def critical_batches(table: list[Tuned]) -> dict[str, Critical | None]:
+@dataclass(frozen=True)
+class Criticals:
+    """The critical batch of an optimizer: of the means over the seeds, and of each seed alone."""
+
+    of_means: Critical | None
+    by_seed: dict[int, Critical | None]
+
+
+def critical_batches(table: list[Tuned]) -> dict[str, Criticals]:
     """Label -> its critical batch; a batch with a censored optimum takes no part."""
-    labels = dict.fromkeys(row.optimizer for row in table)
-    table_of = {}
-    for label in labels:
+    found = {}
+    for label in dict.fromkeys(row.optimizer for row in table):
         own = [row for row in table if row.optimizer == label and _is_inside(row)]
         seeds = _shared(own)
-        table_of[label] = critical_batch({row.n: means(row.budgets, seeds) for row in own})
-    return table_of
+
+        def of(seeds: set[int], own: list[Tuned] = own) -> Critical | None:
+            return critical_batch({row.n: means(row.budgets, seeds) for row in own})
+
+        found[label] = Criticals(of(seeds), {seed: of({seed}) for seed in sorted(seeds)})
+    return found

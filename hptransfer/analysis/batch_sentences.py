@@ -1,24 +1,50 @@
 """Batch sizes, or numbers of steps, in plain words: critical batches, policies, short runs."""
 
+import math
+
+from hptransfer.analysis.batch import Criticals
+from hptransfer.analysis.landscape import Law
 from hptransfer.analysis.reach import BRACKETED, OVERHEAD, Critical
-from hptransfer.analysis.sentences import axis_name
+from hptransfer.analysis.sentences import axis_name, signed
 from hptransfer.suite.budget import SHORT
 from hptransfer.suite.resolved import Suite
 
 
-def critical_sentence(label: str, found: Critical | None) -> str:
-    """The critical batch of an optimizer in words."""
+def batch_text(found: Critical | None, largest: int) -> str:
+    """`64`, `> 256` where it lies above every batch, a dash where too few batches bracket it."""
     if found is None:
+        return "\N{EN DASH}"
+    return f"> {largest}" if found.batch is None else str(found.batch)
+
+
+def critical_sentence(label: str, found: Criticals, largest: int) -> str:
+    """The critical batch of an optimizer in words. `largest`: the largest batch of the suite."""
+    whole = found.of_means
+    if whole is None:
         return (
             f"{label}: no critical batch, since fewer than {BRACKETED} batches reach a common loss "
             "between two budgets."
         )
-    start = f"{label}: critical batch {found.batch}"
-    if found.batch is None:
-        start = f"{label}: the critical batch lies above all that were tried"
+    text = (
+        f"{label}: critical batch {batch_text(whole, largest)} (more than {OVERHEAD:g} times the "
+        f"{whole.tokens:,.0f} tokens on which batch {whole.cheapest} reaches {whole.target:.3f} nat"
+    )
+    alone = ", ".join(batch_text(own, largest) for own in found.by_seed.values())
+    return f"{text}; by seed {alone})." if len(found.by_seed) > 1 else f"{text}; one seed)."
+
+
+def law_sentence(suite: Suite, law: Law) -> str:
+    """The law of an optimizer's best lr in words, with its intervals."""
+    fit, c = law.exponent, law.at[suite.proxy]
+    power = signed(0.0 - fit.value, 2)
+    n = "T" if suite.axis == "steps" else "B"
+    text = f"{fit.optimizer}: lr* = 2^{c.value:.2f} ({n}/{suite.proxy})^{power}"
+    if not math.isfinite(fit.high - fit.low):
+        return f"{text} (one seed gives no interval)."
+    left = f"; left out: {', '.join(map(str, fit.left_out))}, censored" if fit.left_out else ""
     return (
-        f"{start} (more than {OVERHEAD:g} times the {found.tokens:,.0f} tokens on which batch "
-        f"{found.cheapest} reaches {found.target:.3f} nat)."
+        f"{text} (factor 2^{c.low:.2f} to 2^{c.high:.2f}, exponent {signed(0.0 - fit.high, 2)} to "
+        f"{signed(0.0 - fit.low, 2)}, {fit.n_values} values{left})."
     )
 
 

@@ -50,21 +50,57 @@ def exponents(suite: Suite, rows: pd.DataFrame) -> list[Exponent]:
     return table
 
 
+@dataclass(frozen=True)
+class Law:
+    """lr*(n) = c (n / proxy)^-alpha of one optimizer: its exponent, and log2 lr of the line.
+
+    `at`: axis value -> log2 lr of the line there with its 95% interval, octaves; at the proxy it is
+    log2 c.
+    """
+
+    exponent: Exponent
+    at: dict[int, Interval]
+
+
+def laws(suite: Suite, rows: pd.DataFrame) -> dict[str, Law]:
+    """Label -> the law through its optima, of optimizers that have an exponent."""
+    table = {}
+    by_label = optima(suite, rows)
+    for exponent in exponents(suite, rows):
+        by_n = by_label[exponent.optimizer]
+        used = {n: best for n, best in by_n.items() if best is not None and best.vertex is not None}
+        at = {n: _height(used, n) for n in sorted({suite.proxy, *by_n})}
+        table[exponent.optimizer] = Law(exponent, at)
+    return table
+
+
 def _slope(used: dict[int, Optimum]) -> Interval:
     """Slope of -log2 lr* against log2 n and its 95% interval."""
     x = np.log2(list(used))
-    y = -np.array([best.log2_lr for best in used.values()])
+    z = x - x.mean()
+    return _on_the_line(used, -z / (z @ z))
+
+
+def _height(used: dict[int, Optimum], n: int) -> Interval:
+    """log2 lr of the line at an axis value and its 95% interval, octaves."""
+    x = np.log2(list(used))
+    z = x - x.mean()
+    return _on_the_line(used, 1 / len(x) + (np.log2(n) - x.mean()) * z / (z @ z))
+
+
+def _on_the_line(used: dict[int, Optimum], weights: np.ndarray) -> Interval:
+    """Sum of weight times log2 lr*, a number of the least-squares line, with its 95% interval."""
+    x = np.log2(list(used))
+    y = np.array([best.log2_lr for best in used.values()])
     z, dof = x - x.mean(), len(used) - 2
     vertices = [best.vertex for best in used.values() if best.vertex is not None]
-    slope = combination(vertices, -z / (z @ z))
+    own = combination(vertices, weights.tolist())
     se = np.array([best.se for best in used.values()])
-    residuals = y - y.mean() - slope.value * z
+    residuals = y - y.mean() - (z @ y) / (z @ z) * z
     if ((residuals / se) ** 2).sum() <= dof:
-        return slope
-    half = float(stdtrit(dof, 0.975) * np.sqrt(residuals @ residuals / dof / (z @ z)))
-    return Interval(
-        slope.value, min(slope.low, slope.value - half), max(slope.high, slope.value + half)
-    )
+        return own
+    half = float(stdtrit(dof, 0.975) * np.sqrt(residuals @ residuals / dof * (weights @ weights)))
+    return Interval(own.value, min(own.low, own.value - half), max(own.high, own.value + half))
 
 
 def lr_sensitivity(points: Curve, low: float, high: float) -> float:

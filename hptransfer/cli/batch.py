@@ -55,17 +55,18 @@ def batch(suite: SuiteName = BATCH_SUITE, *, options: RunOptions) -> None:
 
 
 def _print(own: "Section") -> None:
-    """The table, and sentences on critical batches, momentum and short runs."""
-    from hptransfer.analysis.batch_sentences import critical_sentence, few_steps, momentum_policy
+    """The table, and sentences on laws, critical batches and momentum."""
+    from hptransfer.analysis.batch_sentences import critical_sentence, law_sentence, momentum_policy
     from hptransfer.cli.text import shown
 
     out.print(_table(own.suite, own.tuned))
     out.print()
-    lines = [critical_sentence(*each) for each in own.critical_batches.items()]
+    largest = max([own.suite.proxy, *own.suite.targets])
+    lines = [law_sentence(own.suite, law) for law in own.laws.values()]
+    lines += [critical_sentence(*each, largest) for each in own.critical_batches.items()]
     lines += [momentum_policy(own.suite)] if own.suite.tokens else []
-    for line in [*lines, few_steps(own.suite)]:
-        if line:
-            out.print(shown(line), soft_wrap=True)
+    for line in lines:
+        out.print(shown(line), soft_wrap=True)
 
 
 def _table(suite: "Suite", table: "list[Tuned]") -> "Table":
@@ -98,7 +99,7 @@ def _table(suite: "Suite", table: "list[Tuned]") -> "Table":
         *("lr*", "loss"),
         *(["above best"] if equal else []),
         *(f"lr n^{r:g}" if r else "unchanged" for r in exponents.values()),
-        *([f"to {suite.baseline}'s"] if relative else []),
+        *([f"tokens to {suite.baseline}'s loss"] if relative else []),
         "",
     ]
     over = f"{suite.tokens:,} tokens per run" if suite.tokens else "numbers of steps"

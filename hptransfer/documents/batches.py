@@ -63,6 +63,9 @@ class TunedValue:
     """Training tokens of a run, or examples."""
     optimum: Optimum | None
     """The best learning rate; null where no run gave a finite loss."""
+    log2_lr_of_law: Interval
+    """log2 lr of the law lr* = c (axis value / proxy)^-a there, with its 95% interval, in octaves;
+    at the proxy it is log2 c, and `exponents` holds a. Null with fewer than three optima."""
     loss: float | None
     """Mean over the seeds at the best learning rate, in nats."""
     n_seeds: int
@@ -79,6 +82,18 @@ class TunedValue:
     """Tokens to the loss of the suite's baseline on all tokens at the same batch."""
     budgets: list[BudgetLoss]
     """All budgets that ran, rising."""
+
+
+@dataclass(frozen=True)
+class CriticalOfSeed:
+    """The critical batch by one seed alone."""
+
+    seed: int
+    """The seed."""
+    is_bracketed: bool
+    """At least four batches reach a common loss between two budgets."""
+    batch: int | None
+    """The critical batch; null where it lies above every batch, or is not bracketed."""
 
 
 @dataclass(frozen=True)
@@ -99,3 +114,5 @@ class CriticalBatch:
     """The batch that reaches it on fewest tokens."""
     n_batches: int
     """Batches that reach it between two budgets."""
+    by_seed: list[CriticalOfSeed]
+    """The same from the losses of every seed alone."""

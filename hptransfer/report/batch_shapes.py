@@ -1,14 +1,17 @@
 """The comparison of batch sizes, or of numbers of steps, as metrics.json has it."""
 
 from hptransfer.analysis import batch
-from hptransfer.analysis.reach import Critical, Reach
+from hptransfer.analysis.landscape import Law
+from hptransfer.analysis.parabola import Interval
+from hptransfer.analysis.reach import Reach
 from hptransfer.documents import batches as shapes
 from hptransfer.report.optimum_shapes import interval_shape, optimum_shape
 from hptransfer.suite.resolved import Suite
 
 
-def tuned_shape(suite: Suite, row: batch.Tuned) -> shapes.TunedValue:
-    """A row of the comparison as a document has it."""
+def tuned_shape(suite: Suite, row: batch.Tuned, laws: dict[str, Law]) -> shapes.TunedValue:
+    """A row of the comparison as a document has it. `laws`: by label."""
+    law = laws.get(row.optimizer)
     exponents = batch.rules(suite)
     return shapes.TunedValue(
         optimizer=row.optimizer,
@@ -16,6 +19,7 @@ def tuned_shape(suite: Suite, row: batch.Tuned) -> shapes.TunedValue:
         steps=row.steps,
         tokens=row.tokens,
         optimum=optimum_shape(row.optimum),
+        log2_lr_of_law=interval_shape(law.at[row.n] if law else Interval()),
         loss=row.loss,
         n_seeds=len(row.losses),
         n_diverged=row.n_diverged,
@@ -41,16 +45,19 @@ def _reach(reach: Reach | None, whole: int) -> shapes.TokensToLoss | None:
     return shapes.TokensToLoss(reach.tokens, reach.tokens / whole, reach.side)
 
 
-def critical_shape(label: str, found: Critical | None) -> shapes.CriticalBatch:
+def critical_shape(label: str, found: batch.Criticals) -> shapes.CriticalBatch:
     """A critical batch as a document has it."""
-    if found is None:
-        return shapes.CriticalBatch(label, False, None, None, None, None, 0)
+    whole = found.of_means
     return shapes.CriticalBatch(
         optimizer=label,
-        is_bracketed=True,
-        batch=found.batch,
-        target_loss=found.target,
-        tokens=found.tokens,
-        cheapest_batch=found.cheapest,
-        n_batches=found.n_bracketed,
+        is_bracketed=whole is not None,
+        batch=whole.batch if whole else None,
+        target_loss=whole.target if whole else None,
+        tokens=whole.tokens if whole else None,
+        cheapest_batch=whole.cheapest if whole else None,
+        n_batches=whole.n_bracketed if whole else 0,
+        by_seed=[
+            shapes.CriticalOfSeed(seed, own is not None, own.batch if own else None)
+            for seed, own in found.by_seed.items()
+        ],
     )

@@ -1,8 +1,10 @@
 """The tables of batch sizes, or of steps: tuned losses, carried lrs, tokens to a loss."""
 
-from hptransfer.analysis.batch import Tuned, rules
-from hptransfer.analysis.batch_sentences import momentum_policy
-from hptransfer.analysis.reach import BRACKETED, OVERHEAD, Critical, Reach
+from hptransfer.analysis.batch import Criticals, Tuned, rules
+from hptransfer.analysis.batch_sentences import batch_text, momentum_policy
+from hptransfer.analysis.landscape import Law
+from hptransfer.analysis.parabola import Interval
+from hptransfer.analysis.reach import BRACKETED, OVERHEAD, Reach
 from hptransfer.analysis.sentences import axis_name
 from hptransfer.documents.batches import Rule
 from hptransfer.report.cells import (
@@ -108,34 +110,63 @@ def _note(suite: Suite) -> str:
     return f"{note} {momentum_policy(suite)}"
 
 
-def critical(suite: Suite, found: dict[str, Critical | None]) -> Table:
+def laws(suite: Suite, found: dict[str, Law]) -> Table:
+    """One row per optimizer with at least three optima: lr* = c (n / proxy)^-a."""
+    n = "T/T0" if suite.axis == "steps" else "B/B0"
+    rows = [
+        [
+            word(label, "head"),
+            between(law.at[suite.proxy], 2),
+            between(Interval(law.exponent.value, law.exponent.low, law.exponent.high), 2),
+            count(law.exponent.n_values),
+            word(", ".join(map(str, law.exponent.left_out)) or "none"),
+        ]
+        for label, law in found.items()
+    ]
+    return Table(
+        "Law of lr*",
+        ("optimizer", "log2 c", "a", "values used", "left out (censored)"),
+        rows,
+        f"lr* = c ({n})^−a through the optima that are not censored, with 95% intervals over the "
+        "seeds, wider where the optima scatter about the line by more than their standard errors.",
+    )
+
+
+def critical(suite: Suite, found: dict[str, Criticals]) -> Table:
     """One row per optimizer: its critical batch."""
     largest = max([suite.proxy, *suite.targets])
     rows = []
     for label, own in found.items():
-        if own is None:
-            rows.append([word(label, "head"), *[number(NAN, DASH)] * 5])
-            continue
-        batch = number(own.batch or 2 * largest, str(own.batch or f"> {largest}"))
-        rows.append(
-            [
-                word(label, "head"),
-                batch,
-                nat(own.target),
-                scaled(own.tokens, ""),
-                count(own.cheapest),
-                count(own.n_bracketed),
+        whole = own.of_means
+        alone = ", ".join(batch_text(each, largest) for each in own.by_seed.values())
+        cells = [number(NAN, DASH)] * 5
+        if whole is not None:
+            cells = [
+                number(whole.batch or 2 * largest, batch_text(whole, largest)),
+                nat(whole.target),
+                scaled(whole.tokens, ""),
+                count(whole.cheapest),
+                count(whole.n_bracketed),
             ]
-        )
+        rows.append([word(label, "head"), *cells, word(alone or DASH)])
     return Table(
         "Critical batch",
-        ("optimizer", "critical batch", "target loss", "tokens there", "at batch", "bracketed by"),
+        (
+            "optimizer",
+            "critical batch",
+            "target loss",
+            "tokens there",
+            "at batch",
+            "bracketed by",
+            "by seed",
+        ),
         rows,
         f"The smallest batch that takes more than {OVERHEAD:g} times the tokens of the cheapest "
         f"batch to the target loss, so that its steps exceed linear scaling by "
         f"{100 * (OVERHEAD - 1):.0f}% (Zhang et al. 2024, arXiv:2410.21676). The target is the "
         f"lowest loss on the second largest budget, or on a smaller one; at least {BRACKETED} "
-        "batches must reach it between two budgets, else a dash stands." + _short(suite),
+        "batches must reach it between two budgets, else a dash stands. It is read from means over "
+        "the seeds; the last column has every seed alone." + _short(suite),
     )
 
 

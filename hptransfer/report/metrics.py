@@ -42,7 +42,7 @@ def _suite(section: Section) -> shapes.SuiteMetrics:
         exponents=[_exponent(each) for each in section.exponents],
         differences=[_difference(each) for each in section.differences],
         audits=[_audit(each) for each in section.audits],
-        tuned=[tuned_shape(suite, each) for each in section.tuned],
+        tuned=[tuned_shape(suite, each, section.laws) for each in section.tuned],
         critical_batches=[critical_shape(*each) for each in section.critical_batches.items()],
     )
 

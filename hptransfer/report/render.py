@@ -102,6 +102,7 @@ def _batches(section: Section, slug: str) -> dict[str, Any]:
         "figure": _figure(lambda: losses(suite, table), f"{slug}-batch"),
         "tables": [
             batch_tables.batches(suite, table),
+            *([batch_tables.laws(suite, section.laws)] if section.laws else []),
             *([batch_tables.critical(suite, found)] if found else []),
         ],
     }

@@ -8,7 +8,6 @@ import pandas as pd
 
 from hptransfer.analysis import batch, claims, differences, landscape, sentences, transfer
 from hptransfer.analysis.frame import belonging, select
-from hptransfer.analysis.reach import Critical
 from hptransfer.analysis.statuses import finished
 from hptransfer.spec import SCHEMA
 from hptransfer.suite.resolved import Suite
@@ -62,9 +61,14 @@ class Section:
         return batch.tuned(self.suite, self.frame) if batch.is_judged(self.suite) else []
 
     @cached_property
-    def critical_batches(self) -> dict[str, Critical | None]:
+    def critical_batches(self) -> dict[str, batch.Criticals]:
         """Label -> its critical batch; {} for a suite without further budgets."""
         return batch.critical_batches(self.tuned) if self.suite.budgets else {}
+
+    @cached_property
+    def laws(self) -> dict[str, landscape.Law]:
+        """Label -> the law of its best lr, for a suite with `tuned`."""
+        return landscape.laws(self.suite, self.rows) if batch.is_judged(self.suite) else {}
 
     @cached_property
     def landscapes(self) -> list[landscape.Landscape]:

@@ -1,19 +1,25 @@
 """The runs of a suite on parts of its tokens, at the best learning rate of the whole."""
 
+import pandas as pd
+
+from hptransfer.analysis.optimum import optimum
 from hptransfer.spec import RunSpec
 from hptransfer.suite.resolved import Suite
 
 
-def further_budgets(
-    suite: Suite, label: str, n: int, log2_lr: float, hp: dict[str, float]
-) -> list[RunSpec]:
-    """The runs at axis value `n` on tokens / k for every k of the suite's budgets, seeds 0 on.
+def further_budgets(suite: Suite, label: str, n: int, rows: pd.DataFrame) -> list[RunSpec]:
+    """The runs at axis value `n` on tokens / k for every k of the suite's budgets.
 
-    Each has a whole schedule of its own: the loss in the middle of a longer run is that of a
-    learning rate that has not decayed yet. `log2_lr`, `hp`: the best setting on all tokens.
+    They have the best setting of the finished search `rows`, each with the suite's first seeds and
+    a whole schedule of its own: the loss in the middle of a longer run is that of a learning rate
+    that has not decayed yet. [] where no run of the search gave a finite loss.
     """
+    best = optimum(rows) if suite.budgets else None
+    if best is None:
+        return []
+    log2_lr = suite.clip_lr(label, best.log2_lr)
     return [
-        suite.template(label, n, divisor).point(log2_lr, seed, **hp)
+        suite.template(label, n, divisor).point(log2_lr, seed, **best.hp)
         for divisor in suite.budgets
         for seed in range(suite.seeds)
     ]

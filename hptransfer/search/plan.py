@@ -50,18 +50,17 @@ def plan(
         if best is None:
             continue
         carried = suite.clip_lr(label, best.log2_lr), best.hp
+        todo += further_budgets(suite, label, suite.proxy, searched)
         # More seeds cannot change a verdict that says that the proxy's optimum is not known.
         looks = Looks(suite.looks if best.censored is None else suite.looks[:1], surprise)
-        todo += further_budgets(suite, label, suite.proxy, *carried)
         for n in suite.targets:
             pairs = [(carried, seed) for seed in range(suite.seeds)]
             if suite.verify:
                 at_n = parts.get((label, n), empty)
                 pairs = target.propose(suite, label, at_n, carried, looks)
-                own = None if pairs else optimum(at_n[at_n["hp_point"] == canonical(best.hp)])
-                if own is not None:
-                    log2_lr = suite.clip_lr(label, own.log2_lr)
-                    todo += further_budgets(suite, label, n, log2_lr, best.hp)
+                if not pairs:
+                    at_carried_hp = at_n[at_n["hp_point"] == canonical(best.hp)]
+                    todo += further_budgets(suite, label, n, at_carried_hp)
             todo += _specs(suite, label, n, pairs)
     return [spec for key, spec in {spec.key: spec for spec in todo}.items() if key not in known]
 
