@@ -1,7 +1,7 @@
 """The best learning rate of a curve: vertex, standard error, censoring."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 
 from hptransfer.analysis.curve import curve, trials
 from hptransfer.analysis.frame import searches
+from hptransfer.analysis.group_values import group_values
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.spec import LR_STEP
 from hptransfer.suite.resolved import Suite
@@ -25,6 +26,8 @@ class Optimum:
 
     `seeds`: number of seeds behind `se`. Below 2, `se` is the grid's alone and knows no seed noise.
     `censored`: the optimum lies at the low or high edge of the tried range, or beside a gap.
+    `hp_edges`: tuned hyperparameters whose best value lies at an edge of the tried ones; `optima`
+    knows them.
     """
 
     log2_lr: float
@@ -36,6 +39,7 @@ class Optimum:
     n_diverged: int
     seeds: int
     hp: dict[str, float] = field(default_factory=dict)
+    hp_edges: dict[str, Literal["low", "high"]] = field(default_factory=dict)
 
 
 def vertices(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
@@ -145,7 +149,13 @@ def optima(suite: Suite, rows: pd.DataFrame) -> dict[str, dict[int, Optimum | No
 
     None where no run gave a finite loss.
     """
-    return {
+    found = {
         label: {n: optimum(part) for n, part in by_n.items()}
         for label, by_n in searches(suite, rows).items()
     }
+    for each in group_values(suite, rows):
+        best = found[each.optimizer].get(suite.proxy)
+        if best is not None and each.censored is not None:
+            edges = {**best.hp_edges, each.hyperparameter: each.censored}
+            found[each.optimizer][suite.proxy] = replace(best, hp_edges=edges)
+    return found
