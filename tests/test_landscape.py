@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import stdtrit
 
 from frames import CENTERS, half_octaves, make_suite, search, study, to_frame
 from hptransfer.analysis.curve import Curve
@@ -43,12 +42,17 @@ def test_the_exponent_of_an_inverse_width_law_is_one_and_censored_widths_are_lef
     assert (alpha.n_values, alpha.left_out) == (3, (256,))
 
 
-def test_an_octave_grid_over_four_widths_has_the_known_quantisation_error() -> None:
+def test_one_seed_gives_an_exponent_no_interval_and_three_do() -> None:
     suite = make_suite("muon", targets=[64, 128, 256])
-    records = [r for n in (32, 64, 128, 256) for r in search(suite, "muon", n, -5, [-6, -5, -4])]
-    [alpha] = exponents(suite, select(suite, to_frame(records)))
-    half = (alpha.high - alpha.low) / 2
-    assert half / stdtrit(2, 0.975) == pytest.approx(0.13, abs=0.01)  # one seed: Student's t
+    for seeds, bounded in ((1, False), (3, True)):
+        records = [
+            r
+            for n in (32, 64, 128, 256)
+            for r in search(suite, "muon", n, -5, half_octaves(-5), range(seeds))
+        ]
+        [alpha] = exponents(suite, select(suite, to_frame(records)))
+        assert alpha.low < 0 < alpha.high
+        assert np.isfinite([alpha.low, alpha.high]).all() == bounded
 
 
 def test_sensitivity_and_basin_of_a_known_curve() -> None:
@@ -78,18 +82,18 @@ def test_the_audit_flags_an_optimum_that_the_training_loss_puts_elsewhere() -> N
 def test_the_exponents_interval_covers_a_scatter_that_the_seeds_do_not_explain(
     scatter: float,
 ) -> None:
-    suite = make_suite("muon", targets=[64, 128])
-    rng, held = np.random.default_rng(0), 0
+    suite = make_suite("muon", targets=[64, 128, 256, 512])
+    rng, held = np.random.default_rng(1), 0
     for _ in range(60):
-        centers = {n: -5.1 + scatter * rng.normal() for n in (32, 64, 128)}
+        centers = {n: -5.1 + scatter * rng.normal() for n in (32, 64, 128, 256, 512)}
         rows = [
             each
             for n, at in centers.items()
-            for each in search(suite, "muon", n, at, half_octaves(at), noise=0)
+            for each in search(suite, "muon", n, at, half_octaves(at), range(3), noise=0.001)
         ]
         [alpha] = exponents(suite, select(suite, to_frame(rows)))
         held += alpha.low <= 0 <= alpha.high
-    assert held >= 54  # 95% of 60 is 57; a normal quantile gives about 45
+    assert held >= 54  # 95% of 60 is 57; the seeds' interval alone gives next to none
 
 
 def test_a_failed_run_does_not_widen_the_basin() -> None:

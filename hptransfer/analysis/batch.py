@@ -9,9 +9,9 @@ import pandas as pd
 from hptransfer.analysis.curve import Curve, capped_losses, curve
 from hptransfer.analysis.frame import searches, select
 from hptransfer.analysis.optimum import Optimum, optimum
+from hptransfer.analysis.parabola import Interval, mean_interval
 from hptransfer.analysis.reach import Critical, Reach, critical_batch, tokens_to
 from hptransfer.analysis.statuses import count, finished
-from hptransfer.analysis.transfer import Interval, mean_interval
 from hptransfer.documents.batches import Rule
 from hptransfer.spec import canonical, round_lr, tokens
 from hptransfer.suite.claim import SuiteTable

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from hptransfer.analysis.parabola import Interval
 from hptransfer.analysis.sentences import axis_name
-from hptransfer.analysis.transfer import Interval, Transfer
+from hptransfer.analysis.transfer import Transfer
 from hptransfer.documents.values import Judgement
 from hptransfer.suite.claim import Expectation
 from hptransfer.suite.resolved import Suite

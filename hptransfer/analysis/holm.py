@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from hptransfer.analysis.transfer import Interval
+from hptransfer.analysis.parabola import Interval
 
 LEVEL = 0.05  # chance that any true difference of 0 is called one
 NAN = float("nan")

@@ -9,6 +9,7 @@ from scipy.special import stdtrit
 from hptransfer.analysis.curve import Curve, curve
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.optimum import Optimum, optima, optimum
+from hptransfer.analysis.parabola import Interval, combination
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.suite.resolved import Suite
 
@@ -34,34 +35,36 @@ def exponents(suite: Suite, rows: pd.DataFrame) -> list[Exponent]:
     """alpha: slope of -log2 lr*(n) against log2 n, one per optimizer; 0 is ideal.
 
     Least squares over the optima that are not censored, of optimizers with at least 3 of them. The
-    95% interval comes from their standard errors, times sqrt(chi2 / dof) where they scatter more,
-    with Student's t of dof = values - 2. Where the standard errors come from seeds and explain the
-    scatter it is the normal one.
+    seed is the unit of the 95% interval (parabola.combination): it is unbounded with one seed.
+    Where the optima scatter about the line by more than their standard errors (chi2 above its
+    degrees of freedom), the interval holds that of the regression too.
     """
     table = []
     for label, by_n in optima(suite, rows).items():
         known = {n: best for n, best in by_n.items() if best is not None}
-        used = {n: o for n, o in known.items() if o.censored is None and np.isfinite(o.se)}
+        used = {n: o for n, o in known.items() if o.vertex is not None}
         if len(used) >= 3:
             left_out = tuple(n for n in known if n not in used)
-            table.append(Exponent(label, *_slope(used), len(used), left_out))
+            slope = _slope(used)
+            table.append(Exponent(label, slope.value, slope.low, slope.high, len(used), left_out))
     return table
 
 
-def _slope(used: dict[int, Optimum]) -> tuple[float, float, float]:
+def _slope(used: dict[int, Optimum]) -> Interval:
     """Slope of -log2 lr* against log2 n and its 95% interval."""
     x = np.log2(list(used))
     y = -np.array([best.log2_lr for best in used.values()])
+    z, dof = x - x.mean(), len(used) - 2
+    vertices = [best.vertex for best in used.values() if best.vertex is not None]
+    slope = combination(vertices, -z / (z @ z))
     se = np.array([best.se for best in used.values()])
-    z = x - x.mean()
-    slope = float(z @ y / (z @ z))
-    spread = np.sqrt(z**2 @ se**2) / (z @ z)
-    dof = len(used) - 2
-    chi2 = float((((y - y.mean() - slope * z) / se) ** 2).sum()) / dof
-    explained = chi2 <= 1 and all(best.seeds > 1 for best in used.values())
-    factor = 1.96 if explained else stdtrit(dof, 0.975)
-    half = float(factor * spread * np.sqrt(max(1.0, chi2)))
-    return slope, slope - half, slope + half
+    residuals = y - y.mean() - slope.value * z
+    if ((residuals / se) ** 2).sum() <= dof:
+        return slope
+    half = float(stdtrit(dof, 0.975) * np.sqrt(residuals @ residuals / dof / (z @ z)))
+    return Interval(
+        slope.value, min(slope.low, slope.value - half), max(slope.high, slope.value + half)
+    )
 
 
 def lr_sensitivity(points: Curve, low: float, high: float) -> float:

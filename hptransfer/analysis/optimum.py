@@ -7,14 +7,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from hptransfer.analysis.curve import curve, trials
+from hptransfer.analysis.curve import Curve, curve, trials
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.group_values import group_values
+from hptransfer.analysis.parabola import Interval, Near, Vertex, combination, grid_vertex, vertex
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.spec import LR_STEP
 from hptransfer.suite.resolved import Suite
 
-RESAMPLES = 200  # of the seeds, for the standard error
 CLIFF_SE = 0.25  # octaves: half a grid step, for no parabola passes a diverged neighbour
 
 Censoring = Literal["low", "high", "gap"]
@@ -28,6 +28,7 @@ class Optimum:
     `censored`: the optimum lies at the low or high edge of the tried range, or beside a gap.
     `hp_edges`: tuned hyperparameters whose best value lies at an edge of the tried ones; `optima`
     knows them.
+    `vertex`: what its interval comes from; None where it is censored, or the best of trials.
     """
 
     log2_lr: float
@@ -40,51 +41,26 @@ class Optimum:
     seeds: int
     hp: dict[str, float] = field(default_factory=dict)
     hp_edges: dict[str, Literal["low", "high"]] = field(default_factory=dict)
+    vertex: Vertex | None = field(default=None, compare=False)
+
+    @property
+    def interval(self) -> Interval:
+        """log2 lr with its 95% interval, octaves; unbounded without seeds."""
+        if self.vertex is None:
+            return Interval(self.log2_lr, -np.inf, np.inf)
+        return combination([self.vertex], [1.0])
 
 
-def vertices(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
-    """Vertices of the parabolas near the interior grid minimum k, octaves, (B,).
+def _standard_error(x: np.ndarray, k: int, seeds: np.ndarray) -> float:
+    """Standard error of a vertex from the pseudo-values of its seeds, octaves.
 
-    `x`: octaves, (points,). `y`: nats, (points, B), one curve per column. Each parabola is the
-    least-squares fit to the points within one octave of k. Where that opens downwards or its vertex
-    leaves the neighbours of k, it is the parabola through k and its neighbours, whose vertex lies
-    between them.
+    One seed has none: then the grid alone limits the optimum, and the standard deviation of a
+    uniform error of one grid step, spacing / sqrt(12), stands in (our choice). No optimum counts as
+    better known than 1/8 octave, to which learning rates are rounded.
     """
-    left, right = x[k] - x[k - 1], x[k + 1] - x[k]
-    down, up = (y[k - 1] - y[k]) / left, (y[k + 1] - y[k]) / right
-    flat = np.zeros_like(down)
-    offset = np.divide(down * right - up * left, 2 * (down + up), out=flat, where=down + up > 0)
-    z = x - x[k]
-    near = np.abs(z) <= 1.0
-    if near.sum() > 3:
-        a, b, _ = np.linalg.pinv(np.vander(z[near], 3)) @ y[near]
-        fitted = np.divide(-b, 2 * a, out=np.full_like(a, np.inf), where=a > 0)
-        offset = np.where((-left <= fitted) & (fitted <= right), fitted, offset)
-    return x[k] + offset
-
-
-def _standard_error(x: np.ndarray, grid: np.ndarray, k: int) -> tuple[float, int]:
-    """Standard error of the vertex, octaves, and the number of seeds behind it.
-
-    A bootstrap over the seeds that all points near the minimum share. The spread is scaled by
-    sqrt(S / (S - 1)), since S resampled seeds vary too little. One seed cannot be resampled: then
-    the grid alone limits the optimum, and the standard deviation of a uniform error of one grid
-    step, spacing / sqrt(12), stands in (our choice). No optimum counts as better known than 1/8
-    octave, to which learning rates are rounded.
-    """
-    near = np.abs(x - x[k]) <= 1.0
-    shared = grid[near][:, ~np.isnan(grid[near]).any(axis=0)]
-    seeds = shared.shape[1]
-    if seeds < 2:
-        return float((x[k + 1] - x[k - 1]) / 2 / np.sqrt(12)), seeds
-    picks = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
-    resampled, points = shared[:, picks].mean(axis=2), x[near]
-    lowest = resampled.argmin(axis=0)
-    optima = points[lowest]
-    for i in range(1, len(points) - 1):
-        optima[lowest == i] = vertices(points, resampled[:, lowest == i], i)
-    spread = float(np.std(optima) * np.sqrt(seeds / (seeds - 1)))
-    return max(spread, LR_STEP / np.sqrt(12)), seeds
+    if len(seeds) < 2:
+        return float((x[k + 1] - x[k - 1]) / 2 / np.sqrt(12))
+    return max(float(seeds.std(ddof=1) / np.sqrt(len(seeds))), LR_STEP / np.sqrt(12))
 
 
 def _censoring(x: np.ndarray, k: int) -> Censoring | None:
@@ -97,12 +73,12 @@ def _censoring(x: np.ndarray, k: int) -> Censoring | None:
 
 
 def optimum(rows: pd.DataFrame) -> Optimum | None:
-    """lr*(n) from the search rows of one (optimizer, n); None if no run gave a finite loss.
+    """lr*(n) from the rows of one (optimizer, n); None if no run gave a finite loss.
 
-    The vertex of the parabola near the grid minimum. The grid minimum itself stands at a `cliff` (a
-    neighbour diverged or learned nothing) and where it is `censored` (at an edge of the tried
-    range, or a neighbour is more than one octave away). With searched hyperparameters the best
-    trial stands.
+    The vertex of the parabolas near the least mean loss (analysis.parabola). The grid minimum
+    itself stands at a `cliff` (a neighbour diverged or learned nothing) and where it is `censored`
+    (at an edge of the tried range, or a neighbour is more than one octave away). With searched
+    hyperparameters the best trial stands.
     """
     rows = finished(rows)
     if not np.isfinite(rows["loss"].to_numpy(float)).any():
@@ -114,15 +90,31 @@ def optimum(rows: pd.DataFrame) -> Optimum | None:
     x, k = points.x, int(np.argmin(points.mean))
     censored = _censoring(x, k)
     cliff = bool(points.roofed[max(k - 1, 0) : k + 2].any())
-    log2_lr, se, seeds = float(x[k]), CLIFF_SE if cliff else float("nan"), 0
-    if not cliff and censored is None:
-        kept = ~points.roofed  # the minimum and its neighbours are among these
-        x, mean = x[kept], points.mean[kept]
-        lowest = int(np.argmin(mean))
-        log2_lr = float(vertices(x, mean[:, None], lowest)[0])
-        se, seeds = _standard_error(x, points.grid[kept], lowest)
-    loss, n_diverged = float(points.mean[k]), count(rows, "diverged")
-    return Optimum(log2_lr, loss, se, cliff, censored, len(points.x), n_diverged, seeds, hp)
+    known = None if censored else near(points)
+    best, se, seeds = None, CLIFF_SE if cliff else float("nan"), 0
+    if known is not None:
+        best = grid_vertex(known, float(x[k])) if cliff else vertex(known)
+    if best is not None and not cliff:
+        seeds = len(best.per_seed)
+        se = _standard_error(x, k, best.per_seed)
+    return Optimum(
+        log2_lr=float(x[k]) if best is None else best.value,
+        loss=float(points.mean[k]),
+        se=se,
+        cliff=cliff,
+        censored=censored,
+        n_points=len(x),
+        n_diverged=count(rows, "diverged"),
+        seeds=seeds,
+        hp=hp,
+        vertex=best,
+    )
+
+
+def near(points: Curve) -> Near | None:
+    """The losses near the minimum of a curve; where no seed ran at all of them, their means."""
+    found = Near.of(points.x, points.grid, points.roofed)
+    return found or Near.of(points.x, points.mean[:, None], points.roofed)
 
 
 def _best_trial(rows: pd.DataFrame) -> Optimum:

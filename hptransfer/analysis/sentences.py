@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hptransfer.analysis.judgement import MOST_SEEDS
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.transfer import Transfer
 from hptransfer.suite.ranges import LR_OCTAVES
@@ -44,23 +45,20 @@ def describe_hp(hp: dict[str, float]) -> str:
 
 def rule(suite: Suite) -> list[tuple[str, str]]:
     """The verdict rule in words, in the order in which it is applied."""
-    tol, drift = suite.thresholds.tol, suite.thresholds.drift
+    tol, limit = suite.thresholds.tol, suite.thresholds.limit
     return [
         ("diverged", "every run at the proxy, or every one at the target, diverged"),
         ("censored", "an optimum lies at an edge of the tried range, or a neighbour was not tried"),
         ("unverified", "carried to the target, but the optimum there was not measured"),
         ("incomplete", "runs that the verdict needs are missing"),
+        ("drifts", f"the regret is shown to be above {tol:g} nat"),
         (
-            "drifts",
-            f"the regret's 95% interval lies above 0, the regret is above {tol:g} nat, "
-            f"and the optimum moved by more than {drift:g} octaves",
+            "insensitive",
+            f"the regret is shown to be below {limit:g} nat, but so is the cost of an octave down "
+            f"and of one up to be below {tol:g} nat: any lr nearby would have passed",
         ),
-        (
-            "inconclusive",
-            f"the regret's upper bound is above {2 * tol:g} nat, "
-            f"and the optimum moved by more than {drift:g} octaves",
-        ),
-        ("transfers", "anything else"),
+        ("transfers", f"the regret is shown to be below {limit:g} nat"),
+        ("inconclusive", "neither is shown: more seeds, or a larger limit, would decide"),
     ]
 
 
@@ -172,40 +170,48 @@ def _censored(axis: str, n: int, best: Optimum) -> str:
 
 
 def _judged(suite: Suite, transfer: Transfer) -> str:
-    indicative = f" (indicative: {_seeds(transfer.n_seeds)})" if transfer.indicative else ""
-    text = f"{indicative}. {_regret(suite, transfer)}; {_drift(suite, transfer)}."
-    thresholds = suite.thresholds
-    if transfer.verdict == "transfers" and transfer.regret.low > thresholds.tol:
+    marks = [f"indicative: {_seeds(transfer.n_seeds)}"] if transfer.indicative else []
+    marks += ["on the edge: rounding decides"] if transfer.on_edge else []
+    mark = f" ({', '.join(marks)})" if marks else ""
+    text = f"{mark}. {_regret(suite, transfer)}; {_drift(suite, transfer)}."
+    judged = transfer.judgement
+    if judged and transfer.verdict == "insensitive":
         text += (
-            f" The regret is above {thresholds.tol:g} nat although the optimum moved by no "
-            f"more than {thresholds.drift:g} octaves."
+            f" One octave down costs at most {signed(judged.octave_down)} nat and one up "
+            f"{signed(judged.octave_up)}, so any lr nearby would have passed."
         )
+    if judged and transfer.verdict == "inconclusive":
+        text += f" {_wanted(judged.seeds_needed)}"
     return text + _lost(transfer)
 
 
+def _wanted(seeds: int | None) -> str:
+    if seeds is None:
+        return f"Not even {MOST_SEEDS:,} seeds would decide: widen tol and limit."
+    return f"By the spread seen, about {seeds} seeds would decide."
+
+
 def _regret(suite: Suite, transfer: Transfer) -> str:
-    regret, floor = transfer.regret, transfer.noise_floor
-    tuned, place = _tuned(suite, transfer), f"at {axis_name(suite)} {transfer.n}"
-    noise = f"noise floor {floor:.3f}" if np.isfinite(floor) else "noise floor unknown"
+    regret = transfer.regret
+    costs = (
+        f"{_tuned(suite, transfer)} costs {signed(regret.value)} nat "
+        f"at {axis_name(suite)} {transfer.n}"
+    )
     seeds = f"n = {_seeds(transfer.n_seeds)}"
-    if regret.low == regret.high == 0:
-        return (
-            f"{tuned} is, to 1/8 octave, the best one {place} too, so the regret is "
-            f"exactly 0 ({noise}, {seeds})"
-        )
-    costs = f"{tuned} costs {signed(regret.value)} nat {place}"
     if np.isinf(regret.high):
         return f"{costs} (one seed gives no interval, {seeds})"
-    interval = f"{signed(regret.low)} to {signed(regret.high)}"
-    return f"{costs} (95% interval {interval}, {noise}, {seeds})"
+    return f"{costs} (interval {signed(regret.low)} to {signed(regret.high)}, {seeds})"
 
 
 def _drift(suite: Suite, transfer: Transfer) -> str:
-    drift = transfer.drift
+    drift, limit = transfer.drift, suite.thresholds.drift
     moved = f"the optimum moved by {signed(drift.value, 1)} octaves"
-    if np.isfinite(drift.low):
-        return f"{moved} ({signed(drift.low, 1)} to {signed(drift.high, 1)})"
-    return f"{moved} (one seed gives no interval)" if suite.seeds == 1 else moved
+    if not np.isfinite(drift.low):
+        few = transfer.at_proxy and transfer.at_target and suite.seeds == 1
+        return f"{moved} (one seed gives no interval)" if few else moved
+    text = f"{moved} ({signed(drift.low, 1)} to {signed(drift.high, 1)})"
+    within = -limit < drift.low and drift.high < limit
+    return f"{text}, shown to be within {limit:g}" if within else text
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,26 @@
 """Did the learning rate transfer: drift, paired regret, cost and verdict as numbers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
-from hptransfer.analysis.curve import capped_losses
+from hptransfer.analysis import former, judgement
+from hptransfer.analysis.curve import capped_losses, curve
 from hptransfer.analysis.frame import Groups, groups
-from hptransfer.analysis.optimum import Optimum, optima, optimum
+from hptransfer.analysis.judgement import REDRAWS, Case, Judgement
+from hptransfer.analysis.optimum import Optimum, near, optima, optimum
+from hptransfer.analysis.parabola import Interval, combination, redrawn
 from hptransfer.analysis.statuses import count, finished
-from hptransfer.spec import canonical
+from hptransfer.spec import FIRST_SCHEMA, canonical
 from hptransfer.suite.resolved import Suite
-from hptransfer.suite.tables import Thresholds
 
 NAN = float("nan")
 ENOUGH_SEEDS = 3  # with fewer seeds a verdict is called indicative
-NORMAL_95 = 1.96
 
-Verdict = Literal[
-    "diverged", "censored", "unverified", "incomplete", "drifts", "inconclusive", "transfers"
-]
-JUDGED = ("drifts", "inconclusive", "transfers")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with its 95% interval; NaN where it was not measured."""
-
-    value: float = NAN
-    low: float = NAN
-    high: float = NAN
+Verdict = Literal["diverged", "censored", "unverified", "incomplete"] | judgement.Verdict
+JUDGED = ("drifts", "insensitive", "transfers", "inconclusive")
 
 
 @dataclass(frozen=True)
@@ -86,9 +74,9 @@ class Transfer:
     """One optimizer, carried from the proxy to one axis value `n`.
 
     `at_proxy`, `at_target`: the optima that the searches found. `carried`, `own`: the runs at n
-    with the lr of the proxy, and with the best one there. `drift`: octaves. `regret`: nats, the
-    mean over the seeds of L_n(carried lr) - L_n(own lr), paired by seed. `n_seeds`: seeds behind
-    the regret, or behind the carried loss where there is no regret. `indicative`: too few of them.
+    with the lr of the proxy, and with the best one there. `drift`: octaves, with its 95% interval.
+    `judgement`: None where the verdict stands before the regret is looked at. `n_seeds`: seeds
+    behind the regret, or behind the carried loss where there is no regret.
     """
 
     optimizer: str
@@ -100,13 +88,24 @@ class Transfer:
     carried: Runs
     own: Runs
     drift: Interval
-    regret: Interval
+    judgement: Judgement | None
     n_seeds: int
     cost: MeasuredCost
 
     @property
+    def regret(self) -> Interval:
+        """Mean over the seeds of L_n(carried lr) - L_n(lr*), nats."""
+        return self.judgement.regret if self.judgement else Interval()
+
+    @property
     def indicative(self) -> bool:
+        """Whether the verdict rests on too few seeds."""
         return self.verdict in JUDGED and self.n_seeds < ENOUGH_SEEDS
+
+    @property
+    def on_edge(self) -> bool:
+        """Whether rounding decides the verdict."""
+        return self.verdict in JUDGED and self.judgement is not None and self.judgement.on_edge
 
     @property
     def relative_regret(self) -> float:
@@ -132,77 +131,95 @@ def targets(suite: Suite, rows: pd.DataFrame) -> list[int]:
     return sorted({*suite.targets, *map(int, rows["n"].unique())} - {suite.proxy})
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean and its 95% t-interval; unbounded for one value, NaN for none."""
-    if not values:
-        return Interval()
-    mean, dof = float(np.mean(values)), len(values) - 1
-    if dof == 0:
-        return Interval(mean, -np.inf, np.inf)
-    half = float(stdtrit(dof, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return Interval(mean, mean - half, mean + half)
-
-
-def decide(regret: Interval, drift: float, limits: Thresholds) -> Verdict:
-    """`drifts`, `inconclusive` or `transfers`, once both optima and the regret are measured."""
-    moved = abs(drift) > limits.drift
-    if moved and regret.low > 0 and regret.value > limits.tol:
-        return "drifts"
-    if moved and regret.high > 2 * limits.tol:
-        return "inconclusive"
-    return "transfers"
-
-
 def transfers(suite: Suite, rows: pd.DataFrame) -> list[Transfer]:
     """One per (optimizer, target): labels as the suite orders them, targets rising.
 
     Learning rates are rounded to 1/8 octave; a run that diverged counts as the loss at init.
+    Records of schema 1 are judged by the rule of 0.1 (analysis.former), which made them.
     """
-    parts, best = groups(rows), optima(suite, rows)
+    older = any(run.schema == FIRST_SCHEMA for run in suite.templates.values())
+    searched = former.searched(rows) if older else rows
+    parts = groups(searched)
+    best = former.optima(suite, searched) if older else optima(suite, rows)
+    fresh = groups(former.fresh(rows)) if older else None
     return [
-        _transfer(suite, parts, best.get(label, {}), label, n)
+        _transfer(suite, parts, fresh, best.get(label, {}), label, n)
         for label in suite.templates
         for n in targets(suite, rows)
     ]
 
 
 def _transfer(
-    suite: Suite, parts: Groups, best: dict[int, Optimum | None], label: str, n: int
+    suite: Suite,
+    parts: Groups,
+    fresh: Groups | None,
+    best: dict[int, Optimum | None],
+    label: str,
+    n: int,
 ) -> Transfer:
     at_proxy, at_target = best.get(suite.proxy), best.get(n)
     proxy_search, search = parts.get((label, suite.proxy)), parts.get((label, n))
     if at_proxy and at_proxy.hp and at_target and search is not None:
         # Searched values are carried unchanged, so only the lr may move.
         at_target = optimum(search[search["hp_point"] == canonical(at_proxy.hp)])
-    if search is not None and search["log2_lr"].nunique() == 1:
+    if fresh is None and search is not None and search["log2_lr"].nunique() == 1:
         at_target = None  # the carried lr alone
+    runs = search if fresh is None else fresh.get((label, n))
     carried = own = Runs()
     if at_proxy is not None:
-        carried = _runs(search, suite.clip_lr(label, at_proxy.log2_lr), at_proxy.hp)
+        carried = _runs(runs, suite.clip_lr(label, at_proxy.log2_lr), at_proxy.hp)
     if at_target is not None:
-        own = _runs(search, _most_tried(search, at_target.hp), at_target.hp)
-    n_seeds, regret = len(carried.losses), Interval()
-    if at_proxy and at_target:
-        difference = (carried.losses - own.losses).dropna()
-        n_seeds, regret = len(difference), mean_interval(difference.to_list())
-        if own.log2_lr == carried.log2_lr and at_proxy.hp == at_target.hp and n_seeds:
-            regret = Interval(0.0, 0.0, 0.0)
-    drift = _drift(at_proxy, at_target)
+        lr = suite.clip_lr(label, at_target.log2_lr)
+        own = _runs(
+            runs, lr if fresh is not None else _most_tried(search, at_target.hp), at_target.hp
+        )
+    judged = None
+    if at_proxy and at_target and search is not None and fresh is not None:
+        differences = (carried.losses - own.losses).dropna().to_numpy(float)
+        drift = at_target.log2_lr - at_proxy.log2_lr
+        judged = former.judge(differences, drift, suite.thresholds)
+    elif at_proxy and at_target and search is not None:
+        judged = _judged(suite, label, at_proxy, proxy_search, search)
+    made = (search,) if fresh is None else (search, runs)
+    n_seeds = judged.n_seeds if judged else 0 if at_target else len(carried.losses)
+    verdict = _unjudged(proxy_search, search, at_proxy, at_target, n_seeds)
+    verdict = verdict or (judged.verdict if judged else "incomplete")
     return Transfer(
         optimizer=label,
         proxy=suite.proxy,
         n=n,
-        verdict=_unjudged(proxy_search, search, at_proxy, at_target, n_seeds)
-        or decide(regret, drift.value, suite.thresholds),
+        verdict=verdict,
         at_proxy=at_proxy,
         at_target=at_target,
         carried=carried,
         own=own,
-        drift=drift,
-        regret=regret,
+        drift=_drift(at_proxy, at_target),
+        judgement=judged,
         n_seeds=n_seeds,
-        cost=_cost(proxy_search, [] if search is None else [search]),
+        cost=_cost(proxy_search, [part for part in made if part is not None]),
     )
+
+
+def _judged(
+    suite: Suite,
+    label: str,
+    at_proxy: Optimum,
+    proxy_search: pd.DataFrame | None,
+    search: pd.DataFrame,
+) -> Judgement | None:
+    """The judgement of the carried lr; None where no seed ran there and near the optimum."""
+    points = curve(search[search["hp_point"] == canonical(at_proxy.hp)])
+    carried = suite.clip_lr(label, at_proxy.log2_lr)
+    case = Case.of(points.x, points.grid, points.roofed, carried)
+    if case is None:
+        return None
+    shaken = None
+    if proxy_search is not None and at_proxy.vertex is not None and not at_proxy.cliff:
+        known = near(curve(proxy_search))
+        assert known is not None
+        moved = redrawn(known, sd=suite.thresholds.rounding, redraws=REDRAWS)
+        shaken = np.array([suite.clip_lr(label, float(lr)) for lr in moved])
+    return judgement.judge(case, suite.thresholds, suite.looks, shaken)
 
 
 def _most_tried(rows: pd.DataFrame | None, hp: dict[str, float]) -> float:
@@ -224,14 +241,12 @@ def _runs(rows: pd.DataFrame | None, log2_lr: float, hp: dict[str, float]) -> Ru
 
 
 def _drift(at_proxy: Optimum | None, at_target: Optimum | None) -> Interval:
-    """lr* at the target over lr* at the proxy, octaves; no interval without seeds at both."""
+    """lr* at the target over lr* at the proxy, octaves; unbounded without seeds at both."""
     if at_proxy is None or at_target is None:
         return Interval()
-    drift = at_target.log2_lr - at_proxy.log2_lr
-    if min(at_proxy.seeds, at_target.seeds) < 2:
-        return Interval(drift)
-    half = NORMAL_95 * float(np.hypot(at_proxy.se, at_target.se))
-    return Interval(drift, drift - half, drift + half)
+    if at_proxy.vertex is None or at_target.vertex is None:
+        return Interval(at_target.log2_lr - at_proxy.log2_lr)
+    return combination([at_proxy.vertex, at_target.vertex], [-1.0, 1.0])
 
 
 def _all_diverged(search: pd.DataFrame | None) -> bool:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hptransfer.analysis.batch import Tuned
-    from hptransfer.analysis.transfer import Interval
+    from hptransfer.analysis.parabola import Interval
     from hptransfer.report.section import Section
     from hptransfer.suite.resolved import Suite
 

@@ -122,6 +122,13 @@ class Transfer:
     """The verdict."""
     indicative: bool
     """The verdict rests on too few seeds."""
+    on_edge: bool
+    """Rounding decides the verdict: it stays in fewer than 90% of the redraws."""
+    share_kept: float | None
+    """Share of redraws with the suite's rounding in which the verdict stays."""
+    seeds_needed: int | None
+    """Seeds with which an inconclusive verdict would be decided, by the spread seen; null for a
+    decided one, and where no number of them would do."""
     sentence: str
     """The verdict and its grounds in words."""
     optimum_at_proxy: Optimum | None
@@ -135,7 +142,12 @@ class Transfer:
     drift: Interval
     """log2 of the best lr at the target over the best one at the proxy, octaves; 95% interval."""
     regret: Interval
-    """What the carried learning rate costs at the target, in nats; 95% interval."""
+    """What the carried learning rate costs at the target, in nats. The interval has 96%: 2% of
+    misses on each side, for the verdict is looked at several times."""
+    octave_down: float | None
+    """Upper bound of the cost of one octave below the best learning rate, in nats."""
+    octave_up: float | None
+    """Upper bound of the cost of one octave above it, in nats."""
     relative_regret: float | None
     """Regret over the loss at the own learning rate."""
     noise_floor: float | None

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from hptransfer.analysis.optimum import Optimum
+from hptransfer.analysis.parabola import Interval
 from hptransfer.analysis.sentences import signed
-from hptransfer.analysis.transfer import Interval
 
 DASH = "\N{EN DASH}"
 

@@ -62,9 +62,10 @@ def _draw(
         style = (0, (2, 2)) if first.censored or second.censored else "-"
         ax.plot([x0, x1], [y0, y1], color=colour, linewidth=1.6, linestyle=style)
     for x, y, best in points:
-        se = best.se if best.seeds > 1 else 0.0  # the grid's own says nothing of the seeds
+        bounds = (best.log2_lr - best.interval.low, best.interval.high - best.log2_lr)
+        bar = bounds if math.isfinite(sum(bounds)) else (0.0, 0.0)  # one seed gives none
         ax.errorbar(
-            [x], [y], yerr=[1.96 * se], color=colour, marker=mark, markersize=6,
+            [x], [y], yerr=[[bar[0]], [bar[1]]], color=colour, marker=mark, markersize=6,
             fillstyle="none" if best.censored else "full", capsize=3, linewidth=1.2,
         )  # fmt: skip
     ax.plot([], [], color=colour, marker=mark, linewidth=1.6, label=legend)

@@ -15,8 +15,6 @@ from hptransfer.report.optimum_shapes import interval_shape, optimum_shape
 from hptransfer.report.section import Section, newest_first
 from hptransfer.suite.resolved import Suite
 
-NAN = float("nan")
-
 
 def metrics_json(sections: Sequence[Section]) -> dict[str, Any]:
     """The document `Metrics` as JSON values, newest suite first."""
@@ -71,12 +69,16 @@ def control_shape(suite: Suite, control: Control) -> shapes.Control:
 
 def transfer_shape(suite: Suite, each: transfer.Transfer) -> shapes.Transfer:
     """A transfer as a document has it."""
+    judged = each.judgement
     return shapes.Transfer(
         optimizer=each.optimizer,
         proxy=each.proxy,
         target=each.n,
         verdict=each.verdict,
         indicative=each.indicative,
+        on_edge=each.on_edge,
+        share_kept=judged.kept if judged else None,
+        seeds_needed=judged.seeds_needed if judged else None,
         sentence=sentence(suite, each),
         optimum_at_proxy=optimum_shape(each.at_proxy),
         optimum_at_target=optimum_shape(each.at_target),
@@ -84,6 +86,8 @@ def transfer_shape(suite: Suite, each: transfer.Transfer) -> shapes.Transfer:
         log2_lr_own=each.own.log2_lr,
         drift=interval_shape(each.drift),
         regret=interval_shape(each.regret),
+        octave_down=judged.octave_down if judged else None,
+        octave_up=judged.octave_up if judged else None,
         relative_regret=each.relative_regret,
         noise_floor=each.noise_floor,
         n_seeds=each.n_seeds,

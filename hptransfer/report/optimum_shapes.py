@@ -1,10 +1,8 @@
 """Intervals and optima as every document has them."""
 
 from hptransfer.analysis.optimum import Optimum
-from hptransfer.analysis.transfer import NORMAL_95, Interval
+from hptransfer.analysis.parabola import Interval
 from hptransfer.documents import values
-
-NAN = float("nan")
 
 
 def interval_shape(interval: Interval) -> values.Interval:
@@ -16,9 +14,8 @@ def optimum_shape(best: Optimum | None) -> values.Optimum | None:
     """An optimum as a document has it; None without one."""
     if best is None:
         return None
-    half = NORMAL_95 * best.se if best.seeds > 1 else NAN
     return values.Optimum(
-        log2_lr_star=values.Interval(best.log2_lr, best.log2_lr - half, best.log2_lr + half),
+        log2_lr_star=interval_shape(best.interval),
         standard_error=best.se,
         loss=best.loss,
         censored=best.censored,

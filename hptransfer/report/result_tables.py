@@ -2,8 +2,9 @@
 
 from hptransfer.analysis.differences import Difference
 from hptransfer.analysis.landscape import Audit, Exponent, Landscape
+from hptransfer.analysis.parabola import Interval
 from hptransfer.analysis.sentences import axis_name, describe_hp, signed
-from hptransfer.analysis.transfer import Interval, Transfer
+from hptransfer.analysis.transfer import Transfer
 from hptransfer.report.cells import (
     DASH,
     Cell,
@@ -24,7 +25,10 @@ NAN = float("nan")
 
 
 def _verdict(row: Transfer) -> Cell:
-    under = "indicative" if row.indicative else ""
+    marks = [
+        word for word, on in (("indicative", row.indicative), ("on the edge", row.on_edge)) if on
+    ]
+    under = ", ".join(marks)
     return Cell(row.verdict, row.verdict, f"v {row.verdict}", under)
 
 

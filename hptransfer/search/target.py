@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
+from hptransfer.analysis import judgement
 from hptransfer.analysis.curve import Curve
+from hptransfer.analysis.judgement import Case
 from hptransfer.analysis.losses import capped, learned, means
 from hptransfer.analysis.statuses import finished
 from hptransfer.search import bracket
@@ -17,7 +18,6 @@ from hptransfer.suite.resolved import Suite
 from hptransfer.suite.tables import Thresholds
 
 EXPECTED = "expected"  # status of a run whose loss a forecast made up
-ONE_SIDE = 0.98  # confidence on each side of an interval
 
 
 @dataclass(frozen=True)
@@ -98,27 +98,11 @@ class _Target:
 def undecided(points: Curve, carried: float, thresholds: Thresholds) -> bool:
     """Whether more seeds could change the verdict at a target.
 
-    They cannot where no run learned or the minimum lies at an edge. Else the regret's interval over
-    the seeds decides: above tol it is a drift, below the limit none. A seed's regret is its loss at
-    the carried log2 lr minus its parabola at the vertex of the mean curve.
+    They cannot where no run learned or the minimum lies at an edge. Else it is undecided while it
+    is inconclusive. `carried`: log2 lr.
     """
-    x, k = points.x, int(np.argmin(points.mean))
-    if not np.isfinite(points.mean).all() or k in (0, len(x) - 1):
+    k = int(np.argmin(points.mean))
+    if not np.isfinite(points.mean).all() or k in (0, len(points.x) - 1):
         return False
-    near = np.abs(x - x[k]) <= 1
-    losses = points.grid[:, ~np.isnan(points.grid[near]).any(axis=0)]
-    powers = np.vander(x[near] - x[k], 3)
-    fits = np.linalg.pinv(powers) @ losses[near]
-    a, b, _ = fits.mean(axis=1)
-    vertex = np.clip(-b / (2 * a), -1, 1) if a > 0 else 0.0
-    least = np.array([vertex**2, vertex, 1.0]) @ fits
-    move = carried - x[k]
-    own = np.array([move**2, move, 1.0]) @ fits if abs(move) <= 1 else losses[x == carried][0]
-    regrets = own - least
-    regrets = regrets[~np.isnan(regrets)]
-    if len(regrets) < 2:
-        return True
-    error = np.std(regrets, ddof=1) / np.sqrt(len(regrets))
-    half = stdtrit(len(regrets) - 1, ONE_SIDE) * error
-    mean = regrets.mean()
-    return bool(mean - half <= thresholds.tol and mean + half >= thresholds.limit)
+    case = Case.of(points.x, points.grid, points.roofed, carried)
+    return case is None or judgement.undecided(case, thresholds)

@@ -1,0 +1,87 @@
+"""The rule of 0.1, which judges the records of schema 1 alone: `transfers` is what is not shown."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from hptransfer.analysis import optimum as today
+from hptransfer.analysis.curve import curve
+from hptransfer.analysis.frame import searches
+from hptransfer.analysis.judgement import Judgement, Verdict
+from hptransfer.analysis.optimum import Optimum
+from hptransfer.analysis.parabola import Interval, mean_interval
+from hptransfer.analysis.statuses import finished
+from hptransfer.suite.resolved import Suite
+from hptransfer.suite.tables import Thresholds
+
+FRESH_SEED = 1000  # from here on seeds judge; those below it search
+
+
+def searched(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that found the optima."""
+    return rows[rows["seed"] < FRESH_SEED]
+
+
+def fresh(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that judged, at the carried lr and at the optimum rounded to 1/8 octave."""
+    return rows[rows["seed"] >= FRESH_SEED]
+
+
+def optima(suite: Suite, rows: pd.DataFrame) -> dict[str, dict[int, Optimum | None]]:
+    """`optimum.optima` with each lr* where that rule placed it. `rows`: those that searched."""
+    return {
+        label: {n: optimum(part) for n, part in by_n.items()}
+        for label, by_n in searches(suite, rows).items()
+    }
+
+
+def optimum(rows: pd.DataFrame) -> Optimum | None:
+    """The optimum of the mean curve, without an interval of today's."""
+    found = today.optimum(rows)
+    if found is None or found.vertex is None or found.cliff:
+        return found
+    points = curve(finished(rows))
+    kept = ~points.roofed
+    return replace(found, log2_lr=_vertex(points.x[kept], points.mean[kept]), vertex=None)
+
+
+def _vertex(x: np.ndarray, y: np.ndarray) -> float:
+    """lr* of the points within one octave, or of the middle three where it leaves them, log2."""
+    k = int(y.argmin())
+    z = x - x[k]
+    for points in (np.abs(z) <= 1, np.isin(np.arange(len(z)), (k - 1, k, k + 1))):
+        a, b, _ = np.polyfit(z[points], y[points], 2)
+        if a > 0 and z[k - 1] <= -b / (2 * a) <= z[k + 1]:
+            return float(x[k] - b / (2 * a))
+    return float(x[k])
+
+
+def decide(regret: Interval, drift: float, limits: Thresholds) -> Verdict:
+    """`drifts`, `inconclusive` or `transfers`. `drift`: octaves."""
+    moved = abs(drift) > limits.drift
+    if moved and regret.low > 0 and regret.value > limits.tol:
+        return "drifts"
+    if moved and regret.high > 2 * limits.tol:
+        return "inconclusive"
+    return "transfers"
+
+
+def judge(differences: np.ndarray, drift: float, limits: Thresholds) -> Judgement | None:
+    """The judgement of the losses at the carried lr less those at lr*, nats, (seeds,).
+
+    None without a seed. What that rule did not know is NaN.
+    """
+    if not len(differences):
+        return None
+    regret, nan = mean_interval(differences.tolist()), float("nan")
+    return Judgement(
+        verdict=decide(regret, drift, limits),
+        regret=regret,
+        lr_star=Interval(),
+        octave_down=nan,
+        octave_up=nan,
+        n_seeds=len(differences),
+        kept=nan,
+        seeds_needed=None,
+    )
