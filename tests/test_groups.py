@@ -11,8 +11,11 @@ import pytest
 from frames import record, to_frame
 from hptransfer.analysis.frame import groups, select, tuned_point
 from hptransfer.analysis.optimum import optimum
+from hptransfer.analysis.sentences import sentence
+from hptransfer.analysis.transfer import transfers
 from hptransfer.datasets import Unread
 from hptransfer.errors import InputError
+from hptransfer.report.settings_tables import fairness
 from hptransfer.search import samplers
 from hptransfer.search.plan import forecast, plan
 from hptransfer.spec import RunSpec, canonical
@@ -202,3 +205,35 @@ def test_a_manifest_keeps_the_ranges_and_refuses_damaged_ones() -> None:
             stored_suite({**manifest, "tuned": {"muon": {"aux_lr": wrong}}})
     with pytest.raises(InputError, match=r"tuned\.muon\.polar: no hyperparameter of a run"):
         stored_suite({**manifest, "tuned": {"muon": {"polar": [1.0, 2.0, 0.0, 3.0]}}})
+
+
+def test_a_value_at_an_edge_of_what_may_be_tried_is_censored_like_an_lr() -> None:
+    suite = suite_of({"groups": {"aux": {"lr": "2^-9..2^6"}}}, max_seeds=8)
+
+    def falls(spec: RunSpec) -> float:
+        slope = 0.001 * spec.seed * spec.log2_lr
+        return 3 - 0.01 * math.log2(spec.hp["aux_lr"]) + 0.02 * (spec.log2_lr + 4) ** 2 + slope
+
+    frame = whole(suite, falls)
+    assert set(frame["seed"]) == {0, 1, 2}, "no further seeds for a verdict that is censored"
+    [row] = transfers(suite, select(suite, frame))
+    assert row.verdict == "censored"
+    assert sentence(suite, row) == (
+        "muon: censored. The best aux_lr at width 32 (64) is the largest one tried: widen its "
+        "range there."
+    )
+
+
+def test_the_report_shows_what_was_tuned_with_how_many_trials() -> None:
+    suite = suite_of()
+    frame = whole(suite, bowl(-5.2, -4.3))
+    rows = select(suite, frame)
+    table = fairness(suite, rows)
+    cells = {row[0].text: row[-1].text for row in table.rows}
+    values = rows[rows["n"] == 32]["hp_point"].nunique()
+    runs = int(rows["tuning"].sum())
+    assert cells["tuned besides lr"] == (
+        f"aux_lr in 2^-9..2^-4: 2^-5 of {values} values, {runs} runs for it"
+    )
+    assert cells["hp: aux_lr"] == "tuned"
+    assert runs > values > 5

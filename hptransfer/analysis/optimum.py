@@ -1,7 +1,7 @@
 """The best learning rate of a curve: vertex, standard error, censoring."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 
 from hptransfer.analysis.curve import Curve, curve, trials
 from hptransfer.analysis.frame import searches
+from hptransfer.analysis.group_values import group_values
 from hptransfer.analysis.parabola import Interval, Near, Vertex, combination, grid_vertex, vertex
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.spec import LR_STEP
@@ -25,6 +26,8 @@ class Optimum:
 
     `seeds`: number of seeds behind `se`. Below 2, `se` is the grid's alone and knows no seed noise.
     `censored`: the optimum lies at the low or high edge of the tried range, or beside a gap.
+    `hp_edges`: tuned hyperparameters whose best value lies at an edge of the tried ones; `optima`
+    knows them.
     `vertex`: what its interval comes from; None where it is censored, or the best of trials.
     """
 
@@ -37,6 +40,7 @@ class Optimum:
     n_diverged: int
     seeds: int
     hp: dict[str, float] = field(default_factory=dict)
+    hp_edges: dict[str, Literal["low", "high"]] = field(default_factory=dict)
     vertex: Vertex | None = field(default=None, compare=False)
 
     @property
@@ -102,6 +106,7 @@ def optimum(rows: pd.DataFrame) -> Optimum | None:
         n_points=len(x),
         n_diverged=count(rows, "diverged"),
         seeds=seeds,
+        hp=hp,
         vertex=best,
         hp=hp,
     )
@@ -137,7 +142,13 @@ def optima(suite: Suite, rows: pd.DataFrame) -> dict[str, dict[int, Optimum | No
 
     None where no run gave a finite loss.
     """
-    return {
+    found = {
         label: {n: optimum(part) for n, part in by_n.items()}
         for label, by_n in searches(suite, rows).items()
     }
+    for each in group_values(suite, rows):
+        best = found[each.optimizer].get(suite.proxy)
+        if best is not None and each.censored is not None:
+            edges = {**best.hp_edges, each.hyperparameter: each.censored}
+            found[each.optimizer][suite.proxy] = replace(best, hp_edges=edges)
+    return found

@@ -73,6 +73,8 @@ def sentence(suite: Suite, transfer: Transfer) -> str:
         case "censored":
             optima = ((suite.proxy, transfer.at_proxy), (transfer.n, transfer.at_target))
             told = [_censored(axis_name(suite), n, o) for n, o in optima if o and o.censored]
+            if transfer.at_proxy is not None:
+                told += _edges(axis_name(suite), suite.proxy, transfer.at_proxy)
             return f"{start}. {' '.join(told)}"
         case "unverified":
             return f"{start}. {_unverified(suite, transfer)}"
@@ -145,6 +147,15 @@ def _unverified(suite: Suite, transfer: Transfer) -> str:
 def _lost(transfer: Transfer) -> str:
     lost = transfer.carried.n_diverged
     return f" {lost} of its runs there diverged and count as the loss at init." if lost else ""
+
+
+def _edges(axis: str, n: int, best: Optimum) -> list[str]:
+    """A sentence for each tuned hyperparameter whose best value lies at an edge."""
+    return [
+        f"The best {name} at {axis} {n} ({best.hp[name]:g}) is the "
+        f"{'smallest' if edge == 'low' else 'largest'} one tried: widen its range there."
+        for name, edge in best.hp_edges.items()
+    ]
 
 
 def _censored(axis: str, n: int, best: Optimum) -> str:

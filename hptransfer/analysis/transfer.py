@@ -265,7 +265,7 @@ def _unjudged(
         return "diverged" if _all_diverged(proxy_search) else "incomplete"
     if at_target is None and _all_diverged(search):
         return "diverged"
-    if at_proxy.censored or (at_target and at_target.censored):
+    if at_proxy.censored or at_proxy.hp_edges or (at_target and at_target.censored):
         return "censored"
     if at_target is None:
         return "unverified" if n_seeds else "incomplete"

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pandas as pd
 
 from hptransfer.analysis.frame import groups, select
+from hptransfer.analysis.group_values import group_values
 from hptransfer.analysis.optimum import optimum
 from hptransfer.analysis.statuses import finished
 from hptransfer.search import proxy, target
@@ -41,6 +42,7 @@ def plan(
     known = set(finished(frame)["key"])
     parts = groups(rows, tuning=True)
     empty = rows.iloc[:0]
+    at_edge = {each.optimizer for each in group_values(suite, rows) if each.censored}
     todo: list[RunSpec] = []
     for label in suite.optimizers:
         searched = parts.get((label, suite.proxy), empty)
@@ -52,7 +54,8 @@ def plan(
         carried = suite.clip_lr(label, best.log2_lr), best.hp
         todo += further_budgets(suite, label, suite.proxy, searched)
         # More seeds cannot change a verdict that says that the proxy's optimum is not known.
-        looks = Looks(suite.looks if best.censored is None else suite.looks[:1], surprise)
+        known_best = best.censored is None and label not in at_edge
+        looks = Looks(suite.looks if known_best else suite.looks[:1], surprise)
         for n in suite.targets:
             pairs = [(carried, seed) for seed in range(suite.seeds)]
             if suite.verify:
