@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hptransfer import registry
-from hptransfer.analysis.frame import select
+from hptransfer.analysis.frame import groups, select
 from hptransfer.analysis.optimum import optimum
 from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
@@ -56,11 +56,11 @@ def settings(
     """
     data = engine.load_data(table.data)
     suite = resolve(table, data)
-    rows = select(suite, frame)
+    parts = groups(select(suite, frame))
     result: dict[str, Setting | None] = {}
     for label in labels:
-        own = rows[(rows.optimizer == label) & (rows.n == suite.proxy)]
-        best = optimum(own)
+        own = parts.get((label, suite.proxy))
+        best = None if own is None else optimum(own)
         if best is None:
             result[label] = None
             continue

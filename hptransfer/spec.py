@@ -8,20 +8,16 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 __all__ = [
-    "FIRST_SCHEMA",
-    "LR_STEP",
-    "SCHEMA",
-    "Axis",
-    "Param",
-    "Role",
-    "RunRecord",
-    "RunSpec",
+    "FIRST_SCHEMA", "LR_STEP", "SCHEMA", "Axis", "Param", "Role", "RunRecord", "RunSpec",
     "round_lr",
-]
+]  # fmt: skip
 
-SCHEMA = 2  # version of the format of specs and records
-FIRST_SCHEMA = 1  # its records are still read, and never mixed with those of SCHEMA
-LR_STEP = 1 / 8  # octaves; log2 of every learning rate is a multiple of this
+SCHEMA = 2
+"""Version of the format of specs and records."""
+FIRST_SCHEMA = 1
+"""The first format. Its records are still read, and never mixed with those of SCHEMA."""
+LR_STEP = 1 / 8
+"""Octaves. log2 of every learning rate is a multiple of this."""
 MOST = 2**53  # the largest integer of a record: floats are exact up to here
 LARGEST = 3.5e38  # the largest number of a record, slightly above the largest float32
 

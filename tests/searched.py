@@ -84,10 +84,11 @@ def rows(suite: Suite, pairs: list[Pair], n: int = 32) -> pd.DataFrame:
                 "optimizer": "adamw",
                 "n": n,
                 "hp_point": canonical(hp),
+                "tuning": False,
             }
         )
     names = ["key", "log2_lr", "seed", "status", "loss", "loss_init", "seconds", "finished"]
-    return pd.DataFrame(table, columns=[*names, "optimizer", "n", "hp_point"])
+    return pd.DataFrame(table, columns=[*names, "optimizer", "n", "hp_point", "tuning"])
 
 
 def run(suite: Suite, pairs: list[Pair] | None = None, n: int = 32) -> list[Pair]:

@@ -41,6 +41,7 @@ def tiny(folder: Path, **changes: object) -> SuiteTable:
         "targets": [],
         "steps": 30,
         "batch": 2,
+        "seeds": 1,
         "eval_tokens": 64,
         "optimizers": {"transported_scion": {"lr": "2^-4..2^-3", "trials": 2}},
     }

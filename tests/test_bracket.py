@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hptransfer.analysis.losses import means
 from hptransfer.datasets import Unread
 from hptransfer.search import bracket as module
+from hptransfer.search import proxy
 from hptransfer.search.bracket import bracket
 from hptransfer.suite.file import parse_suite
 from hptransfer.suite.resolved import Suite, resolve
@@ -155,7 +156,7 @@ def rows(known: dict[float, float], seed: int = 0, status: str = "done") -> pd.D
 
 def test_the_first_proposal_is_the_start_grid_on_seed_0(suite: Suite) -> None:
     expected = [((float(lr), {}), 0) for lr in range(-9, -3)]
-    assert module.propose(suite, "adamw", 32, rows({})) == expected
+    assert proxy.propose(suite, "adamw", 32, rows({})) == expected
 
 
 def test_around_a_carried_lr_one_octave_at_each_side_is_searched(suite: Suite) -> None:
@@ -173,19 +174,19 @@ def test_a_failed_run_is_proposed_again(suite: Suite) -> None:
     failed = rows({-7.0: math.nan}, status="failed")
     del known[-7.0]
     together = pd.concat([rows(known), failed], ignore_index=True)
-    assert module.propose(suite, "adamw", 32, together) == [((-7.0, {}), 0)]
+    assert proxy.propose(suite, "adamw", 32, together) == [((-7.0, {}), 0)]
 
 
 def test_further_seeds_follow_on_the_five_half_octaves_about_the_best(suite: Suite) -> None:
     known = search(lambda lr: (lr + 6.4) ** 2)
     wanted = [((lr, {}), 1) for lr in (-7.5, -7, -6.5, -6, -5.5)]
-    assert module.propose(suite, "adamw", 32, rows(known)) == [((-7.5, {}), 0), *wanted]
+    assert proxy.propose(suite, "adamw", 32, rows(known)) == [((-7.5, {}), 0), *wanted]
     known[-7.5] = 1.21
     together = pd.concat([rows(known), rows({-6.5: 0.01}, seed=1)], ignore_index=True)
-    left = [lr for (lr, _), _ in module.propose(suite, "adamw", 32, together)]
+    left = [lr for (lr, _), _ in proxy.propose(suite, "adamw", 32, together)]
     assert left == [-7.5, -7, -6, -5.5]
     done = pd.concat([rows(known), rows(known, seed=1)], ignore_index=True)
-    assert module.propose(suite, "adamw", 32, done) == []
+    assert proxy.propose(suite, "adamw", 32, done) == []
 
 
 def test_one_seed_has_the_five_half_octaves_too(suite: Suite) -> None:
@@ -205,7 +206,7 @@ def test_a_point_between_the_half_octaves_has_no_say(suite: Suite) -> None:
     """It was carried here from another proxy."""
     known = searched(suite, lambda lr, seed: (lr + 6.4) ** 2)
     known[-8.375, 0] = known[-8.375, 1] = -1.0
-    assert module.propose(suite, "adamw", 32, trials(known)) == []
+    assert proxy.propose(suite, "adamw", 32, trials(known)) == []
 
 
 Loss = Callable[[float, int], float]
@@ -224,7 +225,7 @@ def lucky(lr: float, seed: int) -> float:
 def searched(suite: Suite, loss: Loss, order: int = 0) -> dict[tuple[float, int], float]:
     """A whole search on several seeds with one answer at a time, in random order."""
     lot, known = np.random.default_rng(order), {}
-    while missing := module.propose(suite, "adamw", 32, trials(known)):
+    while missing := proxy.propose(suite, "adamw", 32, trials(known)):
         (lr, _), seed = missing[lot.integers(len(missing))]
         known[lr, seed] = loss(lr, seed)
     return known
@@ -253,7 +254,7 @@ def test_runs_that_the_search_did_not_ask_for_count_in_the_end(suite: Suite) -> 
     known = searched(suite, lucky)
     free = min(lr for lr, _ in known) - 1
     known[free, 0] = known[free, 1] = -9.0  # far below all other losses
-    missing = module.propose(suite, "adamw", 32, trials(known))
+    missing = proxy.propose(suite, "adamw", 32, trials(known))
     assert {lr for (lr, _), _ in missing} == {free - 1}
 
 

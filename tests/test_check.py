@@ -275,3 +275,20 @@ def test_run_trains_what_is_missing_and_then_judges(suite: Path, tmp_path: Path)
     assert document["claims"][0]["verdict"] != "incomplete"
     again = hptransfer("check", suite, "--json", "--optimizer", "scion", cwd=tmp_path)
     assert json.loads(again.stdout) == document
+    run = hptransfer("run", suite, "--optimizer", "scion", cwd=tmp_path)
+    assert document["judgement_sentence"] in run.stdout.splitlines()
+
+
+def test_an_optimizer_file_that_has_changed_since_does_not_count(tmp_path: Path) -> None:
+    source = (
+        "from hptransfer.optimizers.sgd import sgd\n"
+        "def mine(p, *, momentum: float = 0.9):\n    return sgd(p, momentum=momentum)\n"
+    )
+    (tmp_path / "mine_opt.py").write_text(source)
+    text = SUITE.replace("[optimizers.muon]", '[optimizers.muon]\nuse = "mine_opt.py:mine"')
+    kept(tmp_path, text=text)
+    assert hptransfer("check", "mine.toml", cwd=tmp_path).returncode == 0
+    (tmp_path / "mine_opt.py").write_text(source + "# other bytes\n")
+    done = hptransfer("check", "mine.toml", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "note: muon: no run as the suite has it now: optimizer.revision" in done.stderr

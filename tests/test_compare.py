@@ -191,6 +191,23 @@ def test_other_settings_are_no_pairs_and_the_reason_names_them(
     assert {u.reason for u in found.unpaired if u.side == "a"} == {"the axis there is batch_size"}
 
 
+def test_another_number_of_tokens_is_another_run() -> None:
+    """At equal tokens the steps follow the batch, so the suite's own steps say nothing."""
+    fixed = make_suite("muon", axis="batch_size", width=32, proxy=8, targets=[16])
+    tokens = 8 * 64 * 100
+    suites = [fixed.model_copy(update={"tokens": count}) for count in (tokens, tokens, 2 * tokens)]
+    a, b, c = (side(suite, study(suite, {"muon": HOLDS})) for suite in suites)
+    found = compare(a, b)
+    assert found.unpaired == []
+    assert {value for each in found.measured for value in each.values} == {0.0}
+    assert found.n_paired == len(a.rows) > 0
+    found = compare(a, c)
+    assert found.n_paired == 0
+    assert {each.reason for each in found.unpaired if each.side == "a"} == {
+        "differs there: steps 100, not 200"
+    }
+
+
 def test_equal_runs_are_pairs_under_another_label(suite: Suite, frame: pd.DataFrame) -> None:
     table = {"mine": suite.optimizers["muon"], "muon": suite.optimizers["adamw"]}
     runs = {"mine": suite.templates["muon"], "muon": suite.templates["adamw"]}

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import json
 import math
 import re
 import tomllib
@@ -27,7 +28,8 @@ DEVICE = "=cmd|' /C calc'!A1"
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("results")
-    suite = make_suite(*LABELS, name=NAME, negative_control=LABELS[0])
+    expect = dict.fromkeys(LABELS[1:], "transfers")
+    suite = make_suite(*LABELS, name=NAME, negative_control=LABELS[0], expect=expect)
     store = Store(root, NAME)
     store.write_manifest(suite)
     frame = study(suite, {label: lambda n: -5.0 for label in LABELS})
@@ -82,6 +84,16 @@ def test_a_command_prints_foreign_names_as_text(results: Path, tmp_path: Path) -
     done = hptransfer("report", "--results", results, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"report: {results}/{NAME}/report.html\n".replace("\x1b", r"\x1b")
+
+
+def test_a_comparison_prints_foreign_names_as_text(results: Path, tmp_path: Path) -> None:
+    done = hptransfer("compare", results / NAME, results, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert '[/red]"""\\x1b]0;x\\x07' in done.stdout
+    found = hptransfer("compare", results, results, "--json", cwd=tmp_path)
+    [suite] = json.loads(found.stdout)["suites"]
+    assert {each["optimizer"] for each in suite["differences"]} == set(LABELS)
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "../a", "", "..toml", "x/"])

@@ -14,7 +14,7 @@ from hptransfer.records.damage import LeftOut
 from hptransfer.records.store import Store
 from hptransfer.run import scheduler
 from hptransfer.run.workers import Pool
-from hptransfer.search import bracket, samplers
+from hptransfer.search import bracket, proxy, samplers
 from hptransfer.search.plan import forecast
 from hptransfer.spec import RunRecord
 from searched import make, rows, run
@@ -74,7 +74,7 @@ def test_a_bracket_that_asks_for_what_it_was_told_is_an_error(
     suite = make(tmp_path)
     known = rows(suite, [((-5.0, {}), 0)])
     with ends(), pytest.raises(AssertionError, match="search: told, but asked for again"):
-        bracket.propose(suite, "adamw", 32, known)
+        proxy.propose(suite, "adamw", 32, known)
 
 
 @pytest.mark.usefixtures("no_replays")

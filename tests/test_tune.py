@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from hptransfer.records.store import Store
-from hptransfer.search import bracket, samplers
+from hptransfer.search import proxy, samplers
 from hptransfer.search.samplers import BracketSampler, make_sampler, propose
 from hptransfer.search.studies import sync
 from hptransfer.search.trials import Point
@@ -57,7 +57,7 @@ def test_the_bracket_sampler_refuses_another_parameter() -> None:
 
 def test_the_bracket_is_the_default_of_propose(tmp_path: Path) -> None:
     suite = make(tmp_path)
-    assert propose(suite, "adamw", 32, rows(suite, [])) == bracket.propose(
+    assert propose(suite, "adamw", 32, rows(suite, [])) == proxy.propose(
         suite, "adamw", 32, rows(suite, [])
     )
     assert len(run(suite)) == 11

@@ -105,10 +105,10 @@ def paired_labels(a: Side, b: Side) -> dict[str, str]:
 
 def _identity(suite: Suite, label: str, mixed: bool) -> str:
     """Equal for labels whose runs are equal in all but version."""
-    run = replace(suite.templates[label], schema=SCHEMA)
+    run = replace(suite.template(label), schema=SCHEMA)
     if mixed:  # FIRST_SCHEMA counts held-out batches
         run = replace(run, eval_examples=1)
-    searched = (f"hp.{key}" for key in suite.optimizers[label].search)
+    searched = (f"hp.{key}" for key in suite.searched(label))
     known = [name for name in VERSION if name == "schema" or run.value(name) is not None]
     return run.identity("log2_lr", "seed", AXIS_FIELD[suite.axis], *known, *searched)
 
@@ -134,8 +134,8 @@ def _why(own: Suite, other: Suite, label: str) -> str:
         return f"the axis there is {other.axis}"
     if label not in other.templates:
         return "no optimizer of this label there"
-    run, theirs = own.template(label, own.proxy), other.template(label, own.proxy)
-    return "differs there: " + "; ".join(differing_fields(_plain(run), _plain(theirs)))
+    run, theirs = _plain(own.template(label)), _plain(other.template(label))
+    return "differs there: " + "; ".join(differing_fields(run, theirs))
 
 
 def _plain(run: RunSpec) -> RunSpec:

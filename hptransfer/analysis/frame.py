@@ -4,10 +4,11 @@ A frame has one row per record. The analysis reads the columns `key`, `cell`, `s
 JSON), `log2_lr` (octaves), `seed`, `status` (done, diverged or failed), `loss` (nats; inf where
 the run diverged, NaN where it failed), `loss_init`, `train_loss`, `train_mean` (nats), `curve`
 (steps and nats), `steps`, `tokens`, `seconds`, `flops`, `peak_memory` (bytes) and `lanes`.
-`select` adds `optimizer` (a label of the suite), `n` (the axis value) and `hp_point` (the searched
-hyperparameters as JSON).
+`select` adds `optimizer` (a label of the suite), `n` (the axis value), `hp_point` (the searched
+hyperparameters as JSON) and `tuning` (whether the run only served to tune a group's field).
 """
 
+import numpy as np
 import pandas as pd
 
 from hptransfer.spec import RunSpec
@@ -17,7 +18,7 @@ Groups = dict[tuple[str, int], pd.DataFrame]
 
 
 def select(suite: Suite, frame: pd.DataFrame, divisor: int = 1) -> pd.DataFrame:
-    """Rows that belong to the resolved suite, with columns optimizer, n and hp_point.
+    """Rows that belong to the resolved suite, with columns optimizer, n, hp_point and tuning.
 
     Suite.labels says which rows belong to a label. Specs are compared once per cell, not once per
     row. `divisor`: the runs on this part of the suite's tokens.
@@ -33,7 +34,25 @@ def select(suite: Suite, frame: pd.DataFrame, divisor: int = 1) -> pd.DataFrame:
     ]
     table = pd.DataFrame(members, columns=["cell", "optimizer", "n", "hp_point"])
     table = table.astype({"cell": frame["cell"].dtype, "n": "int64"})
-    return frame.merge(table, on="cell", how="inner")
+    rows = frame.merge(table, on="cell", how="inner")
+    rows["tuning"] = False
+    for label in suite.tuned:
+        own = rows["optimizer"] == label
+        best = tuned_point(rows[own & (rows["n"] == suite.proxy)])
+        if best is not None:
+            rows.loc[own & (rows["hp_point"] != best), "tuning"] = True
+    return rows
+
+
+def tuned_point(rows: pd.DataFrame) -> str | None:
+    """The tuned hyperparameters as JSON: those of the least loss on seed 0; None without a loss.
+
+    `rows`: the rows of an optimizer at the proxy.
+    """
+    first = rows[(rows["seed"] == 0) & np.isfinite(rows["loss"].to_numpy(float))]
+    if first.empty:
+        return None
+    return str(first.sort_values(["loss", "hp_point"]).iloc[0]["hp_point"])
 
 
 def belonging(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
@@ -42,8 +61,9 @@ def belonging(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
 
 
-def groups(rows: pd.DataFrame) -> Groups:
-    """Selected rows by (optimizer, n)."""
+def groups(rows: pd.DataFrame, *, tuning: bool = False) -> Groups:
+    """Selected rows by (optimizer, n). `tuning`: with those that only tuned a group's field."""
+    rows = rows if tuning else rows[~rows["tuning"].astype(bool)]
     parts = rows.groupby(["optimizer", "n"], sort=False)
     return {(str(o), int(n)): part for (o, n), part in parts}  # type: ignore[misc]
 

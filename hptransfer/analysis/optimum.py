@@ -79,8 +79,9 @@ def optimum(rows: pd.DataFrame) -> Optimum | None:
     rows = finished(rows)
     if not np.isfinite(rows["loss"].to_numpy(float)).any():
         return None
-    if (rows["hp_point"] != "{}").any():
+    if rows["hp_point"].nunique() > 1:
         return _best_trial(rows)
+    hp = json.loads(rows["hp_point"].iloc[0])
     points = curve(rows)
     x, k = points.x, int(np.argmin(points.mean))
     censored = _censoring(x, k)
@@ -102,6 +103,7 @@ def optimum(rows: pd.DataFrame) -> Optimum | None:
         n_diverged=count(rows, "diverged"),
         seeds=seeds,
         vertex=best,
+        hp=hp,
     )
 
 

@@ -36,7 +36,8 @@ def subsets(near: Near) -> list[Subset]:
     count, best = len(near.x), whole.center + float(whole.vertex()[0])
     table = []
     for size in range(LEAST, count + 1):
-        found = np.array([v for part in _choices(count, size) if (v := _vertex(near, part))])
+        fitted = [_vertex(near, part) for part in _choices(count, size)]
+        found = np.array([lr for lr in fitted if lr is not None])
         if len(found):
             far = float(np.abs(found - best).max())
             table.append(Subset(size, len(found), float(found.std()), far))

@@ -138,12 +138,10 @@ def _recorded(table: "SuiteTable", options: RunOptions) -> "tuple[Suite, pd.Data
         raise InputError(f"no records of suite {table.name!r} under {options.results}", train)
     suite, frame = as_recorded(table, kept), store.frame()
     known = set(select(suite, frame)["optimizer"])
-    for label in suite.expect:
-        if label in kept.templates and label not in known:
-            then, now = kept.template(label, suite.proxy), suite.template(label)
-            if changed := differing_fields(now, then):
-                told = f"note: {label}: no run as the suite has it now: {'; '.join(changed)}"
-                err.print(shown(told), soft_wrap=True)
+    for label in (x for x in suite.expect if x in kept.templates and x not in known):
+        if changed := differing_fields(suite.template(label), kept.template(label)):
+            told = f"note: {label}: no run as the suite has it now: {'; '.join(changed)}"
+            err.print(shown(told), soft_wrap=True)
     return suite, frame
 
 

@@ -109,6 +109,7 @@ def proxy_lines(suite: Suite, store: "Store") -> list[str]:
 
     manifest = store.read_manifest()
     rows = finished(select(suite, store.frame()))
+    rows = rows[~rows["tuning"].astype(bool)]
     lines = []
     for label in suite.optimizers:
         own = rows[rows["optimizer"] == label]
@@ -150,6 +151,7 @@ def curve_table(suite: Suite, n: int, rows: "pd.DataFrame") -> tuple[Table, list
     from hptransfer.analysis.statuses import finished
 
     lines, points = [], []
+    rows = rows[~rows["tuning"].astype(bool)]
     for label in suite.optimizers:
         own = finished(rows[(rows.optimizer == label) & (rows.n == n)])
         if own.empty:

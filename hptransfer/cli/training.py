@@ -215,6 +215,17 @@ def trained(table: "SuiteTable", options: RunOptions) -> "Session | None":
     return session if _do(session, options) else None
 
 
+def _print_claim(session: "Session") -> None:
+    """Print whether the suite's expectations held, if it states any."""
+    from hptransfer.analysis.claims import claim_sentence, judgements
+    from hptransfer.analysis.transfer import transfers
+    from hptransfer.cli.text import shown
+
+    found = judgements(session.suite, transfers(session.suite, session.rows()))
+    if told := claim_sentence(session.suite, found):
+        out.print(shown(told), soft_wrap=True)
+
+
 def _run(suite: str, options: RunOptions) -> None:
     session = trained(load(suite, options), options)
     if session is None:
@@ -223,6 +234,8 @@ def _run(suite: str, options: RunOptions) -> None:
     from hptransfer.report.write import write_report
 
     _print_verdicts(session, options.as_json)
+    if not options.as_json:
+        _print_claim(session)
     page, _ = write_report([session.suite.name], options.results, None)
     (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
 

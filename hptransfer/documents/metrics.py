@@ -217,6 +217,29 @@ class OptimumByLoss:
 
 
 @dataclass(frozen=True)
+class OptimizerDifference:
+    """How the losses of two optimizers differ at one axis value, each at its best learning rate."""
+
+    axis_value: int
+    """Axis value."""
+    first: str
+    """Label."""
+    second: str
+    """Label."""
+    difference: Interval
+    """Loss of `second` minus loss of `first`, in nats, with its interval after Holm's correction
+    over all differences of the suite."""
+    n_seeds: int
+    """Seeds that both ran."""
+    p_value_holm: float | None
+    """p of the t-test, after the correction."""
+    differs: bool
+    """Whether it is at most 0.05."""
+    censored: list[str]
+    """Labels of the two whose best learning rate lies at an edge of the tried range."""
+
+
+@dataclass(frozen=True)
 class Audit:
     """Whether the choice of the loss matters for one optimizer at one axis value."""
 
@@ -266,6 +289,8 @@ class SuiteMetrics:
     """One per optimizer and axis value with a search."""
     exponents: list[Exponent]
     """One per optimizer with at least three optima."""
+    differences: list[OptimizerDifference]
+    """One per axis value and pair of optimizers that ran there."""
     audits: list[Audit]
     """One per optimizer and axis value with a search."""
     tuned: list[TunedValue]

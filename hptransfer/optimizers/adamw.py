@@ -11,12 +11,14 @@ from hptransfer.optimizers.rules import Stack, State, Step, average, descend, ga
 from hptransfer.spec import Param
 
 REVISION = {"adamw": 1, "adamw_emb": 1, "adamw_mup": 2}
+GROUPS = {"adamw_emb": {"embedding.lr_ratio": "embedding_lr_ratio"}}
 DECAY_RATES = {
     "adamw": ("beta1", "beta2"),
     "adamw_emb": ("beta1", "beta2"),
     "adamw_mup": ("beta1", "beta2"),
 }
 LIMITS = {
+    "embedding_lr_ratio": (1e-6, 1e6),
     "beta1": (0.0, 0.9999),
     "beta2": (0.0, 0.99999),
     "eps": (0.0, 1.0),
@@ -76,7 +78,7 @@ class Adam:
             beta1=float(self.beta1),
             beta2=float(self.beta2),
             lr=float(lr) if lr.device.type == "cpu" else lr.float(),  # no wait for a GPU
-            weight_decay=float(self.decay) / self.lr_multiplier,
+            weight_decay=float(self.decay) / float(self.lr_multiplier),
             eps=float(self.eps),
             maximize=False,
         )
@@ -149,15 +151,17 @@ def adamw_emb(
     eps: float = 1e-8,
     weight_decay: float = 0.1,
     init_std: float = 0.02,
+    embedding_lr_ratio: float = 1.0,
 ) -> Adam:
     """AdamW (SP) with the embedding's lr times the width multiplier d / base d.
 
-    lr: change per element and step; for embeddings, that at the base width. A tied embedding is an
-    output layer and keeps the lr. Ours: lr * decay of an embedding and eps are those of `adamw`, so
-    that the two optimizers differ in this lr alone.
+    lr: change per element and step; `embedding_lr_ratio` times that for embeddings at the base
+    width (ours; 1 is the source's). A tied embedding is an output layer and keeps the lr. Ours:
+    lr * decay of an embedding and eps are those of `adamw`, so that the two optimizers differ in
+    this lr alone.
     Source: arXiv:2605.21486 (most of muP's gain over SP lies in the embedding's lr).
     """
-    lr_multiplier = p.m_out if p.embedding else 1.0
+    lr_multiplier = embedding_lr_ratio * p.m_out if p.embedding else 1.0
     return Adam(p, beta1, beta2, eps, weight_decay, init_std, lr_multiplier)
 
 

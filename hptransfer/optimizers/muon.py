@@ -23,6 +23,7 @@ from hptransfer.optimizers.rules import (
 from hptransfer.spec import Param
 
 REVISION = {"muon": 3, "muon_sp": 3}
+GROUPS = {"muon": {"aux.lr": "aux_lr"}, "muon_sp": {"aux.lr": "aux_lr"}}
 DECAY_RATES = {
     "muon": ("beta", "aux_beta1", "aux_beta2"),
     "muon_sp": ("beta", "aux_beta1", "aux_beta2"),

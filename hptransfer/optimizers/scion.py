@@ -22,6 +22,12 @@ from hptransfer.optimizers.rules import (
 from hptransfer.spec import Param
 
 REVISION = {"scion": 3, "scion_unconstrained": 3, "scion_light": 3}
+RADII = {
+    "input.radius": "radius_input",
+    "hidden.radius": "radius_hidden",
+    "output.radius": "radius_output",
+}
+GROUPS = {"scion": RADII, "scion_unconstrained": RADII, "scion_light": RADII}
 DECAY_RATES = {"scion": ("beta",), "scion_unconstrained": ("beta",), "scion_light": ("beta",)}
 LIMITS = {
     "beta": (0.0, 0.9999),

@@ -11,6 +11,7 @@ from hptransfer.geometry.polar import PolarMethod, ProductDtype
 from hptransfer.optimizers.rules import Stack, State, Step
 from hptransfer.optimizers.scion import (
     LMO,
+    RADII,
     Ball,
     NormName,
     Polar,
@@ -22,6 +23,7 @@ from hptransfer.optimizers.scion import (
 from hptransfer.spec import Param
 
 REVISION = {"transported_scion": 3}
+GROUPS = {"transported_scion": RADII}
 DECAY_RATES = {"transported_scion": ("beta",)}
 LIMITS = {
     "beta": (0.0, 0.9999),

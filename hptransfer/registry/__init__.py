@@ -56,9 +56,10 @@ class Part:
     """An optimizer, a model or a data set, as its source describes it.
 
     `target`: `module:name` or `file.py:name`. `defaults`, `choices`, `limits`: by field; `limits`
-    also bounds `log2_lr` (octaves) and `clip`. `revision`: a number for a built-in part, else 16
-    hex digits of the sha256 of its file. `summary`: the first line of the docstring `doc`.
-    `decay_rates`: fields that say how slowly an average forgets per step, None if not stated.
+    also bounds `log2_lr` (octaves) and `clip`. `groups`: GROUP.FIELD -> the hyperparameter that
+    sets it. `revision`: a number for a built-in part, else 16 hex digits of the sha256 of its
+    file. `summary`: the first line of the docstring `doc`. `decay_rates`: fields that say how
+    slowly an average forgets per step, None if not stated.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Part:
     defaults: dict[str, Any]
     choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
     limits: dict[str, tuple[float, float]] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
     revision: int | str = 0
     doc: str = ""
     decay_rates: tuple[str, ...] | None = None
@@ -184,8 +186,9 @@ def describe(kind: str, name: str) -> Part:
     values of a `Literal[...]` annotation. The module constants LIMITS (by field) and REVISION (by
     part) are dictionaries. In LIMITS `NAME.log2_lr` bounds the learning rate of one optimizer, in
     octaves; `NAME.FLAG.log2_lr` bounds it where the field FLAG is true; `NAME.clip` bounds the
-    gradient norm of `clip`. DECAY_RATES (by part) names the fields that are decay rates of an
-    average over the steps. A plug-in has the sha256 of its file as revision.
+    gradient norm of `clip`. GROUPS, by part, names the field that sets GROUP.FIELD. DECAY_RATES (by
+    part) names the fields that are decay rates of an average over the steps. A plug-in has the
+    sha256 of its file as revision.
     Raises InputError where there is no such part, or its source cannot be read.
     """
     where = target(kind, name)
@@ -213,6 +216,7 @@ def _describe(kind: str, name: str, where: str) -> Part:
         defaults={key: field.default for key, field in fields.items()},
         choices={key: field.choices for key, field in fields.items() if field.choices},
         limits=_limits(module.table("LIMITS"), attribute, fields),
+        groups=module.table("GROUPS").get(attribute, {}),
         revision=revision or hashlib.sha256(module.path.read_bytes()).hexdigest()[:16],
         doc=ast.get_docstring(node) or "",
         decay_rates=_decay_rates(name, module.table("DECAY_RATES").get(attribute), fields),

@@ -5,6 +5,7 @@ from typing import Any
 
 from hptransfer.analysis import landscape, transfer
 from hptransfer.analysis.claims import ClaimJudgement, claim_sentence, suite_judgement
+from hptransfer.analysis.differences import Difference
 from hptransfer.analysis.sentences import Control, sentence
 from hptransfer.documents import metrics as shapes
 from hptransfer.documents import values
@@ -39,6 +40,7 @@ def _suite(section: Section) -> shapes.SuiteMetrics:
         transfers=[transfer_shape(suite, each) for each in section.transfers],
         landscapes=[_landscape(each) for each in section.landscapes],
         exponents=[_exponent(each) for each in section.exponents],
+        differences=[_difference(each) for each in section.differences],
         audits=[_audit(each) for each in section.audits],
         tuned=[tuned_shape(suite, each) for each in section.tuned],
         critical_batches=[critical_shape(*each) for each in section.critical_batches.items()],
@@ -133,6 +135,19 @@ def _landscape(each: landscape.Landscape) -> shapes.Landscape:
 def _exponent(each: landscape.Exponent) -> shapes.Exponent:
     exponent = values.Interval(each.value, each.low, each.high)
     return shapes.Exponent(each.optimizer, exponent, each.n_values, list(each.left_out))
+
+
+def _difference(each: Difference) -> shapes.OptimizerDifference:
+    return shapes.OptimizerDifference(
+        axis_value=each.n,
+        first=each.first,
+        second=each.second,
+        difference=interval_shape(each.tested.difference),
+        n_seeds=each.tested.n,
+        p_value_holm=each.tested.p_holm,
+        differs=each.tested.differs,
+        censored=list(each.censored),
+    )
 
 
 def _audit(each: landscape.Audit) -> shapes.Audit:

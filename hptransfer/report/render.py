@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from hptransfer.analysis.batch import is_judged
 from hptransfer.analysis.claims import claim_sentence, suite_judgement
-from hptransfer.analysis.frame import groups
 from hptransfer.analysis.sentences import axis_name, references, rule, sentence
 from hptransfer.report import batch_tables, result_tables, runs_tables, settings_tables
 from hptransfer.report.alignment_figure import alignment
@@ -117,8 +116,9 @@ def _tables(section: Section) -> dict[str, Any]:
         "landscape": result_tables.landscape(suite, section.landscapes),
         "exponents": result_tables.exponents(section.exponents),
         "cost": result_tables.cost(suite, section.transfers),
+        "differences": result_tables.differences(suite, section.differences),
         "audit": result_tables.audit(suite, section.audits),
-        "fairness": settings_tables.fairness(suite, groups(rows)),
+        "fairness": settings_tables.fairness(suite, rows),
         "outcomes": runs_tables.outcomes(suite, every),
         "failures": [f"{count} × {error}" for error, count in failed.items()],
         "environment": runs_tables.environment(every),

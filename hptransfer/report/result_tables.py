@@ -1,5 +1,6 @@
 """The tables of what was measured: transfer, optima, exponents, cost, audit."""
 
+from hptransfer.analysis.differences import Difference
 from hptransfer.analysis.landscape import Audit, Exponent, Landscape
 from hptransfer.analysis.parabola import Interval
 from hptransfer.analysis.sentences import axis_name, describe_hp, signed
@@ -159,6 +160,36 @@ def cost(suite: Suite, transfers: list[Transfer]) -> Table:
         "Tuning directly is priced at as many trials as the proxy took, at the mean cost of the "
         "runs that were made there. Utilisation is not given, since the peak of the device is not "
         "recorded; FLOP/s are.",
+    )
+
+
+def differences(suite: Suite, found: list[Difference]) -> Table:
+    """One row per axis value and pair of optimizers."""
+
+    def flag(row: Difference) -> Cell:
+        if row.censored:
+            return word(f"censored: {', '.join(row.censored)}", "flag")
+        return word("differs" if row.tested.differs else "")
+
+    rows = [
+        [
+            count(row.n),
+            word(row.first, "head"),
+            word(row.second, "head"),
+            between(row.tested.difference),
+            count(row.tested.n),
+            number(row.tested.p_holm, f"{row.tested.p_holm:.3g}"),
+            flag(row),
+        ]
+        for row in found
+    ]
+    return Table(
+        "Differences between optimizers",
+        (axis_name(suite), "first", "second", "second minus first, nat", "seeds", "p (Holm)", ""),
+        rows,
+        "Losses where each optimizer has its best tried lr, paired by seed. Intervals and p are "
+        "those of t-tests with Holm's correction over all rows; a row differs where p is at most "
+        "0.05.",
     )
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from hptransfer.analysis import batch, claims, landscape, sentences, transfer
+from hptransfer.analysis import batch, claims, differences, landscape, sentences, transfer
 from hptransfer.analysis.frame import belonging, select
 from hptransfer.analysis.reach import Critical
 from hptransfer.analysis.statuses import finished
@@ -77,6 +77,10 @@ class Section:
     @cached_property
     def audits(self) -> list[landscape.Audit]:
         return landscape.audits(self.suite, self.rows)
+
+    @cached_property
+    def differences(self) -> list[differences.Difference]:
+        return differences.differences(self.suite, self.rows)
 
     @cached_property
     def claims(self) -> list[claims.ClaimJudgement]:

@@ -4,8 +4,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from hptransfer.analysis.frame import Groups
-from hptransfer.analysis.sentences import axis_name
+import pandas as pd
+
+from hptransfer.analysis.frame import groups
+from hptransfer.analysis.group_values import GroupValue, group_values
+from hptransfer.analysis.sentences import axis_name, power_of_two
 from hptransfer.report.cells import DASH, Table, word
 from hptransfer.spec import FIRST_SCHEMA, RunSpec
 from hptransfer.suite.resolved import Suite
@@ -17,9 +20,10 @@ def _evaluated(spec: RunSpec) -> str:
     return f"{count * context:,} tokens" if context else f"{count:,} examples"
 
 
-def fairness(suite: Suite, parts: Groups) -> Table:
+def fairness(suite: Suite, rows: pd.DataFrame) -> Table:
     """Settings by optimizer; a setting that is not the same for all carries a mark."""
-    labels = list(suite.templates)
+    labels, parts = list(suite.templates), groups(rows)
+    tuned = group_values(suite, rows)
     specs = {label: suite.template(label) for label in labels}
 
     def counted(label: str, column: str) -> str:
@@ -46,11 +50,14 @@ def fairness(suite: Suite, parts: Groups) -> Table:
         "trials at most": [str(suite.setting(x, "trials")) for x in labels],
         "learning rates tried": [counted(x, "log2_lr") for x in labels],
         "seeds": [counted(x, "seed") for x in labels],
-        "searched besides lr": [_searched(suite, x) for x in labels],
+        "tuned besides lr": [_tuned(suite, x, tuned) for x in labels],
     }
     for key in sorted({key for spec in specs.values() for key in spec.hp}):
-        settings[f"hp: {key}"] = [_plain(specs[x].hp.get(key, DASH)) for x in labels]
-    rows = [
+        settings[f"hp: {key}"] = [
+            "tuned" if key in suite.searched(x) else _plain(specs[x].hp.get(key, DASH))
+            for x in labels
+        ]
+    body = [
         [
             word(name, "head"),
             word("differs" if len(set(values)) > 1 else "", "flag"),
@@ -58,12 +65,23 @@ def fairness(suite: Suite, parts: Groups) -> Table:
         ]
         for name, values in settings.items()
     ]
-    return Table("Fairness", ("setting", "", *labels), rows)
+    return Table("Fairness", ("setting", "", *labels), body)
 
 
-def _searched(suite: Suite, label: str) -> str:
-    ranges = suite.optimizers[label].search
-    return ", ".join(f"{key} in {values}" for key, values in ranges.items()) or "nothing"
+def _tuned(suite: Suite, label: str, tuned: list[GroupValue]) -> str:
+    """What a label tunes beside the lr, over which range, and what came out of how many trials."""
+    words = [f"{key} in {values}" for key, values in suite.optimizers[label].search.items()]
+    found = {each.hyperparameter: each for each in tuned if each.optimizer == label}
+    for key, span in suite.tuned.get(label, {}).items():
+        text = f"{key} in 2^{span.low:g}..2^{span.high:g}"
+        if key in found:
+            best = found[key]
+            text += f": {power_of_two(best.log2_value)} of {best.n_values} values"
+            text += f" (censored {best.censored})" if best.censored else ""
+        words.append(text)
+    if found:
+        words.append(f"{next(iter(found.values())).n_runs} runs for it")
+    return ", ".join(words) or "nothing"
 
 
 def _plain(value: Any) -> str:

@@ -6,20 +6,14 @@ did not ask for at its end, and the points that follow may depend on their order
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from hptransfer.analysis.statuses import finished
-from hptransfer.search.trials import Point, Trial, Trials, key, lowest
+from hptransfer.search.trials import Trial, Trials, lowest
 from hptransfer.suite.resolved import Suite
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 AROUND = 1  # octaves at each side of a carried lr, in the start grid around it
 Octaves = tuple[float, float]  # log2 lr, least and largest
-Propose = Callable[..., list[tuple[Point, int]]]  # of the arguments of `propose`
 
 
 def bracket(
@@ -128,22 +122,6 @@ class Search:
         return [lr for lr in five if lr in known or lr in nearest]
 
 
-def propose(suite: Suite, label: str, n: int, rows: "pd.DataFrame") -> list[tuple[Point, int]]:
-    """(point, seed) pairs that the search at the proxy still lacks; [] when finished.
-
-    First comes the bracket on seed 0, then the further seeds on the five half octaves about the
-    best point, then both again on the means over the seeds.
-    `rows`: the rows of (label, n).
-    """
-    del n  # the rows are of one axis value already
-    search = Search(*grid_and_limits(suite, label), suite.setting(label, "trials"))
-    trials = Trials.of(finished(rows))
-    missing = trials.missing(search.stages(trials, suite.seeds))
-    if not missing and trials.untold():
-        missing = trials.missing(search.stages(trials, suite.seeds))
-    return [((lr, {}), seed) for (lr, _), seed in missing]
-
-
 def grid_and_limits(suite: Suite, label: str) -> tuple[Octaves, Octaves]:
     """Start grid at the proxy, and the limits of its growth, octaves."""
     low, high = suite.lr_limits(label)
@@ -156,33 +134,3 @@ def around(suite: Suite, label: str, carried: float) -> tuple[Octaves, Octaves]:
     low, high = suite.lr_limits(label)
     centre = min(max(round(carried), low), high)
     return (max(centre - AROUND, low), min(centre + AROUND, high)), (low, high)
-
-
-def further_seeds(points: list[Point], seeds: int, rows: "pd.DataFrame") -> list[tuple[Point, int]]:
-    """Missing (point, seed) pairs with seeds from 1 on, within one octave of the best point.
-
-    They have the best point's hyperparameters. If the means over the seeds have another best
-    point, the pairs around that one follow. `rows`: finished ones.
-    """
-    own = {key(point): point for point in points}
-    trials = Trials.of(rows)
-    trials.told = {(name, 0): trials.known[name, 0] for name in own}
-
-    def stages() -> Iterator[list[Trial]]:
-        while wanted := _near_the_best(trials, seeds):
-            yield wanted
-
-    return [(own[name], seed) for name, seed in trials.missing(stages())]
-
-
-def _near_the_best(trials: Trials, seeds: int) -> list[Trial]:
-    """The further seeds of the told points within an octave of the best one."""
-    if seeds == 1 or not trials.told:
-        return []
-    losses = trials.means(trials.told)
-    best, hp = min(losses, key=lambda name: (losses[name], name))
-    if losses[best, hp] == math.inf:
-        return []
-    near = sorted(lr for lr, other in losses if other == hp and abs(lr - best) <= 1)
-    wanted = [((lr, hp), seed) for seed in range(1, seeds) for lr in near]
-    return [trial for trial in wanted if trial not in trials.told]

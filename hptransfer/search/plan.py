@@ -9,9 +9,9 @@ import pandas as pd
 from hptransfer.analysis.frame import groups, select
 from hptransfer.analysis.optimum import optimum
 from hptransfer.analysis.statuses import finished
-from hptransfer.search import bracket, target
-from hptransfer.search.bracket import Propose
+from hptransfer.search import proxy, target
 from hptransfer.search.budgets import further_budgets
+from hptransfer.search.proxy import Propose
 from hptransfer.search.target import EXPECTED, Looks
 from hptransfer.search.trials import Point
 from hptransfer.spec import RunSpec, Unit, canonical
@@ -25,7 +25,7 @@ BESIDE = 0.75
 def plan(
     suite: Suite,
     frame: pd.DataFrame,
-    propose: Propose = bracket.propose,
+    propose: Propose = proxy.propose,
     *,
     surprise: bool = False,
 ) -> list[RunSpec]:
@@ -34,19 +34,19 @@ def plan(
     Per optimizer: the search at the proxy; then, at every target, the carried lr on the first
     seeds and, if the suite verifies, all that its verdict needs (search.target). An optimum
     that is known runs on the suite's further budgets too.
-    `propose`: the search at the proxy, bracket.propose or samplers.propose. `surprise`: as in
+    `propose`: the search at the proxy, proxy.propose or samplers.propose. `surprise`: as in
     target.Looks.
     """
     rows = finished(select(suite, frame))
     known = set(finished(frame)["key"])
-    parts = groups(rows)
+    parts = groups(rows, tuning=True)
     empty = rows.iloc[:0]
     todo: list[RunSpec] = []
     for label in suite.optimizers:
         searched = parts.get((label, suite.proxy), empty)
         missing = propose(suite, label, suite.proxy, searched)
         todo += _specs(suite, label, suite.proxy, missing)
-        best = None if missing else optimum(searched)
+        best = None if missing else optimum(searched[~searched["tuning"].astype(bool)])
         if best is None:
             continue
         carried = suite.clip_lr(label, best.log2_lr), best.hp
@@ -74,7 +74,7 @@ def _specs(suite: Suite, label: str, n: int, pairs: Iterable[tuple[Point, int]])
 def forecast(
     suite: Suite,
     frame: pd.DataFrame,
-    propose: Propose = bracket.propose,
+    propose: Propose = proxy.propose,
     *,
     surprise: bool = False,
 ) -> list[RunSpec]:
@@ -108,6 +108,8 @@ class _Guesses:
         for (cell, log2_lr), loss in means.items():  # type: ignore[misc]
             self.known.setdefault(cell, {})[log2_lr] = loss
         self.optima: dict[str, float] = {}
+        self.offsets: dict[str, float] = {}
+        self.worst = float(done["loss"].max()) if suite.tuned and len(done) else 0.0
 
     def rows(self, todo: list[RunSpec]) -> list[dict[str, object]]:
         """Rows of these runs as the store gives them, with a loss each."""
@@ -119,15 +121,26 @@ class _Guesses:
     def _best(self, first: list[RunSpec]) -> float:
         """Log2 lr of a curve's optimum, from the first runs that are planned for the curve."""
         label, n = self.suite.names(first[:1])[first[0].key]
+        self.offsets[first[0].cell] = self._offset(label, first[0])
         if n != self.suite.proxy:
             lrs = [spec.log2_lr for spec in first]
             return (min(lrs) + max(lrs)) / 2 - BESIDE
         return sum(self.suite.start_grid(label)) / 2
 
+    def _offset(self, label: str, spec: RunSpec) -> float:
+        """Nats for tuned hyperparameters away from the middle of their range.
+
+        Where runs are known, other values of them give no better loss.
+        """
+        spans = self.suite.tuned.get(label, {})
+        away = (math.log2(spec.hp[x]) - (span.low + span.high) / 2 for x, span in spans.items())
+        return self.worst + sum(0.1 * octaves**2 for octaves in away) if spans else 0.0
+
     def _loss(self, spec: RunSpec) -> float:
         known = self.known.get(spec.cell)
         if known is None:
-            return 1 + 0.1 * (spec.log2_lr - self.optima[spec.cell]) ** 2
+            parabola = 0.1 * (spec.log2_lr - self.optima[spec.cell]) ** 2
+            return 1 + parabola + self.offsets[spec.cell]
         return known.get(spec.log2_lr, max(known.values()) + 0.01)
 
 

@@ -25,8 +25,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hptransfer.analysis.statuses import finished
 from hptransfer.errors import InputError, suggest
-from hptransfer.search import bracket
-from hptransfer.search.bracket import Propose
+from hptransfer.search import bracket, proxy
+from hptransfer.search.proxy import Propose
 from hptransfer.search.trials import Point, by_trial, finite_losses, key, on_first_seed
 from hptransfer.spec import LR_STEP, canonical
 from hptransfer.suite.resolved import Suite
@@ -167,14 +167,14 @@ def propose(
 ) -> list[tuple[Point, int]]:
     """(point, seed) pairs that the search at axis value `n` still lacks; [] when finished.
 
-    Like bracket.propose, with the sampler that the suite names. It proposes batches of `suite.ask`
+    Like proxy.propose, with the sampler that the suite names. It proposes batches of `suite.ask`
     points, a random search all at once, up to `trials` points. `replays`: those to go on from, by
     default those of the records. Raises InputError for a sampler that cannot be made or cannot
     search this space.
     """
     known = _replays if replays is None else replays
     if suite.setting(label, "sampler") == "bracket":
-        return bracket.propose(suite, label, n, rows)
+        return proxy.propose(suite, label, n, rows)
     space = search_space(suite, label, bracket.grid_and_limits(suite, label)[0], LR_STEP)
     ranges = {key: [d.low, d.high, d.log] for key, d in space.items()}
     search = (suite.setting(label, "sampler"), suite.setting(label, "trials"), suite.ask)
@@ -191,7 +191,7 @@ def propose(
             replay = known[identity] = _Replay(*search, seed, space)
         if missing := replay.advance(losses):
             return [(point, 0) for point in missing]
-    return bracket.further_seeds(replay.points, suite.seeds, rows)
+    return proxy.further_seeds(replay.points, suite.seeds, rows)
 
 
 def aside() -> Propose:
@@ -266,6 +266,8 @@ def search_space(
     space = {"log2_lr": FloatDistribution(*lr, step=step)}
     for name, values in suite.optimizers[label].search.items():
         space[name] = FloatDistribution(values.low, values.high, log=values.log)
+    for name, span in suite.tuned.get(label, {}).items():
+        space[name] = FloatDistribution(2.0**span.floor, 2.0**span.ceiling, log=True)
     return space
 
 

@@ -68,7 +68,7 @@ def sync(suite: Suite, rows: pd.DataFrame, storage: str | None, store: Store) ->
 def _studies(suite: Suite, rows: pd.DataFrame) -> list[_Study]:
     rows = finished(rows)
     rows = rows.assign(capped=finite_losses(rows))
-    parts = groups(rows).items()
+    parts = groups(rows, tuning=True).items()
     return [_study(suite, label, n, part) for (label, n), part in parts]
 
 
@@ -102,7 +102,10 @@ def _study(suite: Suite, label: str, n: int, rows: pd.DataFrame) -> _Study:
 def study_name(suite: Suite, label: str, n: int) -> str:
     """`quickstart/adamw/width=32/<8 hex>`: the cell of the template, its ranges for its values."""
     run = suite.template(label, n)
-    ranges = {key: values.text for key, values in suite.optimizers[label].search.items()}
+    ranges: dict[str, object] = {
+        key: values.text for key, values in suite.optimizers[label].search.items()
+    }
+    ranges |= {key: [*vars(span).values()] for key, span in suite.tuned.get(label, {}).items()}
     cell = replace(run, hp={**run.hp, **ranges}).cell
     return f"{suite.name}/{label}/{suite.axis}={n}/{cell[:8]}"
 

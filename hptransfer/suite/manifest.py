@@ -20,7 +20,7 @@ from hptransfer.spec import (
 from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.file import checked, parse_suite
 from hptransfer.suite.resolved import Suite
-from hptransfer.suite.tables import Origin, Table
+from hptransfer.suite.tables import Origin, Table, Tuned
 
 GONE = ("fresh_seeds",)  # fields that a suite once had
 FIRST_GONE = ("eval_batches",)  # those of FIRST_SCHEMA alone
@@ -33,6 +33,7 @@ class _Resolved(Table):
     bounds: dict[str, list[float]] = Field(default_factory=dict)
     decay_rates: dict[str, list[str]] = Field(default_factory=dict)
     ngrams: dict[str, float] = Field(default_factory=dict)
+    tuned: dict[str, dict[str, list[float]]] = Field(default_factory=dict)
     source: str = ""
     changed: dict[str, int | str] = Field(default_factory=dict)
 
@@ -45,6 +46,10 @@ def as_manifest(suite: Suite) -> dict[str, Any]:
         **fields,
         "templates": {label: json.loads(run) for label, run in runs.items()},
         "bounds": {label: list(limits) for label, limits in suite.bounds.items()},
+        "tuned": {
+            label: {key: [*vars(span).values()] for key, span in own.items()}
+            for label, own in suite.tuned.items()
+        },
         "decay_rates": {label: list(names) for label, names in suite.decay_rates.items()},
         "ngrams": {str(n): loss for n, loss in suite.ngrams.items()},
         "source": suite.origin.source,
@@ -81,6 +86,7 @@ def stored_suite(manifest: dict[str, Any], schema: int = SCHEMA) -> Suite:
         {label: RunSpec.from_json(template) for label, template in resolved.templates.items()},
         {label: _limits(label, octaves) for label, octaves in resolved.bounds.items()},
         {label: tuple(names) for label, names in resolved.decay_rates.items()},
+        {label: _tuned(table, label, resolved) for label in resolved.tuned},
     )
     for label in suite.templates if suite.tokens else ():
         for n in (suite.proxy, *suite.targets):
@@ -108,6 +114,22 @@ def _check_template(
     for key in table.optimizers[label].search:
         if type(template["hp"].get(key)) is not float:
             raise InputError(f"hp.{key}: not a number, but it is searched")
+
+
+def _tuned(table: SuiteTable, label: str, resolved: _Resolved) -> dict[str, Tuned]:
+    """The tuned hyperparameters of a label. Raises InputError."""
+    found = {}
+    for key, octaves in resolved.tuned[label].items():
+        template = resolved.templates.get(label, {"hp": {}})
+        if label not in table.optimizers or type(template["hp"].get(key)) is not float:
+            raise InputError(f"tuned.{label}.{key}: no hyperparameter of a run")
+        if len(octaves) != 4 or not all(fits(x, BOUNDS["log2_lr"]) for x in octaves):
+            raise InputError(f"tuned.{label}.{key}: got {octaves!r:.40}, needs four octaves")
+        low, high, floor, ceiling = octaves
+        if not floor <= low < high <= ceiling:
+            raise InputError(f"tuned.{label}.{key}: got {octaves}, needs a rising range in another")
+        found[key] = Tuned(low, high, floor, ceiling)
+    return found
 
 
 def _limits(label: str, octaves: list[float]) -> tuple[float, float]:

@@ -1,12 +1,15 @@
 """The parts that a suite names (model, data set, optimizers), checked against their sources."""
 
+import math
 from typing import Any
 
 from hptransfer import registry
 from hptransfer.errors import InputError, located, suggest
 from hptransfer.registry import Part
 from hptransfer.suite.ranges import LR_OCTAVES
-from hptransfer.suite.tables import OptimizerTable
+from hptransfer.suite.tables import OptimizerTable, Tuned
+
+GROWTH = 4  # octaves that a search may add to its start grid on each side
 
 
 def describe(label: str, table: OptimizerTable) -> Part:
@@ -81,6 +84,42 @@ def check_depth(model: dict[str, Any], depths: list[int]) -> None:
         part.resolve({"n_layer": depth}, "targets")
 
 
+def tuned(
+    label: str, *, table: OptimizerTable, part: Part, hp: dict[str, Any], sampler: str
+) -> dict[str, Tuned]:
+    """Hyperparameter -> its range, of every field in `groups`.
+
+    Raises InputError for a group or a field that the optimizer does not have, a range outside its
+    limits, and a sampler that takes no groups.
+    """
+    found: dict[str, Tuned] = {}
+    fields = {f"{g}.{name}": span for g, own in table.groups.items() for name, span in own.items()}
+    for name, span in fields.items():
+        where = f"optimizers.{label}.groups.{name}"
+        key = part.groups.get(name)
+        if key is None or not isinstance(hp.get(key), float):
+            known = ", ".join(part.groups) or "none"
+            raise InputError(
+                f"{where}: {part.name!r} has no group with this field",
+                suggest(name, part.groups) or f"groups of {part.name}: {known}",
+            )
+        if sampler != "bracket":
+            raise InputError(
+                f"{where}: the sampler {sampler!r} takes no groups",
+                f'sampler = "bracket", or search = {{ {key} = "{span.text}" }}',
+            )
+        low, high = part.limits.get(key, (0.0, 2.0 ** LR_OCTAVES[1]))
+        floor = max(math.log2(low) if low > 0 else LR_OCTAVES[0], LR_OCTAVES[0])
+        ceiling = min(math.log2(high), LR_OCTAVES[1])
+        if span.low < floor or span.high > ceiling:
+            raise InputError(
+                f"{where}: got {span.text!r}, allowed: {low:g} to {high:g}", "shrink the range"
+            )
+        grown = max(span.low - GROWTH, floor), min(span.high + GROWTH, ceiling)
+        found[key] = Tuned(span.low, span.high, *grown)
+    return found
+
+
 def check_search(
     label: str, *, table: OptimizerTable, part: Part, hp: dict[str, Any], sampler: str
 ) -> None:
@@ -97,7 +136,7 @@ def check_search(
     if table.search and sampler == "bracket":
         raise InputError(
             f"optimizers.{label}.search: the bracket sampler searches the learning rate alone",
-            'name another sampler, for instance sampler = "tpe"',
+            'name another sampler, for instance sampler = "tpe", or tune its groups',
         )
     floor, ceiling = lr_limits(part, hp)
     if table.lr.low < floor or table.lr.high > ceiling:

@@ -12,20 +12,22 @@ from hptransfer.errors import located
 from hptransfer.spec import AXIS_FIELD, COUNT, RunSpec, canonical, fits, round_lr
 from hptransfer.suite import budget, parts
 from hptransfer.suite.claim import SuiteTable
-
-GROWTH = 4  # octaves that a search may add to its start grid on each side
+from hptransfer.suite.parts import GROWTH
+from hptransfer.suite.tables import Tuned
 
 
 class Suite(SuiteTable):
     """A suite with a run template and limits of log2 lr per label.
 
     A template has lr 2^0, seed 0 and the proxy's axis value. Every run of a label comes from it.
-    `decay_rates`: hyperparameters that a batch rescales, where the momentum is per token.
-    `ngrams`: n -> held-out loss of an n-gram table of the text, nats; {} where it is not known.
+    `tuned`: label -> hyperparameter -> range, of those that its groups name. `decay_rates`:
+    hyperparameters that a batch rescales, where the momentum is per token. `ngrams`: n -> held-out
+    loss of an n-gram table of the text, nats; {} where it is not known.
     """
 
     templates: dict[str, RunSpec]
     bounds: dict[str, tuple[float, float]]
+    tuned: dict[str, dict[str, Tuned]] = Field(default_factory=dict)
     decay_rates: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     ngrams: dict[int, float] = Field(default_factory=dict)
 
@@ -36,9 +38,15 @@ class Suite(SuiteTable):
         templates: dict[str, RunSpec],
         bounds: dict[str, tuple[float, float]],
         decay_rates: dict[str, tuple[str, ...]] | None = None,
+        tuned: dict[str, dict[str, Tuned]] | None = None,
     ) -> Self:
         """The suite of a table, whose checks ran before, with its templates and limits."""
-        own = {"templates": templates, "bounds": bounds, "decay_rates": decay_rates or {}}
+        own = {
+            "templates": templates,
+            "bounds": bounds,
+            "decay_rates": decay_rates or {},
+            "tuned": tuned or {},
+        }
         return cls.model_construct(**{**dict(table), **own})
 
     def only(self, labels: list[str]) -> Self:
@@ -99,8 +107,7 @@ class Suite(SuiteTable):
         """
         axis = AXIS_FIELD[self.axis]
         searched = {
-            label: tuple(f"hp.{key}" for key in sorted(self.optimizers[label].search))
-            for label in self.templates
+            label: tuple(f"hp.{key}" for key in self.searched(label)) for label in self.templates
         }
         without = {label: ("log2_lr", "seed", *names) for label, names in searched.items()}
 
@@ -130,7 +137,11 @@ class Suite(SuiteTable):
 
     def searched_point(self, label: str, spec: RunSpec) -> str:
         """The searched hyperparameters of a run of this label, as canonical JSON."""
-        return canonical({key: spec.hp[key] for key in self.optimizers[label].search})
+        return canonical({key: spec.hp[key] for key in self.searched(label)})
+
+    def searched(self, label: str) -> list[str]:
+        """The hyperparameters that differ among the runs of a label, sorted."""
+        return sorted({*self.optimizers[label].search, *self.tuned.get(label, {})})
 
 
 def resolve(suite: SuiteTable, data: Tokens | Examples | Unread) -> Suite:
@@ -140,7 +151,7 @@ def resolve(suite: SuiteTable, data: Tokens | Examples | Unread) -> Suite:
     """
     if suite.axis == "depth":
         parts.check_depth(suite.model, [suite.proxy, *suite.targets])
-    templates, bounds, decay_rates = {}, {}, {}
+    templates, bounds, decay_rates, tuned = {}, {}, {}, {}
     for label, table in suite.optimizers.items():
         with located(f"optimizers.{label}"):
             part = parts.describe(label, table)
@@ -148,6 +159,8 @@ def resolve(suite: SuiteTable, data: Tokens | Examples | Unread) -> Suite:
         part.check_clip(suite.setting(label, "clip"), f"optimizers.{label}.clip")
         sampler = suite.setting(label, "sampler")
         parts.check_search(label, table=table, part=part, hp=hp, sampler=sampler)
+        if found := parts.tuned(label, table=table, part=part, hp=hp, sampler=sampler):
+            tuned[label] = found
         optimizer = {"name": part.name, "revision": part.revision}
         templates[label] = _template(suite, label, data, optimizer, hp)
         bounds[label] = parts.lr_limits(part, table.hp)
@@ -155,7 +168,7 @@ def resolve(suite: SuiteTable, data: Tokens | Examples | Unread) -> Suite:
             decay_rates[label] = parts.decay_rates(label, table, part)
     in_order = json.loads(canonical(templates))  # labels and fields in a manifest's order
     runs = {label: RunSpec.from_json(run) for label, run in in_order.items()}
-    resolved = Suite.of(suite, runs, bounds, decay_rates)
+    resolved = Suite.of(suite, runs, bounds, decay_rates, tuned)
     if suite.axis == "batch_size":
         _check_batches(resolved, data)
     return resolved

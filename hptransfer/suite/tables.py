@@ -1,5 +1,6 @@
 """The tables inside a suite file, and the origin of a suite."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +31,10 @@ class OptimizerTable(Table):
     search: dict[str, SearchRange] = Field(default_factory=dict)
     """Ranges of hyperparameters to search: "0.8..0.95", or "2^-6..2^0" in log scale. The sampler
     "bracket" takes none."""
+    groups: dict[str, dict[str, LrRange]] = Field(default_factory=dict)
+    """Fields of groups of parameters that the bracket tunes too, at the proxy alone, for instance
+    { aux = { lr = "2^-9..2^-2" } }: start ranges, powers of two. A plug-in names its groups in the
+    constant GROUPS."""
     model: dict[str, Any] = Field(default_factory=dict)
     """Fields of the model in place of the suite's, for instance { residual_base = 0 }."""
     schedule: Schedule | None = None
@@ -55,6 +60,30 @@ class Thresholds(Table):
     """Largest move of the optimum that counts as small, in octaves. It decides no verdict."""
     rounding: float = Field(default=0.003, ge=0.0, le=1e6, allow_inf_nan=False)
     """Standard deviation of a loss from one machine or rounding to another, in nats."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A hyperparameter that the bracket tunes beside the lr; all values in octaves.
+
+    `low`, `high`: ends of its start range. `floor`, `ceiling`: limits of its growth.
+    """
+
+    low: float
+    high: float
+    floor: float
+    ceiling: float
+
+    def value(self, octaves: float) -> float:
+        """2^octaves to six digits, so that machines whose last bits differ share their runs."""
+        rounded = float(f"{2.0**octaves:.6g}")
+        return min(max(rounded, 2.0**self.floor), 2.0**self.ceiling)
+
+    def edge(self, values: Collection[float], best: float) -> Literal["low", "high"] | None:
+        """The edge of the tried values at which the best one lies, if it lies at one."""
+        if best == min(values):
+            return "low"
+        return "high" if best == max(values) else None
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> 
         print(f"| {' | '.join(map(str, row))} |")
 
 
-def verdict_rows(cells: Sequence[Cell]) -> Iterator[list[object]]:
+def verdict_rows(cells: Sequence[Cell]) -> Iterator[Sequence[object]]:
     for cell in cells:
         row = [cell.surface, f"{cell.drift:g}", f"{cell.regrets.mean():.3f}"]
         for name in RULES:
