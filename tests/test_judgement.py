@@ -145,6 +145,13 @@ def test_a_hopeless_case_names_no_number_of_seeds() -> None:
     assert judge(case(grid, -6.5), limits).seeds_needed is None
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_without_a_spread_no_number_of_seeds_is_named(seeds: int) -> None:
+    seen = judge(case(losses(-7, seeds=seeds), -6.5), Thresholds(tol=0.02, limit=0.01))
+    assert seen.verdict == "inconclusive"
+    assert seen.seeds_needed is None
+
+
 def test_a_verdict_that_rounding_moves_lies_on_the_edge() -> None:
     seen = case(losses(-7, slope=0.001), -6.5)  # a regret of 0.015 nat, known well
     near = judge(seen, Thresholds(tol=0.0125, rounding=0.003))

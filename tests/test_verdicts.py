@@ -105,3 +105,35 @@ def test_a_vertex_beyond_what_may_be_tried_is_judged_where_it_was_carried() -> N
     row = row_of(moved, to_frame(rows))
     assert row.carried.log2_lr == -6
     assert row.regret.value == pytest.approx(0.08 * 0.9**2, abs=0.01)
+
+
+def shaped(suite: Suite, curvature: float, slope: float, carried: float = -5.0) -> pd.DataFrame:
+    """Three seeds at both widths on a parabola about -5, with a slope per seed at the target."""
+    made = []
+    for n, center in ((32, carried), (128, -5.0)):
+        for at in sorted({*half_octaves(-5), -6.0, -4.0, carried}):
+            for seed in range(3):
+                tilt = slope * (seed - 1) * (at + 5) if n == 128 else 0.0
+                run = record(suite.template("muon", n).point(at, seed), n, -5, noise=0)
+                made.append(run | {"loss": 2.6 + curvature * (at - center) ** 2 + tilt})
+    return to_frame(made)
+
+
+@pytest.mark.parametrize(
+    ("curvature", "slope", "carried", "verdict", "words"),
+    [
+        (0.004, 0.0002, -5.0, "insensitive", "any lr nearby would have passed"),
+        (0.06, 0.001, -5.0, "transfers", "shown to be within 0.5"),
+        (0.06, 0.04, -4.5, "inconclusive", "seeds would decide"),
+        (0.06, 0.001, -4.5, "drifts", "(on the edge: rounding decides)"),
+    ],
+)
+def test_the_sentence_says_what_the_verdict_rests_on(
+    curvature: float, slope: float, carried: float, verdict: str, words: str
+) -> None:
+    suite = make_suite("muon", seeds=3)
+    limits = suite.thresholds.model_copy(update={"tol": 0.0125 if verdict == "drifts" else 0.01})
+    suite = suite.model_copy(update={"thresholds": limits})
+    row = row_of(suite, shaped(suite, curvature, slope, carried))
+    assert row.verdict == verdict
+    assert words in sentence(suite, row)

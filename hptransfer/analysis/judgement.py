@@ -217,9 +217,12 @@ def _verdicts(costs: _Costs, limits: Limits) -> np.ndarray:
 
 def _needed(costs: _Costs, limits: Limits) -> int | None:
     """Seeds with which the case would be decided with POWER, by the power of a t-test."""
-    mean, bias = float(costs.carried.mean()), float(costs.bias[0])
+    values = costs.carried[0]
+    if len(values) < 2 or not values.std():  # no spread was seen
+        return None
+    mean, bias = float(values.mean()), float(costs.bias[0])
     margin = max(limits.limit - mean, mean - limits.tol) - bias
     counts = np.arange(2, MOST_SEEDS + 1)
-    shift = margin / costs.carried.std(ddof=1) * np.sqrt(counts)
+    shift = margin / values.std(ddof=1) * np.sqrt(counts)
     enough = nct.sf(student.isf(SIDE, counts - 1), counts - 1, shift) >= POWER
     return int(counts[enough.argmax()]) if enough.any() else None
