@@ -108,7 +108,6 @@ def optimum(rows: pd.DataFrame) -> Optimum | None:
         seeds=seeds,
         hp=hp,
         vertex=best,
-        hp=hp,
     )
 
 

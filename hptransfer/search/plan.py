@@ -48,11 +48,12 @@ def plan(
         searched = parts.get((label, suite.proxy), empty)
         missing = propose(suite, label, suite.proxy, searched)
         todo += _specs(suite, label, suite.proxy, missing)
-        best = None if missing else optimum(searched[~searched["tuning"].astype(bool)])
+        own = searched[~searched["tuning"].astype(bool)]
+        best = None if missing else optimum(own)
         if best is None:
             continue
         carried = suite.clip_lr(label, best.log2_lr), best.hp
-        todo += further_budgets(suite, label, suite.proxy, searched)
+        todo += further_budgets(suite, label, suite.proxy, own)
         # More seeds cannot change a verdict that says that the proxy's optimum is not known.
         known_best = best.censored is None and label not in at_edge
         looks = Looks(suite.looks if known_best else suite.looks[:1], surprise)
