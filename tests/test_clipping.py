@@ -68,7 +68,7 @@ def test_clipping_is_refused_before_a_step_where_the_gradient_holds_the_momentum
 
 def test_a_suite_may_not_clip_gradients_that_hold_the_momentum() -> None:
     light = {"scion_light": {"lr": "2^-4..2^-3"}}
-    changes = {"clip": 1.0, "optimizers": light, "negative_control": ""}
+    changes = {"clip": 1.0, "optimizers": light, "negative_control": "", "expect": {}}
     with pytest.raises(InputError) as caught:
         resolve(load_suite("mlp_width", changes), Unread("0" * 64))
     said = "optimizers.scion_light.clip: got 1, allowed: 0 to 0 for scion_light"

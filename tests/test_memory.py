@@ -95,7 +95,15 @@ def test_a_session_accumulates_where_the_memory_is_short_and_records_it(
     tmp_path: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = {"name": "file", "path": str(tiny_text)}
-    changes = {"data": data, "steps": 2, "trials": 1, "proxy": 32, "targets": [], "batch": 16}
+    changes = {
+        "data": data,
+        "steps": 2,
+        "trials": 1,
+        "proxy": 32,
+        "targets": [],
+        "batch": 16,
+        "expect": {},
+    }
     suite = load_suite("gpt_width", {**changes, "eval_tokens": 1024})
     session = Session(suite, Options(tmp_path, workers=1, lanes=1), ["adamw"])
     cost = session.costs.cost(session.plan()[0])

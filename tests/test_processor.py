@@ -116,7 +116,7 @@ def test_mixed_polar_factors_are_told_to_be_slow_on_this_processor(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     own = {"muon": {"lr": "2^-9..2^-2", "hp": hp}}
-    changes = {"optimizers": own, "negative_control": None}
+    changes = {"optimizers": own, "negative_control": None, "expect": {}}
     warn_of_precision(load_suite("mlp_width", changes), CPU)
     told = capsys.readouterr().err
     assert ('muon: polar_dtype = "mixed": this processor has no fast' in told) == warned

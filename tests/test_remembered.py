@@ -24,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def suite(**changes: object) -> SuiteTable:
-    return load_suite("quickstart", {"proxy": 32, "targets": [], **changes})
+    return load_suite("quickstart", {"proxy": 32, "targets": [], "expect": {}, **changes})
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:

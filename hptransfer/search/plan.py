@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pandas as pd
 
-from hptransfer.analysis.frame import groups, select
+from hptransfer.analysis.frame import belonging, groups, select
 from hptransfer.analysis.group_values import group_values
 from hptransfer.analysis.optimum import optimum
 from hptransfer.analysis.statuses import finished
@@ -39,7 +39,7 @@ def plan(
     target.Looks.
     """
     rows = finished(select(suite, frame))
-    known = set(finished(frame)["key"])
+    known = set(finished(belonging(suite, frame))["key"])
     parts = groups(rows, tuning=True)
     empty = rows.iloc[:0]
     at_edge = {each.optimizer for each in group_values(suite, rows) if each.censored}
