@@ -45,7 +45,8 @@ def test_a_manifest_is_written_as_it_was_read_and_as_its_suite_resolves(path: Pa
     suite = stored_suite(stored, schema)
     if schema == SCHEMA:
         assert json.dumps({"schema": schema, **as_manifest(suite)}, indent=1) + "\n" == text
-        assert as_manifest(resolve(suite, load_data(suite.data))) == stored
+        again = resolve(suite, load_data(suite.data))
+        assert as_manifest(again.model_copy(update={"ngrams": suite.ngrams})) == stored
     else:
         runs = {label: run.to_json() for label, run in suite.templates.items()}
         assert runs == stored["templates"], "and so its records belong to it"

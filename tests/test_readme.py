@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hptransfer import cli
+from hptransfer.spec import FIRST_SCHEMA
 from hptransfer.suite.file import suite_names
 
 ROOT = Path(__file__).parent.parent
@@ -105,7 +106,7 @@ def test_the_sentences_about_the_quickstart_are_those_of_its_committed_metrics(
 
 def outcome(folder: Path) -> str:
     """A line of README's table: the verdict of each optimizer at the largest target."""
-    [suite] = json.loads((folder / "metrics.json").read_text())["suites"]
+    suite = json.loads((folder / "metrics.json").read_text())["suites"][0]
     last = max(each["target"] for each in suite["transfers"])
     listed: dict[str, list[str]] = {"drifts": [], "inconclusive": [], "transfers": [], "none": []}
     for each in suite["transfers"]:
@@ -115,7 +116,9 @@ def outcome(folder: Path) -> str:
             listed[column].append(f"{each['optimizer']} ({more})")
     name = f"[`{folder.name}`](results/reference/{folder.name}/alignment.svg)"
     axis = suite["axis"].replace("_", " ")
-    cells = [name, f"{axis} {suite['proxy']} to {last}", *(", ".join(v) for v in listed.values())]
+    rule = "0.1" if suite["records_schema"] == FIRST_SCHEMA else "today's"
+    place = f"{axis} {suite['proxy']} to {last}"
+    cells = [name, place, rule, *(", ".join(v) for v in listed.values())]
     return f"| {' | '.join(cells)} |".replace("(-", "(\N{MINUS SIGN}")
 
 

@@ -47,7 +47,7 @@ def as_manifest(suite: Suite) -> dict[str, Any]:
         "templates": {label: json.loads(run) for label, run in runs.items()},
         "bounds": {label: list(limits) for label, limits in suite.bounds.items()},
         "tuned": {
-            label: {key: [*vars(span).values()] for key, span in own.items()}
+            label: {key: [float(x) for x in vars(span).values()] for key, span in own.items()}
             for label, own in suite.tuned.items()
         },
         "decay_rates": {label: list(names) for label, names in suite.decay_rates.items()},
