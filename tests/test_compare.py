@@ -1,6 +1,7 @@
 """The compare command: which runs are pairs, and what their differences say."""
 
 import json
+import shutil
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -303,8 +304,9 @@ def test_two_suite_folders_are_compared_whatever_their_names(tmp_path: Path) -> 
 
 
 def test_the_committed_records_of_the_first_schema_are_compared(tmp_path: Path) -> None:
-    folder = REFERENCE / "quickstart"
-    done = hptransfer("compare", folder, folder / "three_seeds", "--json", cwd=tmp_path)
+    folder, older = REFERENCE / "quickstart", tmp_path / "quickstart"
+    shutil.copytree(folder, older, ignore=lambda *_: ["suite.json", "three_seeds"])
+    done = hptransfer("compare", older, folder / "three_seeds", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     [suite] = json.loads(done.stdout)["suites"]
     assert suite["n_paired"] > 0
