@@ -1,8 +1,8 @@
 """The compare command: which runs are pairs, and what their differences say."""
 
 import json
-import shutil
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
