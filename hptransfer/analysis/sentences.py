@@ -1,11 +1,13 @@
 """Verdicts and what stands beside them in plain words."""
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
 from hptransfer.analysis.judgement import MOST_SEEDS
 from hptransfer.analysis.optimum import Optimum
+from hptransfer.analysis.points import Spread
 from hptransfer.analysis.transfer import Transfer
 from hptransfer.suite.ranges import LR_OCTAVES
 from hptransfer.suite.resolved import Suite
@@ -35,6 +37,31 @@ def references(suite: Suite) -> str:
     return (
         f"For comparison: an n-gram table of the training text has a held-out loss of {told}. "
         "A model above the largest n has hardly used its hidden matrices."
+    )
+
+
+def enough_points(spreads: list[Spread]) -> str:
+    """How many learning rates near the minimum are enough for each optimizer; "" without one."""
+    by_number: dict[str, list[str]] = {}
+    for label in dict.fromkeys(each.optimizer for each in spreads):
+        most_first = sorted(
+            (each for each in spreads if each.optimizer == label),
+            key=lambda each: each.n_points,
+            reverse=True,
+        )
+        enough = list(takewhile(lambda each: each.enough, most_first))
+        number = "all that were tried, or more,"
+        if enough:
+            number = str(enough[-1].n_points)
+        elif np.isnan(most_first[-1].seeds):
+            number = "an unknown number (one seed)"
+        by_number.setdefault(number, []).append(label)
+    if not by_number:
+        return ""
+    told = "; ".join(f"{number} for {', '.join(labels)}" for number, labels in by_number.items())
+    return (
+        "So many learning rates near the minimum are enough that the choice among them moves lr* "
+        f"less than the seeds do: {told}."
     )
 
 

@@ -116,6 +116,7 @@ def _tables(section: Section) -> dict[str, Any]:
         "transfer": result_tables.transfer(suite, section.transfers),
         "landscape": result_tables.landscape(suite, section.landscapes),
         "exponents": result_tables.exponents(section.exponents),
+        "points": result_tables.points(section.points),
         "cost": result_tables.cost(suite, section.transfers),
         "differences": result_tables.differences(suite, section.differences),
         "audit": result_tables.audit(suite, section.audits),

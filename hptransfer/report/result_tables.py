@@ -3,7 +3,8 @@
 from hptransfer.analysis.differences import Difference
 from hptransfer.analysis.landscape import Audit, Exponent, Landscape
 from hptransfer.analysis.parabola import Interval
-from hptransfer.analysis.sentences import axis_name, describe_hp, signed
+from hptransfer.analysis.points import Spread
+from hptransfer.analysis.sentences import axis_name, describe_hp, enough_points, signed
 from hptransfer.analysis.transfer import Transfer
 from hptransfer.report.cells import (
     DASH,
@@ -129,6 +130,37 @@ def exponents(table: list[Exponent]) -> Table:
         rows,
         "Slope of −log2 lr* against log2 n with its 95% interval; 0 is ideal.",
     )
+
+
+def points(spreads: list[Spread]) -> Table:
+    """One row per optimizer with a curve that has more points than a parabola needs."""
+    sizes = sorted({each.n_points for each in spreads})
+    by_label: dict[str, dict[int, Spread]] = {}
+    for each in spreads:
+        by_label.setdefault(each.optimizer, {})[each.n_points] = each
+    rows = [
+        [
+            word(label, "head"),
+            *(_spread(by_size.get(size)) for size in sizes),
+            number(seeds := by_size[min(by_size)].seeds, f"± {seeds:.2f}"),
+        ]
+        for label, by_size in by_label.items()
+    ]
+    return Table(
+        "How many learning rates are enough",
+        ("optimizer", *(f"{size} learning rates" for size in sizes), "± by seeds"),
+        rows,
+        f"{enough_points(spreads)} The table has the standard deviation of lr*, in octaves, over "
+        "all choices of so many of the learning rates that were tried within one octave of the "
+        "minimum; below it how far the worst choice lies from lr* by all of them. The last column "
+        "is the standard error of lr* over the seeds.",
+    )
+
+
+def _spread(row: Spread | None) -> Cell:
+    if row is None:
+        return number(NAN, DASH)
+    return number(row.spread, f"{row.spread:.2f}", f"at most {row.largest:.2f}")
 
 
 def cost(suite: Suite, transfers: list[Transfer]) -> Table:
