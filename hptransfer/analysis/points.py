@@ -6,11 +6,11 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from hptransfer.analysis import former
 from hptransfer.analysis.curve import curve
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.optimum import near, optimum
 from hptransfer.analysis.parabola import Fit, Near
-from hptransfer.spec import FIRST_SCHEMA
 from hptransfer.suite.resolved import Suite
 
 LEAST = 3  # points of a parabola
@@ -77,7 +77,7 @@ def spreads(suite: Suite, rows: pd.DataFrame) -> list[Spread]:
     Curves count that have an optimum between two points, neither censored nor beside a divergence.
     [] for records of schema 1. `rows`: rows of frame.select.
     """
-    if any(run.schema == FIRST_SCHEMA for run in suite.templates.values()):
+    if former.applies(suite):
         return []
     table = []
     for label, by_n in searches(suite, rows).items():

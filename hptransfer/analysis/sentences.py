@@ -5,6 +5,7 @@ from itertools import takewhile
 
 import numpy as np
 
+from hptransfer.analysis import former
 from hptransfer.analysis.judgement import MOST_SEEDS
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.points import Spread
@@ -73,11 +74,16 @@ def describe_hp(hp: dict[str, float]) -> str:
 def rule(suite: Suite) -> list[tuple[str, str]]:
     """The verdict rule in words, in the order in which it is applied."""
     tol, limit = suite.thresholds.tol, suite.thresholds.limit
-    return [
+    before = [
         ("diverged", "every run at the proxy, or every one at the target, diverged"),
         ("censored", "an optimum lies at an edge of the tried range, or a neighbour was not tried"),
         ("unverified", "carried to the target, but the optimum there was not measured"),
         ("incomplete", "runs that the verdict needs are missing"),
+    ]
+    if former.applies(suite):
+        return before + former.rule(suite.thresholds)
+    return [
+        *before,
         ("drifts", f"the regret is shown to be above {tol:g} nat"),
         (
             "insensitive",

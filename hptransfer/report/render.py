@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from hptransfer.analysis import former
 from hptransfer.analysis.batch import is_judged
 from hptransfer.analysis.claims import claim_sentence, suite_judgement
 from hptransfer.analysis.sentences import axis_name, references, rule, sentence
@@ -22,6 +23,7 @@ from hptransfer.report.section import Section, newest_first
 from hptransfer.report.svg import to_svg
 
 RUNS_SHOWN = 300
+FORMER = "rule of 0.1"
 NAMED = 20  # missing runs that are named on the page; metrics.json names all
 
 
@@ -62,7 +64,7 @@ def _context(section: Section, index: int) -> dict[str, Any]:
     slug = f"s{index}-" + re.sub(r"\W+", "-", suite.name)
     return {
         "slug": slug,
-        "name": suite.name,
+        "name": suite.name + (f", {FORMER}" if former.applies(suite) else ""),
         "claim": suite.claim,
         "judgement": suite_judgement(section.claims),
         "judged": claim_sentence(suite, section.claims),
@@ -74,6 +76,7 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         "verdicts": _verdicts(section),
         "transported": any("transport" in run.hp for run in suite.templates.values()),
         "rule": rule(suite),
+        "former": former.applies(suite),
         "shared": settings_tables.shared(suite),
         "commands": list(section.commands),
         "batches": _batches(section, slug),
