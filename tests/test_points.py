@@ -66,9 +66,20 @@ def test_the_spreads_of_an_optimizer_pool_its_curves() -> None:
 
 def test_an_optimum_beside_a_divergence_counts_for_no_spread() -> None:
     suite = make_suite("muon")
-    for cliff, n_curves in ((3.5, {2}), (0.3, set[int]())):
-        rows = select(suite, study(suite, {"muon": CENTERS["muon"]}, cliff=cliff))
-        assert {each.n_curves for each in spreads(suite, rows) if each.n_points == 3} == n_curves
+    rows = select(suite, study(suite, {"muon": CENTERS["muon"]}))
+    assert spreads(suite, rows)[0].n_curves == 2
+    best = optima(suite, rows)["muon"][32]
+    assert best is not None
+    beside = (rows["n"] == 32) & (rows["log2_lr"] == np.floor(2 * best.log2_lr) / 2)
+    beside |= (rows["n"] == 32) & (rows["log2_lr"] == np.ceil(2 * best.log2_lr) / 2)
+    lower, upper = sorted(rows.loc[beside, "log2_lr"].unique())
+    for log2_lr in (lower, upper):
+        lost = rows.copy()
+        lost.loc[beside & (lost["log2_lr"] == log2_lr), ["status", "loss"]] = ["diverged", np.inf]
+        found = optima(suite, lost)["muon"][32]
+        assert found is not None
+        assert found.cliff
+        assert {each.n_curves for each in spreads(suite, lost)} == {1}
 
 
 def test_records_of_schema_1_have_no_spreads() -> None:
