@@ -11,7 +11,7 @@ from typing import Annotated, TextIO
 import typer
 
 from hptransfer import __version__
-from hptransfer.cli import batch, checking, judging, reading, training
+from hptransfer.cli import batch, checking, judging, reading, tails, training
 from hptransfer.cli.common import FailedError, app, err, out
 from hptransfer.cli.options import flag
 from hptransfer.errors import InputError
@@ -30,6 +30,7 @@ for _command in (
     reading.cite,
     checking.coords,
     checking.validate,
+    tails.tails,
 ):
     app.command()(_command)
 app.command("list")(reading.list_)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hptransfer.documents import answers, batches, comparison, metrics, values
+from hptransfer.documents import answers, batches, comparison, metrics, tails, values
 
 FOLDER = Path(__file__).parents[2] / "docs"  # in a checkout
 
@@ -20,6 +20,7 @@ DOCUMENTS: dict[str, type] = {
     "compare": comparison.Comparison,
     "coords": answers.Coordinates,
     "list": answers.Names,
+    "tails": tails.Tails,
     "validate": answers.Validation,
 }
 """Name of a document -> its shape; the schema lies in docs/NAME.schema.json."""
@@ -29,7 +30,9 @@ def schema(name: str) -> dict[str, Any]:
     """The JSON schema of a document. Raises KeyError for an unknown name."""
     root = TypeAdapter(DOCUMENTS[name]).json_schema(mode="serialization")
     kinds = {
-        k: v for m in (values, metrics, batches, answers, comparison) for k, v in vars(m).items()
+        k: v
+        for m in (values, metrics, batches, answers, comparison, tails)
+        for k, v in vars(m).items()
     }
     for kind, node in {DOCUMENTS[name].__name__: root, **root.get("$defs", {})}.items():
         describe(kinds[kind], node)

@@ -164,18 +164,19 @@ class Lanes:
                 leaves[name] = leaf
         return leaves
 
-    def _loss(self, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+    def loss(self, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        """Mean loss of a batch, nats, (); at the model's own weights where none are given."""
         bf16 = self.spec.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            logits = self.model(x) if self.single else functional_call(self.model, weights, (x,))
+            logits = functional_call(self.model, weights, (x,)) if weights else self.model(x)
         logits = logits.to(self.dtype).flatten(0, -2)
         return F.cross_entropy(logits, y.flatten())
 
     def _lane_losses(self, x: Tensor, y: Tensor, shared: bool) -> Tensor:
         if self.single:
-            return self._loss({}, x, y)
+            return self.loss({}, x, y)
         data_dim = None if shared else 0
-        return vmap(self._loss, in_dims=(0, data_dim, data_dim))(self.leaves, x, y)
+        return vmap(self.loss, in_dims=(0, data_dim, data_dim))(self.leaves, x, y)
 
     def gradients(self, t: int) -> None:
         """Mean gradient of step t into `Group.g`; its losses are kept."""

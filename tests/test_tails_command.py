@@ -1,0 +1,90 @@
+"""The tails command: table, file, the learning rate it takes, and wrong input."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from commanded import hptransfer
+from test_documents import follows, strict
+
+QUICK = ("--pairs", 100, "--quiet")
+
+
+@pytest.fixture
+def folder(suite: Path) -> Path:
+    """A folder with tiny.toml, `commanded.SUITE`."""
+    return suite.parent
+
+
+def test_tails_prints_a_row_per_layer_and_moment_and_what_misleads(folder: Path) -> None:
+    done = hptransfer("tails", "tiny.toml", "--pairs", 100, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("tiny: adamw, width 8, lr 2^-6 (middle of the range), 100 pairs")
+    places = [line.split()[-8:] for line in lines if line.startswith("embedding ")]
+    assert len(places) == 6  # steps 0, 2 and 3, one example and two
+    assert sum(line.startswith("adamw, single examples: of 24 layers") for line in lines) == 1
+    assert sum(line.startswith("adamw, batches of 2: of 24 layers") for line in lines) == 1
+    assert "no verdict rests on it" in done.stdout
+    assert max(map(len, lines[: lines.index(next(x for x in lines if "of 24" in x))])) <= 100
+    assert "[24/24] adamw step 3, batch 2: 100 pairs" in done.stderr
+
+
+def test_the_file_and_the_printed_json_are_one_document_that_follows_its_schema(
+    folder: Path,
+) -> None:
+    both = ("--optimizer", "adamw", "--optimizer", "scion")
+    done = hptransfer("tails", "tiny.toml", *QUICK, *both, "--json", cwd=folder)
+    made = strict(done.stdout)
+    follows(made, "tails")
+    assert strict((folder / "results/tiny/tails.json").read_text()) == made
+    assert [run["optimizer"] for run in made["runs"]] == ["adamw", "scion"]
+    for run in made["runs"]:
+        counted = [sum(v for k, v in each.items() if k != "batch") for each in run["counts"]]
+        assert counted == [24, 24]
+        assert all(("p_eff" in x) and (x["p_eff"] is None) == (x["batch"] > 1)
+                   for x in run["layers"] if x["frobenius"]["verdict"] != "no noise")  # fmt: skip
+
+
+def test_a_head_that_starts_at_zero_leaves_the_layers_below_without_noise(folder: Path) -> None:
+    suite = (folder / "tiny.toml").read_text().replace("[optimizers.adamw]", "[optimizers.muon]")
+    suite = suite.replace('negative_control = "adamw"', 'negative_control = "muon"')
+    (folder / "tiny.toml").write_text(suite)
+    done = hptransfer("tails", "tiny.toml", *QUICK, "--json", cwd=folder)
+    [run] = strict(done.stdout)["runs"]
+    silent = {x["layer"] for x in run["layers"] if x["frobenius"]["verdict"] == "no noise"}
+    steps = {x["step"] for x in run["layers"] if x["frobenius"]["verdict"] == "no noise"}
+    assert "embedding" in silent
+    assert "head" not in silent
+    assert steps == {0}
+
+
+def test_the_best_recorded_learning_rate_is_taken_where_there_is_one(folder: Path) -> None:
+    quiet = ("--quiet", "--yes", "--seeds", 1)
+    assert hptransfer("tune", "tiny.toml", *quiet, cwd=folder).returncode == 0
+    carried = hptransfer("export", "tiny.toml", "--optimizer", "adamw", cwd=folder).stdout
+    done = hptransfer("tails", "tiny.toml", *QUICK, "--json", cwd=folder)
+    [run] = strict(done.stdout)["runs"]
+    assert run["lr_source"] == "best recorded"
+    assert run["log2_lr"] == tomllib.loads(carried)["adamw"]["log2_lr"] != -6.0
+    wider = hptransfer("tails", "tiny.toml", *QUICK, "--json", "--width", 16, cwd=folder)
+    [run] = strict(wider.stdout)["runs"]
+    assert (run["axis_value"], run["lr_source"]) == (16, "middle of the range")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--pairs", 99), "error: --pairs: got 99, needs at least 100"),
+        (("--optimizer", "adamx"), "error: --optimizer"),
+        (("--device", "tpu"), "error: --device: got 'tpu'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_trains_nothing(
+    folder: Path, arguments: tuple[object, ...], said: str
+) -> None:
+    done = hptransfer("tails", "tiny.toml", *arguments, cwd=folder)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "[1/" not in done.stderr
