@@ -113,6 +113,13 @@ def test_the_committed_metrics_follow_their_schema() -> None:
         follows(strict(path.read_text(encoding="utf-8")), "metrics")
 
 
+def test_the_committed_tails_follow_their_schema() -> None:
+    paths = sorted(REFERENCE.rglob("tails.json"))
+    assert paths
+    for path in paths:
+        follows(strict(path.read_text(encoding="utf-8")), "tails")
+
+
 def test_numbers_that_json_lacks_become_null_at_any_depth() -> None:
     @dataclass(frozen=True)
     class Inner:

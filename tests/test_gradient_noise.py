@@ -43,7 +43,9 @@ def test_the_gradient_of_a_batch_is_the_mean_over_its_examples(model: str) -> No
         torch.testing.assert_close(one.mean(0), all_[0], atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "transported_scion", "scion_light"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", "transported_scion", "scion_light", "torch.optim:Adagrad"]
+)
 def test_measuring_leaves_a_run_as_it_was_bit_for_bit(optimizer: str) -> None:
     run = spec(optimizer)
     alone, watched = stepped([run]), stepped([run], 0)
@@ -84,11 +86,13 @@ def test_norms_and_averages_are_those_of_the_differences(shape: tuple[int, ...])
     assert found.averages[2] == pytest.approx(torch.linalg.matrix_norm(pairs).mean().item())
 
 
-def test_noise_whose_squares_underflow_has_its_spectral_norm() -> None:
-    d = torch.eye(3)[None] * 1e-25 * torch.tensor([1.0, 2.0, 3.0])
+@pytest.mark.parametrize("unit", [0.0, 1e-25, 1e25])
+def test_noise_whose_squares_leave_the_range_of_floats_has_its_norms(unit: float) -> None:
+    d = torch.eye(3)[None] * unit * torch.tensor([1.0, 2.0, 3.0])
     gathered = gradient_noise._Gathered(Param("a.weight", "hidden", (3, 3), (3, 3)))
     gathered.add(d)
-    assert gathered.spectral[0].item() == pytest.approx(3e-25)
+    assert gathered.spectral[0].item() == pytest.approx(3 * unit, rel=1e-6, abs=0)
+    assert gathered.frobenius[0].item() == pytest.approx(14**0.5 * unit, rel=1e-6, abs=0)
 
 
 def test_a_run_is_measured_at_four_moments_with_one_example_and_with_its_batch() -> None:
@@ -105,6 +109,19 @@ def test_a_run_is_measured_at_four_moments_with_one_example_and_with_its_batch()
     assert kinds["blocks.0.q"] == "hidden"
     assert kinds["head"] == "output"
     assert len(kinds) == 8
+
+
+def test_the_noise_is_that_of_differences_of_independent_gradients() -> None:
+    run = spec("adamw", "mlp", steps=1)
+    first = next(
+        p for p in gradient_noise.measure(run, data_for("mlp"), CPU, pairs=100) if p.layers
+    )
+    running = stepped([run], 0)
+    names = [f"{layer.layer}.weight" for layer in first.layers]
+    x, y = drawn(running, 50, 1)  # 25 pairs are a piece
+    for layer, g in zip(first.layers, gradient_noise.gradients(running, names, x, y), strict=True):
+        sizes = torch.linalg.matrix_norm(g[::2] - g[1::2])
+        assert layer.frobenius[:25] == pytest.approx(sizes.numpy())
 
 
 def test_a_measurement_is_the_same_twice() -> None:

@@ -138,6 +138,8 @@ def test_what_the_suites_gave_is_what_their_committed_metrics_say() -> None:
         ("sweep", "benchmarks"),
         ("step", "benchmarks"),
         ("accuracy", "benchmarks"),
+        ("tails", "tails"),
+        ("tails-matrices", "tails"),
     ],
 )
 def test_the_tables_of_the_measurements_are_part_of_the_committed_ones(

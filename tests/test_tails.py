@@ -88,7 +88,8 @@ def test_the_deviation_of_the_moment_estimator_is_that_of_samples() -> None:
         (1.6, 0.6, "heavy"),
         (1.7, 0.6, "undecided"),  # Hill's upper bound is above 2
         (1.0, 0.49, "undecided"),  # the moment estimator sees no tail of that index
-        (1.0, 0.1, "light"),
+        (2.1, 0.1, "light"),
+        (1.9, 0.1, "undecided"),  # the two contradict each other
         (9.0, 0.3, "undecided"),
         (9.0, np.nan, "undecided"),
     ],

@@ -112,12 +112,13 @@ def judged(alpha: ArrayLike, gamma: ArrayLike, k: int) -> NDArray[np.str_]:
 
     `heavy` (index below 2) if alpha (1 + 2/sqrt(k)) < 2 and gamma > 1/2: the first is Hill's upper
     bound, the second keeps out laws without a power tail. `light` if gamma and twice its standard
-    deviation lie below 1/2. Else `undecided`.
+    deviation lie below 1/2 and alpha is above 2. Else `undecided`: also where both contradict each
+    other, as they do for a mixture of sizes whose far end falls off.
     """
     a, g = np.asarray(alpha, float), np.asarray(gamma, float)
     edge = 1 / INFINITE_VARIANCE
     heavy = (a * (1 + 2 / np.sqrt(k)) < INFINITE_VARIANCE) & (g > edge)
-    light = g + 2 * moment_sd(g, k) < edge
+    light = (g + 2 * moment_sd(g, k) < edge) & (a > INFINITE_VARIANCE)
     return np.select([heavy, light], ["heavy", "light"], "undecided")
 
 

@@ -12,7 +12,7 @@ from hptransfer.spec import Axis
 
 DIGITS = 5  # significant digits of a number in tails.json
 
-COLUMNS = ("layer", "verdict", "step", "batch", "index", "2%, 10%", "gamma", "p_eff", "pooled fit")
+COLUMNS = ("layer", "verdict", "step", "batch", "index", "2%  10%", "gamma", "p_eff", "pooled fit")
 """Columns of `rows`, the first two of text. `index`: at 5%."""
 MISLEADS = (
     "pooled fit: a stable law fitted to all entries of a layer at once. Where rows differ in scale "
@@ -76,9 +76,9 @@ def _row(each: tails.LayerTail) -> tuple[str, ...]:
         each.frobenius.verdict,
         f"{each.step}",
         f"{each.batch}",
-        _text(index, 1),
-        f"{_short(few.value)}, {_short(many.value)}",
-        _text(each.frobenius.gamma, 2),
+        _text(index),
+        f"{_short(few.value)} {_short(many.value)}",
+        _short(each.frobenius.gamma.value, 2),
         _short(each.p_eff, 2),
         _short(each.pooled_fit, 2),
     )
@@ -88,10 +88,10 @@ def _short(value: float, digits: int = 1) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
-def _text(estimate: tails.Estimate, digits: int) -> str:
+def _text(estimate: tails.Estimate) -> str:
     if not math.isfinite(estimate.value):
         return "-"
-    return f"{estimate.value:.{digits}f}±{estimate.standard_error:.{digits}f}"
+    return f"{estimate.value:.1f}±{estimate.standard_error:.1f}"
 
 
 def _rounded(value: float) -> float:

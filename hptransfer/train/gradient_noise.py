@@ -171,9 +171,8 @@ class _Gathered:
     def add(self, difference: Tensor) -> None:
         """Take in D of n pairs, (n, *shape)."""
         d = difference.flatten(2)
-        size = _frobenius(d)
-        self.frobenius.append(size.cpu())
-        self.spectral.append((size * _spectral(d / size.clamp_min(1e-30)[:, None, None])).cpu())
+        self.frobenius.append(_frobenius(d).cpu())
+        self.spectral.append(_spectral(d).cpu())
         if sum(map(len, self.entries)) < ENTRIES:
             self.entries.append(d[: math.ceil(ENTRIES / d[0].numel())].flatten().cpu())
         count = 1
@@ -209,12 +208,19 @@ def _kind(p: Param) -> Kind:
     return p.role
 
 
+def _scaled(d: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrices with largest entry 1 and that entry, (n,): squares of tiny noise underflow."""
+    largest = d.abs().amax(dim=(1, 2))
+    return d / torch.where(largest > 0, largest, 1)[:, None, None], largest
+
+
 def _frobenius(d: Tensor) -> Tensor:
     """(n, rows, columns) -> (n,)."""
-    return torch.linalg.vector_norm(d, dim=(1, 2))
+    unit, largest = _scaled(d)
+    return largest * torch.linalg.vector_norm(unit, dim=(1, 2))
 
 
 def _spectral(d: Tensor) -> Tensor:
     """Largest singular value of each matrix, (n, rows, columns) -> (n,), by its Gram matrix."""
-    wide = d if d.shape[1] <= d.shape[2] else d.mT
-    return torch.linalg.eigvalsh(wide @ wide.mT)[:, -1].clamp_min(0).sqrt()
+    unit, largest = _scaled(d if d.shape[1] <= d.shape[2] else d.mT)
+    return largest * torch.linalg.eigvalsh(unit @ unit.mT)[:, -1].clamp_min(0).sqrt()
