@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.parabola import Interval
 from hptransfer.analysis.sentences import axis_name
-from hptransfer.analysis.transfer import Transfer
 from hptransfer.documents.values import Judgement
 from hptransfer.suite.claim import Expectation
 from hptransfer.suite.resolved import Suite

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.judgement import MOST_SEEDS
 from hptransfer.analysis.optimum import Optimum
-from hptransfer.analysis.transfer import Transfer
 from hptransfer.suite.ranges import LR_OCTAVES
 from hptransfer.suite.resolved import Suite
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from xml.etree import ElementTree
 
+from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.claims import ClaimJudgement, Gate, claim_sentence, worst
 from hptransfer.analysis.sentences import Control, axis_name, negative_control, sentence
-from hptransfer.analysis.transfer import Transfer
 from hptransfer.documents import answers as shapes
 from hptransfer.documents.values import Judgement, plain
 from hptransfer.errors import printable

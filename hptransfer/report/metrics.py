@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hptransfer.analysis import landscape, transfer
+from hptransfer.analysis import carried, landscape
 from hptransfer.analysis.claims import ClaimJudgement, claim_sentence, suite_judgement
 from hptransfer.analysis.differences import Difference
+from hptransfer.analysis.measured_cost import MeasuredCost
 from hptransfer.analysis.sentences import Control, sentence
 from hptransfer.documents import metrics as shapes
 from hptransfer.documents import values
@@ -34,7 +35,7 @@ def _suite(section: Section) -> shapes.SuiteMetrics:
         negative_control=control_shape(suite, section.control),
         axis=suite.axis,
         proxy=suite.proxy,
-        targets=transfer.targets(suite, section.rows),
+        targets=carried.targets(suite, section.rows),
         thresholds=shapes.Thresholds(**suite.thresholds.model_dump()),
         runs=shapes.Runs(section.n_finished, section.n_expected, list(section.missing)),
         transfers=[transfer_shape(suite, each) for each in section.transfers],
@@ -67,7 +68,7 @@ def control_shape(suite: Suite, control: Control) -> shapes.Control:
     return shapes.Control(suite.negative_control, control.shown, control.sentence)
 
 
-def transfer_shape(suite: Suite, each: transfer.Transfer) -> shapes.Transfer:
+def transfer_shape(suite: Suite, each: carried.Transfer) -> shapes.Transfer:
     """A transfer as a document has it."""
     judged = each.judgement
     return shapes.Transfer(
@@ -97,7 +98,7 @@ def transfer_shape(suite: Suite, each: transfer.Transfer) -> shapes.Transfer:
     )
 
 
-def _cost(cost: transfer.MeasuredCost) -> shapes.MeasuredCost:
+def _cost(cost: MeasuredCost) -> shapes.MeasuredCost:
     return shapes.MeasuredCost(
         seconds_per_step=cost.seconds_per_step,
         peak_memory_bytes=cost.peak_memory,

@@ -1,10 +1,10 @@
 """The tables of what was measured: transfer, optima, exponents, cost, audit."""
 
+from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.differences import Difference
 from hptransfer.analysis.landscape import Audit, Exponent, Landscape
 from hptransfer.analysis.parabola import Interval
 from hptransfer.analysis.sentences import axis_name, describe_hp, signed
-from hptransfer.analysis.transfer import Transfer
 from hptransfer.report.cells import (
     DASH,
     Cell,

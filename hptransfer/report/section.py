@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from hptransfer.analysis import batch, claims, differences, landscape, sentences, transfer
+from hptransfer.analysis import batch, carried, claims, differences, landscape, sentences, transfer
 from hptransfer.analysis.frame import belonging, select
 from hptransfer.analysis.statuses import finished
 from hptransfer.spec import SCHEMA
@@ -52,7 +52,7 @@ class Section:
         return next((run.schema for run in self.suite.templates.values()), SCHEMA)
 
     @cached_property
-    def transfers(self) -> list[transfer.Transfer]:
+    def transfers(self) -> list[carried.Transfer]:
         return transfer.transfers(self.suite, self.rows)
 
     @cached_property
