@@ -92,6 +92,18 @@ def test_the_auxiliary_lr_is_carried_fixed_to_every_target() -> None:
     assert not rows[rows["n"] > 32]["tuning"].any()
 
 
+def test_the_runs_that_tuned_a_group_are_a_part_of_what_tuning_cost() -> None:
+    suite = suite_of()
+    rows = select(suite, whole(suite, bowl(-5.2, -4.3)))
+    [row] = transfers(suite, rows)
+    proxy = rows[rows["n"] == 32]
+    assert proxy["tuning"].sum() > 10
+    assert row.cost.tuning_flops == pytest.approx(proxy["flops"].sum())
+    assert row.cost.tuning_seconds == pytest.approx(proxy["seconds"].sum())
+    each = rows[rows["n"] == 64]["flops"].mean()
+    assert row.cost.direct_flops == pytest.approx(len(proxy) * each), "as many trials there"
+
+
 def test_an_auxiliary_lr_beyond_its_range_is_followed_by_at_most_four_octaves() -> None:
     suite = suite_of()
     near = whole(suite, bowl(-2.0, -4.0))

@@ -13,8 +13,9 @@ NAN = float("nan")
 class MeasuredCost:
     """Runs at the target and the price of tuning; NaN where no run tells.
 
-    `peak_memory`: bytes, of a whole unit. `tuning_*`: spent at the proxy. `direct_*`: as many
-    trials at the target, at the mean price of a finished run there. `saving_*`: their ratio.
+    `peak_memory`: bytes, of a whole unit. `tuning_*`: spent at the proxy, on the lr and on the
+    fields of groups. `direct_*`: as many trials at the target, at the mean price of a finished run
+    there. `saving_*`: their ratio.
     """
 
     seconds_per_step: float = NAN

@@ -8,6 +8,7 @@ import pandas as pd
 from hptransfer.analysis import former, judgement
 from hptransfer.analysis.carried import Pair, Runs, Transfer, pairs, runs_at, targets
 from hptransfer.analysis.curve import capped_losses, curve
+from hptransfer.analysis.frame import groups
 from hptransfer.analysis.judgement import REDRAWS, Case, Judgement
 from hptransfer.analysis.measured_cost import measured_cost
 from hptransfer.analysis.optimum import near, optima, optimum
@@ -26,10 +27,12 @@ def transfers(suite: Suite, rows: pd.DataFrame) -> list[Transfer]:
     if any(run.schema == FIRST_SCHEMA for run in suite.templates.values()):
         return former.transfers(suite, rows)
     every = pairs(suite, rows, targets(suite, rows), optima(suite, rows), optimum)
-    return [_transfer(suite, pair) for pair in every]
+    spent = groups(rows, tuning=True)  # a group's field costs its runs as the lr does
+    return [_transfer(suite, pair, spent.get((pair.optimizer, pair.proxy))) for pair in every]
 
 
-def _transfer(suite: Suite, pair: Pair) -> Transfer:
+def _transfer(suite: Suite, pair: Pair, spent: pd.DataFrame | None) -> Transfer:
+    """`spent`: every row of the optimizer at the proxy."""
     if pair.rows is not None and pair.rows["log2_lr"].nunique() == 1:
         pair = replace(pair, at_target=None)  # the carried lr alone
     carried = own = Runs()
@@ -39,7 +42,7 @@ def _transfer(suite: Suite, pair: Pair) -> Transfer:
     if pair.at_target is not None and pair.rows is not None:
         lr = _most_tried(pair.rows, pair.at_target.hp)
         own = runs_at(pair.rows, lr, pair.at_target.hp)
-    cost = measured_cost(pair.proxy_rows, pair.rows)
+    cost = measured_cost(spent, pair.rows)
     return pair.concluded(carried, own, _judged(suite, pair), cost)
 
 

@@ -157,6 +157,7 @@ def cost(suite: Suite, transfers: list[Transfer]) -> Table:
         "Cost",
         columns,
         rows,
+        "Tuning at the proxy counts the runs for the lr and those for the fields of groups. "
         "Tuning directly is priced at as many trials as the proxy took, at the mean cost of the "
         "runs that were made there. Utilisation is not given, since the peak of the device is not "
         "recorded; FLOP/s are.",
