@@ -134,16 +134,21 @@ def _why(own: Suite, other: Suite, label: str) -> str:
         return f"the axis there is {other.axis}"
     if label not in other.templates:
         return "no optimizer of this label there"
-    run, theirs = _plain(own.template(label)), _plain(other.template(label))
-    return "differs there: " + "; ".join(differing_fields(run, theirs))
+    here, there = set(own.searched(label)), set(other.searched(label))
+    runs = (_plain(suite.template(label), here | there) for suite in (own, other))
+    reasons = differing_fields(*runs)
+    reasons += [f"hp.{name} searched, not fixed" for name in sorted(here - there)]
+    reasons += [f"hp.{name} fixed, not searched" for name in sorted(there - here)]
+    return "differs there: " + "; ".join(reasons)
 
 
-def _plain(run: RunSpec) -> RunSpec:
-    """A run without its version."""
+def _plain(run: RunSpec, searched: set[str]) -> RunSpec:
+    """A run without its version and its searched hyperparameters."""
     parts = {name: {**getattr(run, name)} for name in ("model", "data", "optimizer")}
     for part in parts.values():
         part.pop("revision", None)
-    return replace(run, schema=SCHEMA, **parts)
+    hp = {name: value for name, value in run.hp.items() if name not in searched}
+    return replace(run, schema=SCHEMA, hp=hp, **parts)
 
 
 def _left_over(
@@ -167,11 +172,16 @@ def _losses(side: Side, label: str) -> "pd.Series[float]":
 
 
 def _loss(both: pd.DataFrame) -> tuple[float, ...]:
-    """Per seed the mean of B - A within an octave of the best lr of both sides' mean curve."""
+    """Per seed the mean of B - A within an octave of the best lr of both sides' mean curve.
+
+    The curve is that of the searched values with the most seeds: others only served to tune.
+    """
     middle = both.assign(middle=(both["a"] + both["b"]) / 2)
     grid = middle.pivot_table("middle", ["log2_lr", "hp_point"], "seed")
-    best = grid.index.get_level_values("log2_lr")[int(np.argmin(means(grid.to_numpy(float))))]
-    near = both[(both["log2_lr"] - best).abs() <= NEAR]
+    seeds = grid.notna().sum(axis=1).groupby("hp_point").transform("max")
+    grid = grid[seeds == seeds.max()]
+    best, hp = grid.index[int(np.argmin(means(grid.to_numpy(float))))]
+    near = both[(both["hp_point"] == hp) & ((both["log2_lr"] - best).abs() <= NEAR)]
     per_seed = (near["b"] - near["a"]).groupby(near["seed"]).mean()
     return tuple(float(value) for value in per_seed)
 
@@ -200,7 +210,8 @@ class _Carried:
 
     @classmethod
     def of(cls, side: Side, label: str) -> "_Carried":
-        rows = finished(side.rows[side.rows["optimizer"] == label])
+        own = (side.rows["optimizer"] == label) & ~side.rows["tuning"].astype(bool)
+        rows = finished(side.rows[own])
         by_n = searches(side.suite, side.rows).get(label, {})
         return cls(side.suite, label, rows, {n: optimum(part) for n, part in by_n.items()})
 
