@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from hptransfer.analysis.frame import searches
 from hptransfer.analysis.losses import means
 from hptransfer.analysis.optimum import Optimum, optimum
 from hptransfer.analysis.statuses import finished
+from hptransfer.documents.comparison import Folder, Quantity, Unpaired
 from hptransfer.spec import AXIS_FIELD, SCHEMA, RunSpec, canonical
 from hptransfer.suite.recorded import differing_fields
 from hptransfer.suite.resolved import Suite
@@ -20,8 +20,6 @@ NEAR = 1.0  # octaves from the common best lr, within which losses are compared
 POINTS = 3  # that a parabola needs
 VERSION = ("model.revision", "data.revision", "optimizer.revision", "schema")
 
-Quantity = Literal["loss", "drift", "regret"]
-
 
 @dataclass(frozen=True, eq=False)
 class Side:
@@ -29,11 +27,6 @@ class Side:
 
     suite: Suite
     rows: pd.DataFrame
-
-    @property
-    def schema(self) -> int:
-        """That of the records."""
-        return next((run.schema for run in self.suite.templates.values()), SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -44,17 +37,6 @@ class Measured:
     n: int
     quantity: Quantity
     values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Unpaired:
-    """Finished runs of one side without a counterpart on the other."""
-
-    side: Literal["a", "b"]
-    optimizer: str
-    n: int
-    n_runs: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +74,7 @@ def paired_labels(a: Side, b: Side) -> dict[str, str]:
     """Label in A -> the label of equal runs in B, that of the same name before others."""
     if a.suite.axis != b.suite.axis:
         return {}
-    mixed = a.schema != b.schema
+    mixed = a.suite.records_schema != b.suite.records_schema
     there = {label: _identity(b.suite, label, mixed) for label in b.suite.templates}
     found: dict[str, str] = {}
     for label in a.suite.templates:
@@ -115,7 +97,7 @@ def _identity(suite: Suite, label: str, mixed: bool) -> str:
 
 def _strangers(a: Side, b: Side, labels: dict[str, str]) -> list[Unpaired]:
     """The runs of labels without a counterpart."""
-    sides: tuple[tuple[Literal["a", "b"], Side, Side, set[str]], ...] = (
+    sides: tuple[tuple[Folder, Side, Side, set[str]], ...] = (
         ("a", a, b, set(labels)),
         ("b", b, a, set(labels.values())),
     )
@@ -152,7 +134,7 @@ def _plain(run: RunSpec, searched: set[str]) -> RunSpec:
 
 
 def _left_over(
-    side: Literal["a", "b"], label: str, own: "pd.Series[float]", theirs: "pd.Series[float]"
+    side: Folder, label: str, own: "pd.Series[float]", theirs: "pd.Series[float]"
 ) -> Iterator[Unpaired]:
     """Runs of a paired label at points that the other side has not."""
     there = set(theirs.index.get_level_values("n"))

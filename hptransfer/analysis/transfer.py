@@ -24,7 +24,7 @@ def transfers(suite: Suite, rows: pd.DataFrame) -> list[Transfer]:
     Learning rates are rounded to 1/8 octave; a run that diverged counts as the loss at init.
     Records of schema 1 are judged by the rule of 0.1 (analysis.former), which made them.
     """
-    if any(run.schema == FIRST_SCHEMA for run in suite.templates.values()):
+    if suite.records_schema == FIRST_SCHEMA:
         return former.transfers(suite, rows)
     every = pairs(suite, rows, targets(suite, rows), optima(suite, rows), optimum)
     spent = groups(rows, tuning=True)  # a group's field costs its runs as the lr does

@@ -3,7 +3,6 @@
 from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.differences import Difference
 from hptransfer.analysis.landscape import Audit, Exponent, Landscape
-from hptransfer.analysis.parabola import Interval
 from hptransfer.analysis.sentences import axis_name, describe_hp, signed
 from hptransfer.report.cells import (
     DASH,
@@ -117,7 +116,7 @@ def exponents(table: list[Exponent]) -> Table:
     rows = [
         [
             word(row.optimizer, "head"),
-            between(Interval(row.value, row.low, row.high), 2),
+            between(row.alpha, 2),
             count(row.n_values),
             word(", ".join(map(str, row.left_out)) or "none"),
         ]

@@ -9,7 +9,6 @@ import pandas as pd
 from hptransfer.analysis import batch, carried, claims, differences, landscape, sentences, transfer
 from hptransfer.analysis.frame import belonging, select
 from hptransfer.analysis.statuses import finished
-from hptransfer.spec import SCHEMA
 from hptransfer.suite.resolved import Suite
 
 OLDER = "an earlier version made them, under the rule of 0.1"
@@ -45,11 +44,6 @@ class Section:
     def n_finished(self) -> int:
         """Finished runs of the suite; a run that belongs to two labels counts once."""
         return int(finished(self.all_rows)["key"].nunique())
-
-    @property
-    def schema(self) -> int:
-        """That of the records."""
-        return next((run.schema for run in self.suite.templates.values()), SCHEMA)
 
     @cached_property
     def transfers(self) -> list[carried.Transfer]:
