@@ -146,7 +146,7 @@ def recorded(root: Path) -> Iterator[Recorded]:
             yield from sorted(found, key=lambda one: (one.optimizer, one.width))
 
 
-STEEPNESS = ("flattest", "flat", "steep", "steepest")
+STEEPNESS = ("flattest", "gentle", "steep", "steepest")
 
 
 def surfaces(fits: Sequence[Fitted], tol: float) -> dict[str, Surface]:

@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from fitted import recorded, surfaces
 from hptransfer.search.bracket import Search
 from hptransfer.search.trials import Trials
 from simulated import (
@@ -98,6 +99,11 @@ def test_the_script_prints_every_table(
     assert printed.count("\n## ") == 7
     assert printed.count("| typical |") == 1 + len(script.DRIFTS) + 1 + 1 + 4
     assert all(f"| by hand | {rule} |" in printed for rule in RULES)
+
+
+def test_no_fitted_surface_has_the_name_of_one_that_was_set_by_hand(script: ModuleType) -> None:
+    fits = [each.fitted for each in recorded(script.RECORDS)]
+    assert not surfaces(fits, tol=0.01).keys() & script.BY_HAND.keys()
 
 
 def test_an_unknown_surface_is_named(

@@ -201,12 +201,15 @@ def coverage_rows(cells: Sequence[Cell]) -> Iterator[list[object]]:
     """By surface and number of seeds: share of the studies in which each interval is right."""
     for name, part in by_name(cells).items():
         made = [study for cell in part for study in cell.studies]
+        known: dict[tuple[int, ...], dict[str, bool]] = {}  # most studies stop at the first look
         for seeds in (*LOOKS, 0):
-            ends = [
-                [seeds or stopped(study, i).seeds for i in range(len(study.targets))]
-                for study in made
-            ]
-            found = [covered(study, each) for study, each in zip(made, ends, strict=True)]
+            found = []
+            for i, study in enumerate(made):
+                ends = [seeds or stopped(study, k).seeds for k in range(len(study.targets))]
+                key = (i, *ends)
+                if key not in known:
+                    known[key] = covered(study, ends)
+                found.append(known[key])
             yield [name, seeds or "stopped", *(share(f[n] for f in found) for n in found[0])]
 
 
