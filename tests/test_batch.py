@@ -170,14 +170,16 @@ def test_the_law_of_the_best_lr_has_its_factor_at_the_proxy_and_its_exponent() -
     suite = a_suite()
     found = laws(suite, select(suite, records(suite)))
     law = found["adamw"]
-    assert law.exponent.value == pytest.approx(-0.5), "lr* rises with the square root of the batch"
+    assert law.exponent.alpha.value == pytest.approx(-0.5), (
+        "lr* rises with the square root of the batch"
+    )
     assert law.at[4].value == pytest.approx(-7.0)
     assert law.at[128].value == pytest.approx(-4.5)
     assert law_sentence(suite, law).startswith("adamw: lr* = 2^-7.00 (B/4)^0.50 (factor 2^-7.00")
     bent = records(suite, center=lambda label, n: at_sqrt(label, n) + (n == 32))
     law = laws(suite, select(suite, bent))["adamw"]
     fit = np.polyfit(np.arange(6), [-7, -6.5, -6, -4.5, -5, -4.5], 1)
-    assert law.exponent.value == pytest.approx(-fit[0])
+    assert law.exponent.alpha.value == pytest.approx(-fit[0])
     assert law.at[4].value == pytest.approx(fit[1])
     assert law.at[4].high - law.at[4].low > 1, "the optima scatter about the line"
 

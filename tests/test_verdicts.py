@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from frames import half_octaves, make_suite, record, search, study, to_frame
+from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.sentences import rule, sentence
-from hptransfer.analysis.transfer import Transfer, transfers
+from hptransfer.analysis.transfer import transfers
 from hptransfer.suite.ranges import octave_range, value_range
 from hptransfer.suite.resolved import Suite
 

@@ -36,15 +36,17 @@ def critical_sentence(label: str, found: Criticals, largest: int) -> str:
 def law_sentence(suite: Suite, law: Law) -> str:
     """The law of an optimizer's best lr in words, with its intervals."""
     fit, c = law.exponent, law.at[suite.proxy]
-    power = signed(0.0 - fit.value, 2)
+    alpha = fit.alpha
+    power = signed(0.0 - alpha.value, 2)
     n = "T" if suite.axis == "steps" else "B"
     text = f"{fit.optimizer}: lr* = 2^{c.value:.2f} ({n}/{suite.proxy})^{power}"
-    if not math.isfinite(fit.high - fit.low):
+    if not math.isfinite(alpha.high - alpha.low):
         return f"{text} (one seed gives no interval)."
     left = f"; left out: {', '.join(map(str, fit.left_out))}, censored" if fit.left_out else ""
+    span = f"{signed(0.0 - alpha.high, 2)} to {signed(0.0 - alpha.low, 2)}"
     return (
-        f"{text} (factor 2^{c.low:.2f} to 2^{c.high:.2f}, exponent {signed(0.0 - fit.high, 2)} to "
-        f"{signed(0.0 - fit.low, 2)}, {fit.n_values} values{left})."
+        f"{text} (factor 2^{c.low:.2f} to 2^{c.high:.2f}, exponent {span}, "
+        f"{fit.n_values} values{left})."
     )
 
 

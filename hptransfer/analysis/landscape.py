@@ -24,9 +24,7 @@ class Exponent:
     """alpha of lr*(n) ~ n^-alpha with its 95% interval; `left_out`: axis values not used."""
 
     optimizer: str
-    value: float
-    low: float
-    high: float
+    alpha: Interval
     n_values: int
     left_out: tuple[int, ...]
 
@@ -45,8 +43,7 @@ def exponents(suite: Suite, rows: pd.DataFrame) -> list[Exponent]:
         used = {n: o for n, o in known.items() if o.vertex is not None}
         if len(used) >= 3:
             left_out = tuple(n for n in known if n not in used)
-            slope = _slope(used)
-            table.append(Exponent(label, slope.value, slope.low, slope.high, len(used), left_out))
+            table.append(Exponent(label, _slope(used), len(used), left_out))
     return table
 
 

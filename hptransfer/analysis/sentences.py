@@ -6,10 +6,10 @@ from itertools import takewhile
 import numpy as np
 
 from hptransfer.analysis import former
+from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.judgement import MOST_SEEDS
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.points import Spread
-from hptransfer.analysis.transfer import Transfer
 from hptransfer.suite.ranges import LR_OCTAVES
 from hptransfer.suite.resolved import Suite
 

@@ -33,7 +33,7 @@ def validate(
     """Test the contract of an optimizer, a model or a data set; exit code 1 if a clause fails."""
     from hptransfer.cli.tables import check_line, checks_head
     from hptransfer.documents.answers import Clause, Validation
-    from hptransfer.documents.values import plain
+    from hptransfer.documents.values import as_json
     from hptransfer.testing import kind_of
     from hptransfer.testing import validate as checks
 
@@ -49,7 +49,7 @@ def validate(
     if options.as_json:
         listed = [Clause(check.name, check.passed, check.detail) for check in clauses]
         passed = all(check.passed for check in clauses)
-        typer.echo(json.dumps(plain(Validation(target, kind, passed, listed))))
+        typer.echo(json.dumps(as_json(Validation(target, kind, passed, listed))))
     failures = [check for check in clauses if not check.passed]
     if failures:
         raise FailedError(

@@ -3,7 +3,6 @@
 from hptransfer.analysis.batch import Criticals, Tuned, rules
 from hptransfer.analysis.batch_sentences import batch_text, momentum_policy
 from hptransfer.analysis.landscape import Law
-from hptransfer.analysis.parabola import Interval
 from hptransfer.analysis.reach import BRACKETED, OVERHEAD, Reach
 from hptransfer.analysis.sentences import axis_name
 from hptransfer.documents.batches import Rule
@@ -117,7 +116,7 @@ def laws(suite: Suite, found: dict[str, Law]) -> Table:
         [
             word(label, "head"),
             between(law.at[suite.proxy], 2),
-            between(Interval(law.exponent.value, law.exponent.low, law.exponent.high), 2),
+            between(law.exponent.alpha, 2),
             count(law.exponent.n_values),
             word(", ".join(map(str, law.exponent.left_out)) or "none"),
         ]

@@ -7,10 +7,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hptransfer.analysis.carried import targets
 from hptransfer.analysis.frame import groups, searches
 from hptransfer.analysis.optimum import optimum
 from hptransfer.analysis.sentences import axis_name
-from hptransfer.analysis.transfer import targets
 from hptransfer.report.svg import LABELS, THEME
 from hptransfer.suite.resolved import Suite
 

@@ -89,7 +89,6 @@ def _panel(ax: Axes, gate: pd.DataFrame, own: list[LayerSlopes]) -> None:
 
 def _alt(verdicts: list[SlopeVerdict]) -> str:
     told = "; ".join(
-        f"{v.optimizer} {v.verdict}, steepest {v.layer} {slope_text(Slope(v.slope, v.spread))}"
-        for v in verdicts
+        f"{v.optimizer} {v.verdict}, steepest {v.layer} {slope_text(v.slope)}" for v in verdicts
     )
     return f"Size of every layer's change against width, one panel per optimizer. {told}."

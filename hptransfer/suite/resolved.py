@@ -9,7 +9,7 @@ from pydantic import Field
 
 from hptransfer.datasets import Examples, Tokens, Unread
 from hptransfer.errors import located
-from hptransfer.spec import AXIS_FIELD, COUNT, RunSpec, canonical, fits, round_lr
+from hptransfer.spec import AXIS_FIELD, COUNT, SCHEMA, RunSpec, canonical, fits, round_lr
 from hptransfer.suite import budget, parts
 from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.parts import GROWTH
@@ -48,6 +48,11 @@ class Suite(SuiteTable):
             "tuned": tuned or {},
         }
         return cls.model_construct(**{**dict(table), **own})
+
+    @property
+    def records_schema(self) -> int:
+        """That of its runs, which have one in common."""
+        return next((run.schema for run in self.templates.values()), SCHEMA)
 
     def only(self, labels: list[str]) -> Self:
         """This suite with these labels alone."""
