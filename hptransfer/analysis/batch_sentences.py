@@ -63,7 +63,7 @@ def few_steps(suite: Suite) -> str:
     if suite.axis not in ("batch_size", "steps"):
         return ""
     label = next(iter(suite.templates))
-    steps = {n: suite.template(label, n).steps for n in sorted({suite.proxy, *suite.targets})}
+    steps = {n: suite.template(label, n).steps for n in suite.axis_values}
     short = {n: count for n, count in steps.items() if count < SHORT}
     if not short:
         return ""

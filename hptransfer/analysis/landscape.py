@@ -94,7 +94,7 @@ def _on_the_line(used: dict[int, Optimum], weights: np.ndarray) -> Interval:
     y = np.array([best.log2_lr for best in used.values()])
     z, dof = x - x.mean(), len(used) - 2
     vertices = [best.vertex for best in used.values() if best.vertex is not None]
-    own = combination(vertices, weights.tolist())
+    own = combination(vertices, weights.tolist(), pooled=True)
     se = np.array([best.se for best in used.values()])
     residuals = y - y.mean() - (z @ y) / (z @ z) * z
     if ((residuals / se) ** 2).sum() <= dof:

@@ -61,7 +61,7 @@ def _print(own: "Section") -> None:
 
     out.print(_table(own.suite, own.tuned))
     out.print()
-    largest = max([own.suite.proxy, *own.suite.targets])
+    largest = own.suite.axis_values[-1]
     lines = [law_sentence(own.suite, law) for law in own.laws.values()]
     lines += [critical_sentence(*each, largest) for each in own.critical_batches.items()]
     lines += [momentum_policy(own.suite)] if own.suite.tokens else []

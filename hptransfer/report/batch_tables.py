@@ -134,7 +134,7 @@ def laws(suite: Suite, found: dict[str, Law]) -> Table:
 
 def critical(suite: Suite, found: dict[str, Criticals]) -> Table:
     """One row per optimizer: its critical batch."""
-    largest = max([suite.proxy, *suite.targets])
+    largest = suite.axis_values[-1]
     rows = []
     for label, own in found.items():
         whole = own.of_means
@@ -172,8 +172,7 @@ def critical(suite: Suite, found: dict[str, Criticals]) -> Table:
 
 def _short(suite: Suite) -> str:
     """The steps of the shortest run, where they are few."""
-    values = [suite.proxy, *suite.targets]
     divisors = [1, *suite.budgets]
     label = next(iter(suite.templates))
-    steps = min(suite.template(label, n, k).steps for n in values for k in divisors)
+    steps = min(suite.template(label, n, k).steps for n in suite.axis_values for k in divisors)
     return f" The shortest of these runs has {steps} steps." if steps < SHORT else ""
