@@ -13,7 +13,7 @@ from hptransfer.analysis.claims import judgements
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.landscape import exponents
 from hptransfer.analysis.parabola import Vertex, combination, vertex
-from hptransfer.analysis.sentences import negative_control
+from hptransfer.analysis.sentences import negative_control, sentence
 from hptransfer.analysis.transfer import Transfer, transfers
 from hptransfer.errors import InputError
 from hptransfer.report import render
@@ -144,6 +144,8 @@ def test_the_verdict_at_a_waypoint_is_indicative_and_its_optimum_enters_the_expo
     assert (found[64].verdict, found[64].n_seeds, found[64].indicative) == ("drifts", 1, True)
     assert not found[128].indicative
     assert found[64].drift.value == pytest.approx(-1.0, abs=0.1)
+    assert sentence(suite, found[64]).endswith("octaves (one seed gives no interval).")
+    assert "one seed" not in sentence(suite, found[128])
     [exponent] = exponents(suite, select(suite, frame))
     assert (exponent.n_values, exponent.left_out) == (3, ())
     assert exponent.value == pytest.approx(1.0, abs=0.1)
