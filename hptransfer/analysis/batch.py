@@ -10,7 +10,7 @@ from hptransfer.analysis.curve import Curve, capped_losses, curve
 from hptransfer.analysis.frame import searches, select
 from hptransfer.analysis.optimum import Optimum, optimum
 from hptransfer.analysis.parabola import Interval, mean_interval
-from hptransfer.analysis.reach import Critical, Reach, critical_batch, tokens_to
+from hptransfer.analysis.reach import Critical, Relative, critical_batch, relative
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.documents.batches import Rule
 from hptransfer.spec import canonical, round_lr, tokens
@@ -37,7 +37,8 @@ class Tuned:
 
     `losses`: nats by seed at lr*. `difference`: nats above the optimizer's best value, `is_best`.
     `regrets`: by rule, of the lr carried from the proxy. `relative`: tokens to the loss of the
-    suite's baseline at the same value, None where that is not known. `budgets`: all that ran.
+    suite's baseline at the same value, on the seeds of both; None where that is not known.
+    `budgets`: all that ran.
     """
 
     optimizer: str
@@ -51,7 +52,7 @@ class Tuned:
     budgets: Budgets
     difference: Interval = field(default_factory=Interval)
     is_best: bool = False
-    relative: Reach | None = None
+    relative: Relative | None = None
 
     @property
     def loss(self) -> float:
@@ -74,6 +75,11 @@ def rules(suite: Suite) -> dict[Rule, float]:
     if suite.lr_rule is not None:
         table["own rule"] = suite.lr_rule
     return table
+
+
+def by_rule(suite: Suite, carried: float, n: int, exponent: float) -> float:
+    """log2 lr that a rule makes at `n` of the lr carried from the proxy, rounded to 1/8 octave."""
+    return round_lr(carried + exponent * float(np.log2(n / suite.proxy)))
 
 
 def seed_losses(rows: pd.DataFrame, best: Optimum, log2_lr: float) -> "pd.Series[float]":
@@ -173,7 +179,7 @@ def _regrets(
     table: dict[Rule, Regret] = {}
     start = suite.clip_lr(label, at_proxy.log2_lr)
     for rule, exponent in rules(suite).items():
-        log2_lr = round_lr(start + exponent * float(np.log2(n / suite.proxy)))
+        log2_lr = by_rule(suite, start, n, exponent)
         costs = (seed_losses(search, best, log2_lr) - own).dropna()
         table[rule] = Regret(log2_lr, mean_interval(costs.to_list()), len(costs))
     return table
@@ -219,11 +225,14 @@ def _against(row: Tuned, baseline: Tuned | None) -> Tuned:
     """A row with the tokens that it takes to the baseline's loss on all tokens."""
     if baseline is None or not (_is_inside(row) and _is_inside(baseline)):
         return row
-    seeds = _shared([row]) & set(baseline.losses.index)
+    seeds = sorted(_shared([row]) & set(baseline.losses.index))
     if not seeds:
         return row
-    target = float(baseline.losses[sorted(seeds)].mean())
-    return replace(row, relative=tokens_to(target, means(row.budgets, seeds)))
+    targets = {seed: float(baseline.losses[seed]) for seed in seeds}
+    budgets = {
+        size: {seed: float(own[seed]) for seed in seeds} for size, own in row.budgets.items()
+    }
+    return replace(row, relative=relative(targets, budgets))
 
 
 @dataclass(frozen=True)

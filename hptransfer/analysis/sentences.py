@@ -207,8 +207,8 @@ def _drift(suite: Suite, transfer: Transfer) -> str:
     drift, limit = transfer.drift, suite.thresholds.drift
     moved = f"the optimum moved by {signed(drift.value, 1)} octaves"
     if not np.isfinite(drift.low):
-        optima = (transfer.at_proxy, transfer.at_target)
-        few = any(best and best.vertex and len(best.vertex.per_seed) == 1 for best in optima)
+        known = transfer.at_proxy and transfer.at_target
+        few = known and suite.looks_at(transfer.n)[0] == 1
         return f"{moved} (one seed gives no interval)" if few else moved
     text = f"{moved} ({signed(drift.low, 1)} to {signed(drift.high, 1)})"
     within = -limit < drift.low and drift.high < limit

@@ -1,5 +1,8 @@
 """The tables of batch sizes, or of steps: tuned losses, carried lrs, tokens to a loss."""
 
+import math
+from dataclasses import replace
+
 from hptransfer.analysis.batch import Criticals, Tuned, rules
 from hptransfer.analysis.batch_sentences import batch_text, momentum_policy
 from hptransfer.analysis.landscape import Law
@@ -41,9 +44,47 @@ def reach_text(reach: Reach | None, whole: int) -> str:
     return f"{sign}N" if share == 1 else f"{sign}{share:.2f} N"
 
 
+def share_text(row: Tuned) -> str:
+    """The interval of the tokens to a loss, or every seed alone where there is none.
+
+    A bound outside the budgets that ran is shown as outside, and not by its number.
+    """
+    if row.relative is None:
+        return ""
+    share, least = row.relative.share, min(row.budgets) / row.tokens
+    if math.isfinite(share.low) and math.isfinite(share.high):
+        bounds = [_bound(each, least) for each in (share.low, share.high)]
+        return "" if share.low == share.high else " to ".join(bounds)
+    alone = [reach_text(each, row.tokens) for each in row.relative.by_seed.values()]
+    return f"by seed {', '.join(alone)}" if len(alone) > 1 else "one seed"
+
+
+def _bound(share: float, least: float) -> str:
+    if share > 1:
+        return "> N"
+    return f"< {least:.2f} N" if share < least else f"{share:.2f} N"
+
+
 def _reach(row: Tuned) -> Cell:
-    share = NAN if row.relative is None else row.relative.tokens / row.tokens
-    return number(share, reach_text(row.relative, row.tokens))
+    if row.relative is None:
+        return number(NAN, DASH)
+    found = row.relative
+    return number(found.share.value, reach_text(found.of_means, row.tokens), share_text(row))
+
+
+def rests_on_one_seed(row: Tuned, rule: Rule) -> bool:
+    """Whether a rule's cost is known by one seed alone, although the optimum is by more."""
+    return rule in row.regrets and row.regrets[rule].n_seeds == 1 < len(row.losses)
+
+
+def _regret(row: Tuned, rule: Rule) -> Cell:
+    if rule not in row.regrets:
+        return nat(NAN)
+    cell, seeds = between(row.regrets[rule].cost), row.regrets[rule].n_seeds
+    if rests_on_one_seed(row, rule):
+        return replace(cell, under="one seed alone")
+    some = 0 < seeds < len(row.losses)
+    return replace(cell, under=f"{cell.under}, {seeds} seeds") if some else cell
 
 
 def flags(row: Tuned) -> str:
@@ -71,10 +112,7 @@ def batches(suite: Suite, table: list[Tuned]) -> Table:
             lr_star(row.optimum),
             nat(row.loss),
             *([between(row.difference)] if equal else []),
-            *(
-                between(row.regrets[rule].cost) if rule in row.regrets else nat(NAN)
-                for rule in names
-            ),
+            *(_regret(row, rule) for rule in names),
             *([_reach(row)] if last else []),
             count(len(row.losses)),
             word(flags(row), "flag" if flags(row) not in ("", "best") else ""),
@@ -95,8 +133,11 @@ def _note(suite: Suite) -> str:
     note = (
         f"The lr is tuned in every row; loss is the mean over the seeds at lr*. {start}, from "
         "which the lr is carried. A regret and the difference to the best row are means of "
-        "differences within a seed, with 95% intervals; a dash stands where no run tells, and "
-        "no interval where one seed does. A censored optimum has no regret."
+        "differences within a seed, with 95% intervals over the seeds of the row, or over fewer "
+        "where a second line says so; a dash stands where no run tells. One seed alone tells where "
+        "a rule leads far from lr* and out of the start range: its loss lies on a line between two "
+        "of its runs, and a curve that bends upwards lies below that line. A censored optimum has "
+        "no regret."
     )
     if suite.axis == "steps":
         return note
@@ -105,7 +146,10 @@ def _note(suite: Suite) -> str:
             f" Tokens to a loss: the part of all tokens N on which the optimizer has the loss that "
             f"{suite.baseline} has on N at the same batch, from runs on N / "
             f"{', N / '.join(map(str, sorted(suite.budgets)))} at the lr of N, each with its own "
-            "schedule."
+            "schedule. The second line is a 95% interval by a jackknife over the seeds, each with "
+            "both optimizers' losses; > N and < stand for bounds outside the budgets that ran. "
+            "Where the loss lies outside the budgets without one of the seeds, there is no "
+            "interval, and every seed stands alone."
         )
     return f"{note} {momentum_policy(suite)}"
 

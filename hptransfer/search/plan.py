@@ -13,6 +13,7 @@ from hptransfer.analysis.statuses import finished
 from hptransfer.search import proxy, target
 from hptransfer.search.budgets import further_budgets
 from hptransfer.search.proxy import Propose
+from hptransfer.search.ruled import ruled
 from hptransfer.search.target import EXPECTED, Looks
 from hptransfer.search.trials import Point
 from hptransfer.spec import RunSpec, Unit, canonical
@@ -34,7 +35,8 @@ def plan(
 
     Per optimizer: the search at the proxy; then, at every target, the carried lr on the first
     seeds and, if the suite verifies, all that its verdict needs (search.target). An optimum
-    that is known runs on the suite's further budgets too. The waypoints of all optimizers come
+    that is known runs on the suite's further budgets too, and beside it the learning rates of
+    the rules that a comparison judges (search.ruled). The waypoints of all optimizers come
     last, each with one seed.
     `propose`: the search at the proxy, proxy.propose or samplers.propose. `surprise`: as in
     target.Looks.
@@ -79,7 +81,8 @@ def _carried_to(
     pairs = target.propose(suite, label, rows, carried, looks)
     if pairs:
         return _specs(suite, label, n, pairs)
-    return further_budgets(suite, label, n, rows[rows["hp_point"] == canonical(carried[1])])
+    searched = rows[rows["hp_point"] == canonical(carried[1])]
+    return further_budgets(suite, label, n, searched) + ruled(suite, label, n, searched, carried)
 
 
 def _specs(suite: Suite, label: str, n: int, pairs: Iterable[tuple[Point, int]]) -> list[RunSpec]:
