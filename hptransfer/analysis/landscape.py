@@ -30,6 +30,10 @@ class Exponent:
     n_values: int
     left_out: tuple[int, ...]
 
+    @property
+    def interval(self) -> Interval:
+        return Interval(self.value, self.low, self.high)
+
 
 def exponents(suite: Suite, rows: pd.DataFrame) -> list[Exponent]:
     """alpha: slope of -log2 lr*(n) against log2 n, one per optimizer; 0 is ideal.
@@ -60,6 +64,11 @@ class Law:
 
     exponent: Exponent
     at: dict[int, Interval]
+
+    @property
+    def power(self) -> Interval:
+        """-alpha, the exponent of n itself."""
+        return Interval(-self.exponent.value, -self.exponent.high, -self.exponent.low)
 
 
 def laws(suite: Suite, rows: pd.DataFrame) -> dict[str, Law]:

@@ -76,6 +76,7 @@ def _print(own: "Section") -> None:
 def _table(suite: "Suite", table: "list[Tuned]") -> "Table":
     """One row per optimizer and axis value; ± is half of a 95% interval."""
     from hptransfer.analysis.batch import rules
+    from hptransfer.analysis.batch_sentences import unit
     from hptransfer.cli.tables import plain_table
     from hptransfer.cli.text import power
     from hptransfer.report.batch_tables import flags
@@ -103,10 +104,10 @@ def _table(suite: "Suite", table: "list[Tuned]") -> "Table":
         *("lr*", "loss"),
         *(["above best"] if equal else []),
         *(f"lr n^{r:g}" if r else "unchanged" for r in exponents.values()),
-        *([f"tokens to {suite.baseline}'s loss"] if relative else []),
+        *([f"{unit(suite)} to {suite.baseline}'s loss"] if relative else []),
         "",
     ]
-    over = f"{suite.tokens:,} tokens per run" if suite.tokens else "numbers of steps"
+    over = f"{suite.tokens:,} {unit(suite)} per run" if suite.tokens else "numbers of steps"
     title = f"{suite.name}: {over}; lr tuned in every row, and what the lr of {suite.proxy} costs"
     return plain_table(title, columns, rows)
 

@@ -93,7 +93,8 @@ class TunedValue:
     n_diverged: int
     """Runs of the search that diverged."""
     is_best: bool
-    """No other axis value has a lower loss under this optimizer."""
+    """No other axis value has a lower loss under this optimizer, on the seeds that they share. A
+    value of one seed is not chosen where others have more."""
     above_best: Interval
     """Loss above that of the best axis value, seed by seed, with the 95% interval, in nats."""
     carried: list[CarriedByRule]

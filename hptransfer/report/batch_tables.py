@@ -4,9 +4,8 @@ import math
 from dataclasses import replace
 
 from hptransfer.analysis.batch import Criticals, Tuned, rules
-from hptransfer.analysis.batch_sentences import batch_text, momentum_policy
+from hptransfer.analysis.batch_sentences import batch_text, law_name, momentum_policy, unit
 from hptransfer.analysis.landscape import Law
-from hptransfer.analysis.parabola import Interval
 from hptransfer.analysis.reach import BRACKETED, OVERHEAD, Reach
 from hptransfer.analysis.sentences import axis_name
 from hptransfer.documents.batches import Rule
@@ -93,6 +92,7 @@ def flags(row: Tuned) -> str:
     if best is None:
         return "every run diverged" if row.n_diverged else "no finished run"
     told = [f"censored {best.censored}"] if best.censored else []
+    told += [f"{name} censored {edge}" for name, edge in best.hp_edges.items()]
     told += ["cliff"] if best.cliff else []
     told += ["best"] if row.is_best else []
     return ", ".join(told)
@@ -102,7 +102,9 @@ def batches(suite: Suite, table: list[Tuned]) -> Table:
     """One row per optimizer and axis value."""
     names = rule_names(suite)
     equal = suite.axis == "batch_size"
-    last = (f"tokens to {suite.baseline}'s loss",) if equal and suite.baseline else ()
+    counted = unit(suite)
+    told = equal and suite.baseline and suite.budgets
+    last = (f"{counted} to {suite.baseline}'s loss",) if told else ()
     rows = []
     for row in table:
         cells = [
@@ -119,12 +121,12 @@ def batches(suite: Suite, table: list[Tuned]) -> Table:
         ]
         rows.append(cells)
     columns = (
-        "optimizer", axis_name(suite), "steps" if equal else "tokens", "lr*", "loss",
+        "optimizer", axis_name(suite), "steps" if equal else counted, "lr*", "loss",
         *(("above the best batch, nat",) if equal else ()),
         *(f"{name}: regret, nat" for name in names.values()),
         *last, "seeds", "flags",
     )  # fmt: skip
-    caption = "Batch sizes at equal tokens" if equal else "Numbers of steps"
+    caption = f"Batch sizes at equal {counted}" if equal else "Numbers of steps"
     return Table(caption, columns, rows, _note(suite))
 
 
@@ -155,13 +157,12 @@ def _note(suite: Suite) -> str:
 
 
 def laws(suite: Suite, found: dict[str, Law]) -> Table:
-    """One row per optimizer with at least three optima: lr* = c (n / proxy)^-a."""
-    n = "T/T0" if suite.axis == "steps" else "B/B0"
+    """One row per optimizer with at least three optima: the law of its best lr."""
     rows = [
         [
             word(label, "head"),
             between(law.at[suite.proxy], 2),
-            between(Interval(law.exponent.value, law.exponent.low, law.exponent.high), 2),
+            between(law.power if suite.axis == "batch_size" else law.exponent.interval, 2),
             count(law.exponent.n_values),
             word(", ".join(map(str, law.exponent.left_out)) or "none"),
         ]
@@ -169,11 +170,18 @@ def laws(suite: Suite, found: dict[str, Law]) -> Table:
     ]
     return Table(
         "Law of lr*",
-        ("optimizer", "log2 c", "a", "values used", "left out (censored)"),
+        (
+            "optimizer", "log2 c", "r" if suite.axis == "batch_size" else "a", "values used",
+            "left out (censored)",
+        ),
         rows,
-        f"lr* = c ({n})^−a through the optima that are not censored, with 95% intervals over the "
-        "seeds, wider where the optima scatter about the line by more than their standard errors.",
-    )
+        f"{law_name(suite)}: a straight line by least squares through log2 lr* against log2 of the "
+        f"{axis_name(suite)}, so log2 c is the height of the line at {suite.proxy} and not the "
+        "optimum found there. Censored optima are left out, and an optimizer with fewer than "
+        "three others has no law. The second line is a 95% interval over the seeds, wider where "
+        "the optima scatter about the line by more than their standard errors; with one seed "
+        "everywhere there is none.",
+    )  # fmt: skip
 
 
 def critical(suite: Suite, found: dict[str, Criticals]) -> Table:
@@ -186,7 +194,7 @@ def critical(suite: Suite, found: dict[str, Criticals]) -> Table:
         cells = [number(NAN, DASH)] * 5
         if whole is not None:
             cells = [
-                number(whole.batch or 2 * largest, batch_text(whole, largest)),
+                Cell(batch_text(whole, largest), whole.batch or math.inf, "num"),
                 nat(whole.target),
                 scaled(whole.tokens, ""),
                 count(whole.cheapest),

@@ -181,7 +181,7 @@ def _check_batches(suite: Suite, data: Tokens | Examples | Unread) -> None:
     """
     batches = suite.axis_values
     context = next(iter(suite.templates.values())).model.get("context", 1)
-    budget.check_data(batches[-1], data.train_examples(context))
+    budget.check_data(batches[-1], data.train_examples(context), _key(suite, batches[-1]))
     if suite.tokens is None:
         return
     budget.check_batches(suite.tokens, batches, context, suite.budgets)
@@ -195,6 +195,13 @@ def _check_batches(suite: Suite, data: Tokens | Examples | Unread) -> None:
                 limits,
                 (suite.batch, batch),
             )
+
+
+def _key(suite: SuiteTable, n: int) -> str:
+    """The field of a suite that names an axis value."""
+    if n == suite.proxy:
+        return "proxy"
+    return "targets" if n in suite.targets else "waypoints"
 
 
 def _template(
