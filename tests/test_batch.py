@@ -174,7 +174,7 @@ def test_the_law_of_the_best_lr_has_its_factor_at_the_proxy_and_its_exponent() -
     assert law.exponent.value == pytest.approx(-0.5), "lr* rises with the square root of the batch"
     assert law.at[4].value == pytest.approx(-7.0)
     assert law.at[128].value == pytest.approx(-4.5)
-    assert law_sentence(suite, law).startswith("adamw: lr* = 2^-7.00 (B/4)^0.50 (factor 2^-7.00")
+    assert law_sentence(suite, law).startswith("adamw: lr* = 2^-7.00 (B/4)^0.50 at batch B (factor")
     bent = records(suite, center=lambda label, n: at_sqrt(label, n) + (n == 32))
     law = laws(suite, select(suite, bent))["adamw"]
     fit = np.polyfit(np.arange(6), [-7, -6.5, -6, -4.5, -5, -4.5], 1)
@@ -189,7 +189,7 @@ def test_two_optima_give_no_law_and_one_seed_no_interval() -> None:
     suite = a_suite(seeds=1, max_seeds=1)
     law = laws(suite, select(suite, records(suite)))["adamw"]
     assert law_sentence(suite, law) == (
-        "adamw: lr* = 2^-7.00 (B/4)^0.50 (one seed gives no interval)."
+        "adamw: lr* = 2^-7.00 (B/4)^0.50 at batch B (one seed gives no interval)."
     )
 
 

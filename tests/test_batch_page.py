@@ -135,15 +135,22 @@ def test_the_law_has_the_sign_of_the_rules_beside_it() -> None:
     table = batch_tables.laws(suite, found)
     assert column(table, "a") == ["0.50", "0.50"]
     assert table.note.startswith("lr* = c (T/100)^−a: a straight line")
-    assert law_sentence(suite, found["adamw"]).startswith("adamw: lr* = 2^-5.00 (T/100)^−0.50 (")
+    assert "fewer than 100" not in table.note
+    short = a_suite(**{**steps, "proxy": 50, "targets": [100, 200]}, budgets=None)
+    assert "Among the values are fewer than 100 steps (50), where" in (
+        batch_tables.laws(short, laws(short, select(short, records(short)))).note
+    )
+    assert law_sentence(suite, found["adamw"]).startswith(
+        "adamw: lr* = 2^-5.00 (T/100)^−0.50 at T steps (factor 2^"
+    )
 
 
 def test_a_tuned_group_at_the_edge_of_its_range_is_flagged() -> None:
     suite = a_suite()
     row = table_of(suite, records(suite))["muon", 4]
     assert row.optimum is not None
-    at_edge = replace(row.optimum, hp_edges={"aux_lr": "high"})
-    assert batch_tables.flags(replace(row, optimum=at_edge)).startswith("aux_lr censored high")
+    at_edge = replace(row, is_best=True, optimum=replace(row.optimum, hp_edges={"aux_lr": "high"}))
+    assert batch_tables.flags(at_edge) == "aux_lr censored high, best"
 
 
 def test_without_further_budgets_there_is_no_column_of_tokens_to_a_loss() -> None:
@@ -167,3 +174,17 @@ def test_a_batch_beyond_the_data_is_refused_by_the_field_that_names_it() -> None
     for key, changes in named.items():
         error = refusal(IMAGES, **images, **changes)
         assert str(error).startswith(f"{key}: batch 512 is larger than the training part"), key
+
+
+def test_numbers_of_steps_have_no_best_one_and_the_proxy_no_regret() -> None:
+    """More steps are better at once, and an lr is not carried to where it was tuned."""
+    steps = {"axis": "steps", "proxy": 100, "targets": [200, 400], "steps": 100, "tokens": None}
+    suite = a_suite(**steps, budgets=None)
+    found = tuned(suite, records(suite))
+    assert not any(row.is_best or math.isfinite(row.difference.value) for row in found)
+    table = batch_tables.batches(suite, found)
+    assert column(table, "lr unchanged")[0] == "–"
+    assert column(table, "lr unchanged")[1] != "–"
+    assert "best row" not in table.note
+    [ax] = losses(suite, found).axes
+    assert ax.get_title(loc="left") == "tuned at every number of steps"

@@ -127,7 +127,7 @@ def tuned(suite: Suite, frame: pd.DataFrame) -> list[Tuned]:
     for label, by_n in searches(suite, rows).items():
         at_proxy = best[label].get(suite.proxy)
         own = [_tuned(suite, label, n, part, at_proxy, shorter) for n, part in by_n.items()]
-        table += _compared(own)
+        table += _compared(own) if suite.tokens else own
     baseline = {row.n: row for row in table if row.optimizer == suite.baseline}
     return [_against(row, baseline.get(row.n)) for row in table]
 

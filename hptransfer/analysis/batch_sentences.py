@@ -50,8 +50,9 @@ def law_sentence(suite: Suite, law: Law) -> str:
     """The law of an optimizer's best lr in words, with its intervals."""
     fit, c = law.exponent, law.at[suite.proxy]
     power = law.power
-    n = "T" if suite.axis == "steps" else "B"
-    text = f"{fit.optimizer}: lr* = 2^{c.value:.2f} ({n}/{suite.proxy})^{signed(power.value, 2)}"
+    n, meant = ("T", "T steps") if suite.axis == "steps" else ("B", "batch B")
+    formula = f"lr* = 2^{c.value:.2f} ({n}/{suite.proxy})^{signed(power.value, 2)}"
+    text = f"{fit.optimizer}: {formula} at {meant}"
     if not math.isfinite(power.high - power.low):
         return f"{text} (one seed gives no interval)."
     left = f"; left out: {', '.join(map(str, fit.left_out))}, censored" if fit.left_out else ""
@@ -84,7 +85,4 @@ def few_steps(suite: Suite) -> str:
         str(n) if suite.axis == "steps" else f"{count} at {n}" for n, count in short.items()
     )
     where = "steps" if suite.axis == "steps" else f"steps by {axis_name(suite)}"
-    return (
-        f"{suite.name}: fewer than {SHORT} {where} ({told}), where warm-up and decay take most of "
-        "a run"
-    )
+    return f"fewer than {SHORT} {where} ({told}), where warm-up and decay take most of a run"

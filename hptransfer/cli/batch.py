@@ -56,8 +56,9 @@ def batch(suite: SuiteName = BATCH_SUITE, *, options: RunOptions) -> None:
 
 
 def _print(own: "Section") -> None:
-    """The table, and sentences on laws, critical batches and momentum."""
+    """The table, and sentences on laws, critical batches, momentum and the suite's claim."""
     from hptransfer.analysis.batch_sentences import critical_sentence, law_sentence, momentum_policy
+    from hptransfer.analysis.claims import claim_sentence
     from hptransfer.cli.text import shown
     from hptransfer.report.batch_tables import rests_on_one_seed
 
@@ -69,6 +70,8 @@ def _print(own: "Section") -> None:
     lines += [law_sentence(own.suite, law) for law in own.laws.values()]
     lines += [critical_sentence(*each, largest) for each in own.critical_batches.items()]
     lines += [momentum_policy(own.suite)] if own.suite.tokens else []
+    lines += [told] if (told := claim_sentence(own.suite, own.claims)) else []
+    lines += [own.control.sentence] if own.suite.negative_control else []
     for line in lines:
         out.print(shown(line), soft_wrap=True)
 
@@ -77,13 +80,14 @@ def _table(suite: "Suite", table: "list[Tuned]") -> "Table":
     """One row per optimizer and axis value; ± is half of a 95% interval."""
     from hptransfer.analysis.batch import rules
     from hptransfer.analysis.batch_sentences import unit
+    from hptransfer.analysis.sentences import place
     from hptransfer.cli.tables import plain_table
     from hptransfer.cli.text import power
     from hptransfer.report.batch_tables import flags
 
     equal = suite.axis == "batch_size"
     relative = equal and suite.baseline is not None and bool(suite.budgets)
-    exponents = rules(suite)
+    exponents, axis = rules(suite), "B" if equal else "T"
     rows = [
         (
             row.optimizer,
@@ -92,7 +96,7 @@ def _table(suite: "Suite", table: "list[Tuned]") -> "Table":
             "-" if row.optimum is None else power(round(row.optimum.log2_lr, 2)),
             f"{row.loss:.3f}" if math.isfinite(row.loss) else "-",
             *([_value(row.difference)] if equal else []),
-            *(_regret(row, rule) for rule in exponents),
+            *("-" if row.n == suite.proxy else _regret(row, rule) for rule in exponents),
             *([_reach(row)] if relative else []),
             flags(row),
         )
@@ -103,12 +107,15 @@ def _table(suite: "Suite", table: "list[Tuned]") -> "Table":
         *(["batch", "steps"] if equal else ["steps"]),
         *("lr*", "loss"),
         *(["above best"] if equal else []),
-        *(f"lr n^{r:g}" if r else "unchanged" for r in exponents.values()),
+        *(f"lr {axis}^{r:g}" if r else "lr kept" for r in exponents.values()),
         *([f"{unit(suite)} to {suite.baseline}'s loss"] if relative else []),
         "",
     ]
     over = f"{suite.tokens:,} {unit(suite)} per run" if suite.tokens else "numbers of steps"
-    title = f"{suite.name}: {over}; lr tuned in every row, and what the lr of {suite.proxy} costs"
+    title = (
+        f"{suite.name}: {over}; lr tuned in every row, and what the lr of "
+        f"{place(suite, suite.proxy)} costs there, nat"
+    )
     return plain_table(title, columns, rows)
 
 

@@ -94,9 +94,11 @@ class TunedValue:
     """Runs of the search that diverged."""
     is_best: bool
     """No other axis value has a lower loss under this optimizer, on the seeds that they share. A
-    value of one seed is not chosen where others have more."""
+    value of one seed is not chosen where others have more. False where the values differ in their
+    tokens: more of them are better."""
     above_best: Interval
-    """Loss above that of the best axis value, seed by seed, with the 95% interval, in nats."""
+    """Loss above that of the best axis value, seed by seed, with the 95% interval, in nats. Null
+    where the values differ in their tokens."""
     carried: list[CarriedByRule]
     """One per rule; empty where an optimum is not known or censored."""
     tokens_to_baseline_loss: TokensToLoss | None

@@ -37,7 +37,8 @@ def losses(suite: Suite, table: list[Tuned]) -> Figure:
         ax.set_xlabel(axis_name(suite))
         ax.set_ylabel("evaluation loss at the best lr, nat")
         equal = f", {suite.tokens:,} {unit(suite)}" if suite.tokens else ""
-        ax.set_title(f"tuned at every {axis_name(suite)}{equal}", loc="left")
+        every = "number of steps" if suite.axis == "steps" else axis_name(suite)
+        ax.set_title(f"tuned at every {every}{equal}", loc="left")
         if labels:
             figure.legend(handles=_handles(labels, table), loc="outside lower center", ncols=2)
         sns.despine(ax=ax)

@@ -4,7 +4,13 @@ import math
 from dataclasses import replace
 
 from hptransfer.analysis.batch import Criticals, Tuned, rules
-from hptransfer.analysis.batch_sentences import batch_text, law_name, momentum_policy, unit
+from hptransfer.analysis.batch_sentences import (
+    batch_text,
+    few_steps,
+    law_name,
+    momentum_policy,
+    unit,
+)
 from hptransfer.analysis.landscape import Law
 from hptransfer.analysis.reach import BRACKETED, OVERHEAD, Reach
 from hptransfer.analysis.sentences import axis_name
@@ -114,7 +120,7 @@ def batches(suite: Suite, table: list[Tuned]) -> Table:
             lr_star(row.optimum),
             nat(row.loss),
             *([between(row.difference)] if equal else []),
-            *(_regret(row, rule) for rule in names),
+            *(nat(NAN) if row.n == suite.proxy else _regret(row, rule) for rule in names),
             *([_reach(row)] if last else []),
             count(len(row.losses)),
             word(flags(row), "flag" if flags(row) not in ("", "best") else ""),
@@ -131,15 +137,18 @@ def batches(suite: Suite, table: list[Tuned]) -> Table:
 
 
 def _note(suite: Suite) -> str:
-    start = f"B0 is batch {suite.proxy}" if suite.axis == "batch_size" else f"T0 is {suite.proxy}"
+    start = f"B0 is batch {suite.proxy}" if suite.tokens else f"T0 is {suite.proxy} steps"
+    equal = suite.axis == "batch_size"
+    compared = "A regret and the difference to the best row are" if equal else "A regret is"
+    mean = "means of differences" if equal else "a mean of differences"
     note = (
-        f"The lr is tuned in every row; loss is the mean over the seeds at lr*. {start}, from "
-        "which the lr is carried. A regret and the difference to the best row are means of "
-        "differences within a seed, with 95% intervals over the seeds of the row, or over fewer "
-        "where a second line says so; a dash stands where no run tells. One seed alone tells where "
-        "a rule leads far from lr* and out of the start range: its loss lies on a line between two "
-        "of its runs, and a curve that bends upwards lies below that line. A censored optimum has "
-        "no regret."
+        f"The lr is tuned in every row; loss is the mean over the seeds at lr*. {start}, the "
+        f"proxy, from which the lr is carried, so its own row has no regret. {compared} {mean} "
+        "within a seed, with 95% intervals over the seeds of the row, or over fewer where a "
+        "second line says so; a dash stands where no run tells. One seed alone tells where a rule "
+        "leads far from lr* and out of the start range: its loss lies on a line between two of its "
+        "runs, and a curve that bends upwards lies below that line. A censored optimum has no "
+        "regret."
     )
     if suite.axis == "steps":
         return note
@@ -158,6 +167,7 @@ def _note(suite: Suite) -> str:
 
 def laws(suite: Suite, found: dict[str, Law]) -> Table:
     """One row per optimizer with at least three optima: the law of its best lr."""
+    few = few_steps(suite)
     rows = [
         [
             word(label, "head"),
@@ -180,7 +190,7 @@ def laws(suite: Suite, found: dict[str, Law]) -> Table:
         "optimum found there. Censored optima are left out, and an optimizer with fewer than "
         "three others has no law. The second line is a 95% interval over the seeds, wider where "
         "the optima scatter about the line by more than their standard errors; with one seed "
-        "everywhere there is none.",
+        "everywhere there is none." + (f" Among the values are {few}." if few else ""),
     )  # fmt: skip
 
 
