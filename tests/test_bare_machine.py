@@ -50,9 +50,17 @@ sys.platform = "darwin"
 """
 
 
+def fonts() -> str:
+    """The folder of matplotlib's list of fonts, which an older one makes with a Mac's own tool."""
+    import matplotlib.font_manager
+
+    return matplotlib.get_cachedir()
+
+
 def bare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     own = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
     own |= {"XDG_CACHE_HOME": str(folder / "cache"), "COLUMNS": "100"}
+    own["MPLCONFIGDIR"] = fonts()
     command = [sys.executable, "-m", "hptransfer", *arguments]
     return subprocess.run(
         command, cwd=folder, env=own, capture_output=True, text=True, timeout=400, check=False

@@ -43,10 +43,14 @@ def schema(name: str) -> dict[str, Any]:
 
 
 def describe(kind: type, node: dict[str, Any]) -> None:
-    """Put the text under each field of a class into its schema.
+    """Put the text of a class and that under each of its fields into its schema.
 
-    pydantic can do so too, but every command that loads a suite would wait for it.
+    pydantic can do so too, but every command that loads a suite would wait for it, and older
+    versions leave out the text of a class.
     """
+    own = {k: v for k, v in node.items() if k != "description"}
+    node.clear()
+    node.update(description=inspect.getdoc(kind), **own)
     [tree] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(tree, ast.ClassDef)
     for field, text in pairwise(tree.body):
