@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 from commanded import SUITE
+from matplotlib import font_manager
 
 # Python runs this before anything else, in every process that the command starts too.
 BARE = """
@@ -52,8 +54,7 @@ sys.platform = "darwin"
 
 def fonts() -> str:
     """The folder of matplotlib's list of fonts, which an older one makes with a Mac's own tool."""
-    import matplotlib.font_manager
-
+    font_manager.findfont("DejaVu Sans")
     return matplotlib.get_cachedir()
 
 

@@ -100,8 +100,8 @@ class Transfer:
 
 
 def targets(suite: Suite, rows: pd.DataFrame) -> list[int]:
-    """The suite's targets and every other axis value with runs."""
-    return sorted({*suite.targets, *map(int, rows["n"].unique())} - {suite.proxy})
+    """The suite's targets and waypoints, and every other axis value with runs."""
+    return sorted({*suite.axis_values, *map(int, rows["n"].unique())} - {suite.proxy})
 
 
 @dataclass(frozen=True, eq=False)

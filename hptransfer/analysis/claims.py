@@ -7,7 +7,7 @@ from typing import Literal
 
 from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.parabola import Interval
-from hptransfer.analysis.sentences import axis_name
+from hptransfer.analysis.sentences import place, span
 from hptransfer.documents.metrics import TargetJudgement
 from hptransfer.documents.values import Judgement
 from hptransfer.suite.claim import Expectation
@@ -136,10 +136,8 @@ def claim_sentence(suite: Suite, claims: Sequence[ClaimJudgement]) -> str:
         return ""
     ordered = sorted(claims, key=lambda claim: -WORST_LAST.index(claim.judgement))
     told = [_told(claim) for claim in ordered]
-    span = f"{axis_name(suite)} {suite.proxy}"
-    if suite.targets:
-        span += f" to {max(suite.targets)}"
-    return f"Claim {judgement} from {span}: {'; '.join(told)}."
+    across = span(suite, max(suite.targets)) if suite.targets else place(suite, suite.proxy)
+    return f"Claim {judgement} from {across}: {'; '.join(told)}."
 
 
 def _told(claim: ClaimJudgement) -> str:

@@ -58,6 +58,12 @@ class Law:
     exponent: Exponent
     at: dict[int, Interval]
 
+    @property
+    def power(self) -> Interval:
+        """-alpha, the exponent of n itself."""
+        alpha = self.exponent.alpha
+        return Interval(-alpha.value, -alpha.high, -alpha.low)
+
 
 def laws(suite: Suite, rows: pd.DataFrame) -> dict[str, Law]:
     """Label -> the law through its optima, of optimizers that have an exponent."""
@@ -91,7 +97,7 @@ def _on_the_line(used: dict[int, Optimum], weights: np.ndarray) -> Interval:
     y = np.array([best.log2_lr for best in used.values()])
     z, dof = x - x.mean(), len(used) - 2
     vertices = [best.vertex for best in used.values() if best.vertex is not None]
-    own = combination(vertices, weights.tolist())
+    own = combination(vertices, weights.tolist(), pooled=True)
     se = np.array([best.se for best in used.values()])
     residuals = y - y.mean() - (z @ y) / (z @ z) * z
     if ((residuals / se) ** 2).sum() <= dof:

@@ -144,8 +144,8 @@ def _measured(
 
 def _octaves(suite: "SuiteTable", least: float) -> list[int]:
     """The suite's widths if they span `least` octaves, else doublings of the base width."""
-    own = [suite.proxy, *suite.targets] if suite.axis == "width" else []
-    if own and math.log2(max(own) / min(own)) >= least:
-        return sorted(set(own))
+    own = suite.axis_values if suite.axis == "width" else []
+    if own and math.log2(own[-1] / own[0]) >= least:
+        return own
     base = suite.base.get("width") or suite.width or suite.proxy
     return [base * 2**i for i in range(math.ceil(least) + 1)]

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.claims import ClaimJudgement, Gate, claim_sentence, worst
-from hptransfer.analysis.sentences import Control, axis_name, negative_control, sentence
+from hptransfer.analysis.sentences import Control, negative_control, place, sentence
 from hptransfer.documents import answers as shapes
 from hptransfer.documents.values import Judgement, as_json
 from hptransfer.errors import printable
@@ -66,7 +66,7 @@ def _gate(suite: Suite, gate: Gate) -> str:
 
 
 def _at(suite: Suite, n: int | None) -> str:
-    return "" if n is None else f" at {axis_name(suite)} {n}"
+    return "" if n is None else f" at {place(suite, n)}"
 
 
 def check_json(checked: Checked) -> dict[str, Any]:
