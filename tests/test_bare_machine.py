@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import matplotlib
-from commanded import SUITE
 from matplotlib import font_manager
+
+from commanded import SUITE
 
 # Python runs this before anything else, in every process that the command starts too.
 BARE = """
