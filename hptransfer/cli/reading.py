@@ -62,12 +62,12 @@ def list_(
     keys = [what] if what else list(kinds)
     if options.as_json:
         from hptransfer.documents.answers import Names
-        from hptransfer.documents.values import plain
+        from hptransfer.documents.values import as_json
 
         listed = [tables.names(kind) if key in keys else None for key, kind in kinds.items()]
         optimizers, models, datasets, suites = listed
         document = Names(optimizers, models, datasets, suites)
-        typer.echo(json.dumps(plain(document)))
+        typer.echo(json.dumps(as_json(document)))
         return
     for key in keys:
         out.print(tables.parts_table(kinds[key]))

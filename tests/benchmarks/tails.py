@@ -53,13 +53,17 @@ LAWS: dict[str, tuple[float, Draw]] = {
 
 @dataclass(frozen=True)
 class Seen:
-    """The verdicts on one law: shares of the seeds, and the means of both estimators."""
+    """The verdicts on one law: shares of the seeds, and the middle of both estimators.
+
+    `by_gamma`: share that would be light if the moment estimator alone decided.
+    """
 
     law: str
     index: float
     pairs: int
     heavy: float
     light: float
+    by_gamma: float
     alpha: float
     gamma: float
 
@@ -81,7 +85,8 @@ def seen(law: str, pairs: int, seeds: int) -> Seen:
     alpha, gamma = tails.hill(sizes, k), tails.moment(sizes, k)
     verdicts = tails.judged(alpha, gamma, k)
     heavy, light = (float((verdicts == word).mean()) for word in ("heavy", "light"))
-    estimates = float(np.median(alpha)), float(gamma.mean())
+    alone = gamma + 2 * tails.moment_sd(gamma, k) < 1 / tails.INFINITE_VARIANCE
+    estimates = float(alone.mean()), float(np.median(alpha)), float(gamma.mean())
     return Seen(law, index, pairs, heavy, light, *estimates)
 
 
@@ -127,15 +132,15 @@ def page(pairs: list[int], seeds: int) -> Iterator[str]:
     versions = f"numpy {np.__version__}, scipy {scipy.__version__}"
     yield f"Python {platform.python_version()}, {versions}; {seeds} seeds, k = {tails.SHARE:.0%}"
     yield ""
-    yield "| law | index | pairs | heavy | light | undecided | wrong | Hill, median | gamma, mean |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| law | index | pairs | heavy | light | undecided | wrong | light by gamma alone | Hill, median | gamma, mean |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for n in pairs:
         for law in LAWS:
             s = seen(law, n, seeds)
             index = "none" if np.isinf(s.index) else f"{s.index:g}"
             wrong = "-" if np.isnan(s.wrong) else f"{s.wrong:.1%}"
             left = 1 - s.heavy - s.light
-            shares = f"{s.heavy:.1%} | {s.light:.1%} | {left:.1%} | {wrong}"
+            shares = f"{s.heavy:.1%} | {s.light:.1%} | {left:.1%} | {wrong} | {s.by_gamma:.1%}"
             yield f"| {law} | {index} | {n} | {shares} | {s.alpha:.2f} | {s.gamma:.2f} |"
     few = max(1, seeds // 10)
     yield ""
