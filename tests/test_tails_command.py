@@ -8,6 +8,7 @@ import pytest
 from commanded import hptransfer
 from test_documents import follows, strict
 
+ROOT = Path(__file__).parent.parent
 QUICK = ("--pairs", 100, "--quiet")
 
 
@@ -71,6 +72,19 @@ def test_the_best_recorded_learning_rate_is_taken_where_there_is_one(folder: Pat
     wider = hptransfer("tails", "tiny.toml", *QUICK, "--json", "--width", 16, cwd=folder)
     [run] = strict(wider.stdout)["runs"]
     assert (run["axis_value"], run["lr_source"]) == (16, "middle of the range")
+
+
+def test_the_page_has_the_outcome_of_every_committed_measurement() -> None:
+    found = [
+        f"- `{made['suite']}`: {sentence}"
+        for path in sorted((ROOT / "results/reference").glob("*/tails.json"))
+        for made in [strict(path.read_text(encoding="utf-8"))]
+        for run in made["runs"]
+        for sentence in run["sentences"]
+    ]
+    page = (ROOT / "docs/how-to/tails.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- results -->\n")[2].partition("<!-- /results -->")[0]
+    assert shown.strip().splitlines() == found != []
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,10 @@ from hptransfer.analysis import tails
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Floats]
 ROWS, COLUMNS = 8, 32
+COLUMNS_OF_LAWS = (
+    "law", "index", "pairs", "heavy", "light", "undecided", "wrong", "light by gamma alone",
+    "Hill, median", "gamma, mean",
+)  # fmt: skip
 MATRIX_PAIRS = 1024
 
 
@@ -132,8 +136,8 @@ def page(pairs: list[int], seeds: int) -> Iterator[str]:
     versions = f"numpy {np.__version__}, scipy {scipy.__version__}"
     yield f"Python {platform.python_version()}, {versions}; {seeds} seeds, k = {tails.SHARE:.0%}"
     yield ""
-    yield "| law | index | pairs | heavy | light | undecided | wrong | light by gamma alone | Hill, median | gamma, mean |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield f"| {' | '.join(COLUMNS_OF_LAWS)} |"
+    yield "|---" * len(COLUMNS_OF_LAWS) + "|"
     for n in pairs:
         for law in LAWS:
             s = seen(law, n, seeds)
