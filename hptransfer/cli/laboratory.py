@@ -1,5 +1,6 @@
 """run and plan of a study of the noise laboratory, and its tables on the terminal."""
 
+import json
 import math
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,9 @@ def run_study(name: str, options: RunOptions) -> None:
     from hptransfer.laboratory import session
     from hptransfer.laboratory.file import load_study
     from hptransfer.laboratory.plan import forecast, progress
+    from hptransfer.laboratory.write import write_manifest, write_report
     from hptransfer.records.cells import CellStore
+    from hptransfer.run import fork_server
 
     for field in OTHERS:
         if getattr(options, field) not in (None, []):
@@ -47,15 +50,22 @@ def run_study(name: str, options: RunOptions) -> None:
     if options.dry_run:
         return
     confirm(seconds, options.yes)
+    fork_server.start()
+    write_manifest(study, options.results)
     try:
         with bar(err, missing, options.quiet) as advance:
-            for point in session.run(study, store, workers):
+            for point in session.run(study, store, workers, fork_server.context()):
                 advance(point)
     except KeyboardInterrupt:
         err.print("interrupted: finished cells are safe; the same command goes on from here")
         raise typer.Exit(130) from None
-    for table in tables(progress(study, store.read())):
-        out.print(table)
+    page, found = write_report(study.name, options.results, None)
+    if options.as_json:
+        typer.echo(json.dumps(found))
+    else:
+        for table in tables(progress(study, store.read())):
+            out.print(table)
+    (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
 
 
 def tables(known: "list[Progress]") -> "list[Table]":

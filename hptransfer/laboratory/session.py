@@ -8,25 +8,25 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
 
 from hptransfer.errors import InputError
 from hptransfer.laboratory.plan import Progress, progress
 from hptransfer.laboratory.study import Study
 from hptransfer.records.cells import Cell, CellRecord, CellStore
 from hptransfer.records.claims import Claims
-from hptransfer.run import fork_server
 
 WAIT = 2.0  # seconds between looks at the records of other processes
 
 
-def run(study: Study, store: CellStore, workers: int) -> Iterator[str]:
-    """Measure every missing cell; yields each new point in words.
+def run(study: Study, store: CellStore, workers: int, context: BaseContext) -> Iterator[str]:
+    """Measure every missing cell; yields each new point in words. `context`: how workers start.
 
     Closing the generator keeps what is recorded. Processes on one study share its cells.
     Raises InputError where a worker dies, or the disk does not take a record.
     """
     claims = Claims(store.folder)
-    with claims.announce(), _pool(workers) as pool:
+    with claims.announce(), _pool(workers, context) as pool:
         under_way: dict[Future[CellRecord], str] = {}
         known = progress(study, store.read())
         try:
@@ -72,8 +72,8 @@ def _new_points(before: list[Progress], now: list[Progress]) -> Iterator[str]:
             )
 
 
-def _pool(count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, mp_context=fork_server.context(), initializer=_begin)
+def _pool(count: int, context: BaseContext) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
 
 
 def _begin() -> None:

@@ -36,6 +36,11 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in suites_folder().glob("*.toml"))
 
 
+def study_names() -> list[str]:
+    """Names of the built-in studies of the noise laboratory."""
+    return sorted(path.stem for path in (suites_folder() / LABORATORY).glob("*.toml"))
+
+
 def load_suite(name: str, overrides: dict[str, Any] | None = None) -> SuiteTable:
     """A built-in name or a path to a TOML file -> SuiteTable. Raises InputError.
 
@@ -73,14 +78,17 @@ def read_table(name: str) -> tuple[dict[str, Any], Path, str]:
     """
     path = Path(name)
     if path.suffix != ".toml":
-        path = suites_folder() / f"{name}.toml"
-        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
-            names = suite_names()
+        folder = suites_folder()
+        path = folder / f"{name}.toml"
+        if name in study_names():
+            path = folder / LABORATORY / path.name
+        elif not os.path.isfile(path):  # Path.is_file raises for a name that is too long
+            names = [*suite_names(), *study_names()]
             raise InputError(
                 f"unknown suite {name!r}",
                 suggest(name, names) or f"suites: {', '.join(names)}, or a path to a .toml file",
             )
-    place = name if Path(name).suffix == ".toml" else f"suites/{path.name}"
+    place = name if Path(name).suffix == ".toml" else f"suites/{path.relative_to(suites_folder())}"
     return _read(name, path), path, place
 
 
