@@ -273,8 +273,14 @@ def test_run_trains_what_is_missing_and_then_judges(suite: Path, tmp_path: Path)
     document = json.loads(done.stdout)
     assert done.returncode == document["exit_code"] != 2
     assert document["claims"][0]["verdict"] != "incomplete"
+    told, page = done.stderr.splitlines()[-1].split(": ")
+    assert told == "report"
+    assert document["judgement_sentence"] in (tmp_path / page).read_text(encoding="utf-8")
+    assert all((tmp_path / page).with_name(name).exists() for name in ("metrics.json", "runs.csv"))
+    (tmp_path / page).unlink()
     again = hptransfer("check", suite, "--json", "--optimizer", "scion", cwd=tmp_path)
     assert json.loads(again.stdout) == document
+    assert not (tmp_path / page).exists(), "without --run it writes nothing"
     run = hptransfer("run", suite, "--optimizer", "scion", cwd=tmp_path)
     assert document["judgement_sentence"] in run.stdout.splitlines()
 

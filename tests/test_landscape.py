@@ -96,6 +96,17 @@ def test_the_exponents_interval_covers_a_scatter_that_the_seeds_do_not_explain(
     assert held >= 54  # 95% of 60 is 57; the seeds' interval alone gives next to none
 
 
+def test_a_carried_value_of_another_hyperparameter_leaves_the_curve_its_shape() -> None:
+    suite = make_suite("muon")
+    rows = select(suite, study(suite, {"muon": CENTERS["muon"]}))
+    plain = landscapes(suite, rows)
+    carried = landscapes(suite, rows.assign(hp_point='{"aux_lr":0.125}'))
+    assert plain[0].basin is not None
+    assert [each.basin for each in carried] == [each.basin for each in plain]
+    mixed = rows.assign(hp_point=np.where(rows.index % 2, '{"aux_lr":0.125}', '{"aux_lr":0.25}'))
+    assert {each.basin for each in landscapes(suite, mixed)} == {None}
+
+
 def test_a_failed_run_does_not_widen_the_basin() -> None:
     """A failed run has no loss, so the spread of the seeds cannot count it as one at init."""
     suite = make_suite("muon")

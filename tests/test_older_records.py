@@ -57,7 +57,13 @@ def test_a_report_shows_older_records_in_a_section_of_their_own(tmp_path: Path) 
     assert new.uncounted == ""
     assert old.uncounted == alone.uncounted
     page, metrics = write_report(["three_seeds"], tmp_path, None)
-    assert page.read_text().count("rule of 0.1") == 1
+    shown = page.read_text()
+    parts = {part.partition("</h1>")[0]: part for part in shown.split("<h1>")[1:]}
+    assert set(parts) == {"three_seeds", "three_seeds, rule of 0.1"}
+    of_today, older_part = parts["three_seeds"], parts["three_seeds, rule of 0.1"]
+    assert "the optimum moved by more than 0.5 octaves, the regret is above 0.01" in older_part
+    assert "insensitive" in of_today.split("</ol>")[0]
+    assert "insensitive" not in older_part.split("</ol>")[0]
     assert len(metrics["suites"]) == 2
     assert json.loads((today.folder / "metrics.json").read_text()) == metrics
     assert len((today.folder / "runs.csv").read_text().splitlines()) == 1, "today's: none is its"

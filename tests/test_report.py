@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from frames import CENTERS, make_suite, many, study, to_frame
-from hptransfer.report import Section, metrics_json, render, runs_table
+from hptransfer.report import Section, metrics_json, render, runs_table, runs_tables
+from hptransfer.report.runs_csv import flat
 from hptransfer.suite.resolved import Suite
 
 
@@ -239,6 +240,12 @@ def test_metrics_json_holds_what_the_page_says_with_null_for_what_was_not_measur
     assert first["log2_lr_carried"] == -6
     assert first["optimum_at_target"] is None
     assert made["suites"][0]["negative_control"]["shown"] is False
+
+
+def test_a_run_that_tuned_another_field_is_told_from_its_neighbours(section: Section) -> None:
+    rows = section.rows.assign(hp_point='{"aux_lr":0.125}')
+    [row] = runs_tables.runs(flat(rows), 1).rows
+    assert "aux_lr = 0.125" in [cell.under for cell in row]
 
 
 def test_runs_csv_is_flat_and_keeps_every_value(suite: Suite, frame: pd.DataFrame) -> None:

@@ -12,10 +12,33 @@ from hptransfer.analysis.judgement import Judgement, Verdict
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.parabola import Interval, mean_interval
 from hptransfer.analysis.statuses import finished
+from hptransfer.spec import FIRST_SCHEMA
 from hptransfer.suite.resolved import Suite
 from hptransfer.suite.tables import Thresholds
 
 FRESH_SEED = 1000  # from here on seeds judge; those below it search
+
+
+def applies(suite: Suite) -> bool:
+    """Whether the suite is one of records of schema 1."""
+    return any(run.schema == FIRST_SCHEMA for run in suite.templates.values())
+
+
+def rule(limits: Thresholds) -> list[tuple[str, str]]:
+    """`decide` in words, in the order in which it is applied."""
+    return [
+        (
+            "drifts",
+            f"the optimum moved by more than {limits.drift:g} octaves, the regret is above "
+            f"{limits.tol:g} nat, and its interval lies above 0",
+        ),
+        (
+            "inconclusive",
+            f"the optimum moved that far, and the regret's interval reaches above "
+            f"{2 * limits.tol:g} nat",
+        ),
+        ("transfers", "neither of these was shown"),
+    ]
 
 
 def searched(rows: pd.DataFrame) -> pd.DataFrame:

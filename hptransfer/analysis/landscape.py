@@ -147,7 +147,7 @@ class Basin:
 
 @dataclass(frozen=True)
 class Landscape:
-    """One search: its optimum, its shape (None with searched hyperparameters), its runs."""
+    """One search: its optimum, its shape (None where other values moved with the lr), its runs."""
 
     optimizer: str
     n: int
@@ -169,12 +169,12 @@ def landscapes(suite: Suite, rows: pd.DataFrame) -> list[Landscape]:
 
 
 def _landscape(suite: Suite, label: str, n: int, search: pd.DataFrame) -> Landscape:
-    best = optimum(search)
+    best, is_curve = optimum(search), finished(search)["hp_point"].nunique() == 1
     return Landscape(
         optimizer=label,
         n=n,
         optimum=best,
-        basin=None if best is None or best.hp else _basin(suite, label, best, search),
+        basin=None if best is None or not is_curve else _basin(suite, label, best, search),
         n_points=finished(search)["log2_lr"].nunique(),
         n_search=len(search),
         n_diverged=count(search, "diverged"),

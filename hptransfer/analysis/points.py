@@ -1,14 +1,17 @@
-"""How many points are enough: lr* by fewer points of a curve, beside that by all of them.
-
-Numbers in, numbers out.
-"""
+"""How many points are enough: lr* by fewer points of a curve, beside that by all of them."""
 
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 
+from hptransfer.analysis import former
+from hptransfer.analysis.curve import curve
+from hptransfer.analysis.frame import searches
+from hptransfer.analysis.optimum import near, optimum
 from hptransfer.analysis.parabola import Fit, Near
+from hptransfer.suite.resolved import Suite
 
 LEAST = 3  # points of a parabola
 MOST_SUBSETS = 500  # of one size; of more, a fixed draw stands for all
@@ -42,6 +45,73 @@ def subsets(near: Near) -> list[Subset]:
             far = float(np.abs(found - best).max())
             table.append(Subset(size, len(found), float(found.std()), far))
     return table
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much lr* depends on which `n_points` learning rates near the minimum were tried.
+
+    Over the curves of one optimizer, `n_curves`, that have more points than that, and over the
+    `n_subsets` choices of so many of them. `spread`: root mean square of the curves' standard
+    deviations, octaves. `largest`: how far one lr* lies from that by all points, octaves. `seeds`:
+    root mean square of the standard errors of lr* over seeds, octaves; NaN without two seeds.
+    """
+
+    optimizer: str
+    n_points: int
+    n_curves: int
+    n_subsets: int
+    spread: float
+    largest: float
+    seeds: float
+
+    @property
+    def enough(self) -> bool:
+        """Whether the seeds leave lr* less certain than the choice of learning rates does."""
+        return self.spread < self.seeds
+
+
+def spreads(suite: Suite, rows: pd.DataFrame) -> list[Spread]:
+    """One per optimizer and number of points, labels as the suite orders them, numbers rising.
+
+    Curves count that have an optimum between two points, neither censored nor beside a divergence.
+    [] for records of schema 1. `rows`: rows of frame.select.
+    """
+    if former.applies(suite):
+        return []
+    table = []
+    for label, by_n in searches(suite, rows).items():
+        curves = [known for part in by_n.values() if (known := _curve(part))]
+        for size in sorted({subset.n_points for _, found in curves for subset in found}):
+            used = [(se, row) for se, found in curves for row in found if row.n_points == size]
+            table.append(
+                Spread(
+                    optimizer=label,
+                    n_points=size,
+                    n_curves=len(used),
+                    n_subsets=sum(row.n_subsets for _, row in used),
+                    spread=_rms([row.spread for _, row in used]),
+                    largest=max(row.largest for _, row in used),
+                    seeds=_rms([se for se, _ in used]),
+                )
+            )
+    return table
+
+
+def _rms(values: list[float]) -> float:
+    """Root mean square of the known values; NaN without one."""
+    known = np.array([value for value in values if not np.isnan(value)])
+    return float(np.sqrt((known**2).mean())) if len(known) else float("nan")
+
+
+def _curve(rows: pd.DataFrame) -> tuple[float, list[Subset]] | None:
+    """The standard error of lr* over seeds, octaves, and the subsets smaller than the whole."""
+    best = optimum(rows)
+    if best is None or best.vertex is None or best.cliff:
+        return None
+    found = near(curve(rows))
+    se = best.se if best.seeds > 1 else float("nan")
+    return None if found is None else (se, subsets(found)[:-1])
 
 
 def _choices(count: int, size: int) -> list[tuple[int, ...]]:

@@ -1,11 +1,14 @@
 """Verdicts and what stands beside them in plain words."""
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
+from hptransfer.analysis import former
 from hptransfer.analysis.judgement import MOST_SEEDS
 from hptransfer.analysis.optimum import Optimum
+from hptransfer.analysis.points import Spread
 from hptransfer.analysis.transfer import Transfer
 from hptransfer.suite.ranges import LR_OCTAVES
 from hptransfer.suite.resolved import Suite
@@ -38,6 +41,31 @@ def references(suite: Suite) -> str:
     )
 
 
+def enough_points(spreads: list[Spread]) -> str:
+    """How many learning rates near the minimum are enough for each optimizer; "" without one."""
+    by_number: dict[str, list[str]] = {}
+    for label in dict.fromkeys(each.optimizer for each in spreads):
+        most_first = sorted(
+            (each for each in spreads if each.optimizer == label),
+            key=lambda each: each.n_points,
+            reverse=True,
+        )
+        enough = list(takewhile(lambda each: each.enough, most_first))
+        number = "all that were tried, or more,"
+        if enough:
+            number = str(enough[-1].n_points)
+        elif np.isnan(most_first[-1].seeds):
+            number = "an unknown number (one seed)"
+        by_number.setdefault(number, []).append(label)
+    if not by_number:
+        return ""
+    told = "; ".join(f"{number} for {', '.join(labels)}" for number, labels in by_number.items())
+    return (
+        "So many learning rates near the minimum are enough that the choice among them moves lr* "
+        f"less than the seeds do: {told}."
+    )
+
+
 def describe_hp(hp: dict[str, float]) -> str:
     """Searched hyperparameters in words, empty if none."""
     return ", ".join(f"{key} = {value:g}" for key, value in hp.items())
@@ -46,11 +74,16 @@ def describe_hp(hp: dict[str, float]) -> str:
 def rule(suite: Suite) -> list[tuple[str, str]]:
     """The verdict rule in words, in the order in which it is applied."""
     tol, limit = suite.thresholds.tol, suite.thresholds.limit
-    return [
+    before = [
         ("diverged", "every run at the proxy, or every one at the target, diverged"),
         ("censored", "an optimum lies at an edge of the tried range, or a neighbour was not tried"),
         ("unverified", "carried to the target, but the optimum there was not measured"),
         ("incomplete", "runs that the verdict needs are missing"),
+    ]
+    if former.applies(suite):
+        return before + former.rule(suite.thresholds)
+    return [
+        *before,
         ("drifts", f"the regret is shown to be above {tol:g} nat"),
         (
             "insensitive",

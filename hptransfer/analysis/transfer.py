@@ -13,7 +13,7 @@ from hptransfer.analysis.judgement import REDRAWS, Case, Judgement
 from hptransfer.analysis.optimum import Optimum, near, optima, optimum
 from hptransfer.analysis.parabola import Interval, combination, redrawn
 from hptransfer.analysis.statuses import count, finished
-from hptransfer.spec import FIRST_SCHEMA, canonical
+from hptransfer.spec import canonical
 from hptransfer.suite.resolved import Suite
 
 NAN = float("nan")
@@ -137,7 +137,7 @@ def transfers(suite: Suite, rows: pd.DataFrame) -> list[Transfer]:
     Learning rates are rounded to 1/8 octave; a run that diverged counts as the loss at init.
     Records of schema 1 are judged by the rule of 0.1 (analysis.former), which made them.
     """
-    older = any(run.schema == FIRST_SCHEMA for run in suite.templates.values())
+    older = former.applies(suite)
     searched = former.searched(rows) if older else rows
     parts = groups(searched)
     best = former.optima(suite, searched) if older else optima(suite, rows)

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 def check(
     suite: SuiteName,
     train: Annotated[
-        bool, typer.Option("--run", help="Train the missing runs first, as run does.")
+        bool,
+        typer.Option(
+            "--run", help="Train the missing runs first and write the report, as run does."
+        ),
     ] = False,
     max_regret: Annotated[
         float | None,
@@ -73,6 +76,7 @@ def check(
     """
     from hptransfer.analysis import claims, transfer
     from hptransfer.analysis.frame import select
+    from hptransfer.cli.training import finish, write_its_report
     from hptransfer.report.checked import Checked, check_json, junit_xml
 
     table = load(suite, options)
@@ -93,7 +97,11 @@ def check(
     for name, limit in limits.items():
         if limit is not None and not math.isfinite(limit):
             raise InputError(f"got {limit}, needs a finite number", "0.02", option=name)
-    full, frame = _trained(table, options) if train else _recorded(table, options)
+    session = finish(table, options) if train else None
+    if session is None:
+        full, frame = _recorded(table, options)
+    else:
+        full, frame = session.full, session.store.frame()
     judged = full.only(labels)
     rows = select(judged, frame)
     found = transfer.transfers(judged, rows)
@@ -106,15 +114,9 @@ def check(
         typer.echo(json.dumps(check_json(checked)))
     else:
         _print(checked)
+    if session is not None:
+        write_its_report(session, options)
     raise typer.Exit(checked.exit_code)
-
-
-def _trained(table: "SuiteTable", options: RunOptions) -> "tuple[Suite, pd.DataFrame]":
-    """The suite and the records in its folder after the missing runs."""
-    from hptransfer.cli.training import finish
-
-    session = finish(table, options)
-    return session.full, session.store.frame()
 
 
 def _recorded(table: "SuiteTable", options: RunOptions) -> "tuple[Suite, pd.DataFrame]":

@@ -230,12 +230,17 @@ def _run(suite: str, options: RunOptions) -> None:
     session = trained(load(suite, options), options)
     if session is None:
         return
-    from hptransfer.cli.text import shown
-    from hptransfer.report.write import write_report
-
     _print_verdicts(session, options.as_json)
     if not options.as_json:
         _print_claim(session)
+    write_its_report(session, options)
+
+
+def write_its_report(session: "Session", options: RunOptions) -> None:
+    """Write the report of the session's suite, and say where it is."""
+    from hptransfer.cli.text import shown
+    from hptransfer.report.write import write_report
+
     page, _ = write_report([session.suite.name], options.results, None)
     (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
 

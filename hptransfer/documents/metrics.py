@@ -205,6 +205,29 @@ class Exponent:
 
 
 @dataclass(frozen=True)
+class PointsSpread:
+    """How much the best learning rate of one optimizer depends on which `n_points` learning rates
+    within one octave of the minimum were tried, over the curves that have more of them."""
+
+    optimizer: str
+    """Label."""
+    n_points: int
+    """Learning rates of a choice."""
+    n_curves: int
+    """Curves, each of one axis value."""
+    n_subsets: int
+    """Choices of so many of a curve's learning rates that have a minimum inside."""
+    spread: float
+    """Standard deviation of log2 of the best learning rate over the choices, in octaves."""
+    largest: float
+    """How far one of them lies from the best learning rate by all of the curve, in octaves."""
+    standard_error: float | None
+    """Standard error of the best learning rate over the seeds, in octaves; null with one seed."""
+    enough: bool
+    """`spread` is below `standard_error`."""
+
+
+@dataclass(frozen=True)
 class OptimumByLoss:
     """log2 of the best learning rate by each of the losses of a record, in octaves."""
 
@@ -291,6 +314,9 @@ class SuiteMetrics:
     """One per optimizer with at least three optima."""
     differences: list[OptimizerDifference]
     """One per axis value and pair of optimizers that ran there."""
+    points: list[PointsSpread]
+    """One per optimizer and number of learning rates that suffices for a parabola; empty for
+    records of schema 1."""
     audits: list[Audit]
     """One per optimizer and axis value with a search."""
     tuned: list[TunedValue]

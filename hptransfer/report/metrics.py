@@ -6,6 +6,7 @@ from typing import Any
 from hptransfer.analysis import landscape, transfer
 from hptransfer.analysis.claims import ClaimJudgement, claim_sentence, suite_judgement
 from hptransfer.analysis.differences import Difference
+from hptransfer.analysis.points import Spread
 from hptransfer.analysis.sentences import Control, sentence
 from hptransfer.documents import metrics as shapes
 from hptransfer.documents import values
@@ -41,6 +42,7 @@ def _suite(section: Section) -> shapes.SuiteMetrics:
         landscapes=[_landscape(each) for each in section.landscapes],
         exponents=[_exponent(each) for each in section.exponents],
         differences=[_difference(each) for each in section.differences],
+        points=[_points(each) for each in section.points],
         audits=[_audit(each) for each in section.audits],
         tuned=[tuned_shape(suite, each, section.laws) for each in section.tuned],
         critical_batches=[critical_shape(*each) for each in section.critical_batches.items()],
@@ -147,6 +149,19 @@ def _difference(each: Difference) -> shapes.OptimizerDifference:
         p_value_holm=each.tested.p_holm,
         differs=each.tested.differs,
         censored=list(each.censored),
+    )
+
+
+def _points(each: Spread) -> shapes.PointsSpread:
+    return shapes.PointsSpread(
+        optimizer=each.optimizer,
+        n_points=each.n_points,
+        n_curves=each.n_curves,
+        n_subsets=each.n_subsets,
+        spread=each.spread,
+        largest=each.largest,
+        standard_error=each.seeds,
+        enough=each.enough,
     )
 
 

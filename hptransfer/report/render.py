@@ -9,6 +9,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from hptransfer.analysis import former
 from hptransfer.analysis.batch import is_judged
 from hptransfer.analysis.claims import claim_sentence, suite_judgement
 from hptransfer.analysis.sentences import axis_name, references, rule, sentence
@@ -22,6 +23,7 @@ from hptransfer.report.section import Section, newest_first
 from hptransfer.report.svg import to_svg
 
 RUNS_SHOWN = 300
+FORMER = "rule of 0.1"
 NAMED = 20  # missing runs that are named on the page; metrics.json names all
 
 
@@ -72,7 +74,7 @@ def _context(section: Section, index: int) -> dict[str, Any]:
     slug = f"s{index}-" + re.sub(r"\W+", "-", suite.name)
     return {
         "slug": slug,
-        "name": suite.name,
+        "name": suite.name + (f", {FORMER}" if former.applies(suite) else ""),
         "claim": suite.claim,
         "judgement": suite_judgement(section.claims),
         "judged": claim_sentence(suite, section.claims),
@@ -84,6 +86,7 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         "verdicts": _verdicts(section),
         "transported": any("transport" in run.hp for run in suite.templates.values()),
         "rule": rule(suite),
+        "former": former.applies(suite),
         "shared": settings_tables.shared(suite),
         "commands": list(section.commands),
         "batches": _batches(section, slug),
@@ -126,6 +129,7 @@ def _tables(section: Section) -> dict[str, Any]:
         "transfer": result_tables.transfer(suite, section.transfers),
         "landscape": result_tables.landscape(suite, section.landscapes),
         "exponents": result_tables.exponents(section.exponents),
+        "points": result_tables.points(section.points),
         "cost": result_tables.cost(suite, section.transfers),
         "differences": result_tables.differences(suite, section.differences),
         "audit": result_tables.audit(suite, section.audits),

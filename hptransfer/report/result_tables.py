@@ -1,9 +1,11 @@
 """The tables of what was measured: transfer, optima, exponents, cost, audit."""
 
+from hptransfer.analysis import former
 from hptransfer.analysis.differences import Difference
 from hptransfer.analysis.landscape import Audit, Exponent, Landscape
 from hptransfer.analysis.parabola import Interval
-from hptransfer.analysis.sentences import axis_name, describe_hp, signed
+from hptransfer.analysis.points import Spread
+from hptransfer.analysis.sentences import axis_name, describe_hp, enough_points, signed
 from hptransfer.analysis.transfer import Transfer
 from hptransfer.report.cells import (
     DASH,
@@ -62,7 +64,8 @@ def transfer(suite: Suite, transfers: list[Transfer]) -> Table:
         "Transfer",
         columns,
         rows,
-        "The second line of a cell is its standard error (±) or its 95% interval. "
+        "The second line of a cell is its standard error (±) or its interval, of 95% but for the "
+        f"regret's, which has {95 if former.applies(suite) else 96}%. "
         "The best loss is the mean over the seeds at lr*, or the "
         "minimum over the search where none ran there. Time is the run's share of device "
         "time; memory that of the whole unit, all its lanes together.",
@@ -131,6 +134,37 @@ def exponents(table: list[Exponent]) -> Table:
     )
 
 
+def points(spreads: list[Spread]) -> Table:
+    """One row per optimizer with a curve that has more points than a parabola needs."""
+    sizes = sorted({each.n_points for each in spreads})
+    by_label: dict[str, dict[int, Spread]] = {}
+    for each in spreads:
+        by_label.setdefault(each.optimizer, {})[each.n_points] = each
+    rows = [
+        [
+            word(label, "head"),
+            *(_spread(by_size.get(size)) for size in sizes),
+            number(seeds := by_size[min(by_size)].seeds, f"± {seeds:.2f}"),
+        ]
+        for label, by_size in by_label.items()
+    ]
+    return Table(
+        "How many learning rates are enough",
+        ("optimizer", *(f"{size} learning rates" for size in sizes), "± by seeds"),
+        rows,
+        f"{enough_points(spreads)} The table has the standard deviation of lr*, in octaves, over "
+        "all choices of so many of the learning rates that were tried within one octave of the "
+        "minimum; below it how far the worst choice lies from lr* by all of them. The last column "
+        "is the standard error of lr* over the seeds.",
+    )
+
+
+def _spread(row: Spread | None) -> Cell:
+    if row is None:
+        return number(NAN, DASH)
+    return number(row.spread, f"{row.spread:.2f}", f"at most {row.largest:.2f}")
+
+
 def cost(suite: Suite, transfers: list[Transfer]) -> Table:
     """One row per optimizer and target."""
     rows = [
@@ -173,9 +207,8 @@ def differences(suite: Suite, found: list[Difference]) -> Table:
 
     rows = [
         [
+            Cell(row.second, f"{row.second} {row.first}", "head", f"minus {row.first}"),
             count(row.n),
-            word(row.first, "head"),
-            word(row.second, "head"),
             between(row.tested.difference),
             count(row.tested.n),
             number(row.tested.p_holm, f"{row.tested.p_holm:.3g}"),
@@ -185,7 +218,7 @@ def differences(suite: Suite, found: list[Difference]) -> Table:
     ]
     return Table(
         "Differences between optimizers",
-        (axis_name(suite), "first", "second", "second minus first, nat", "seeds", "p (Holm)", ""),
+        ("optimizers", axis_name(suite), "difference, nat", "seeds", "p (Holm)", ""),
         rows,
         "Losses where each optimizer has its best tried lr, paired by seed. Intervals and p are "
         "those of t-tests with Holm's correction over all rows; a row differs where p is at most "
@@ -197,7 +230,11 @@ def audit(suite: Suite, audits: list[Audit]) -> Table:
     """One row per optimizer and axis value with search runs."""
 
     def flag(row: Audit) -> Cell:
-        flags = [t for t, on in (("optima differ", row.differs), ("verdict", row.changes)) if on]
+        flags = [
+            text
+            for text, on in (("optima differ", row.differs), ("drift differs", row.changes))
+            if on
+        ]
         return word(", ".join(flags) or "agree", "flag" if flags else "")
 
     rows = [

@@ -1,10 +1,11 @@
 """The tables of the runs themselves: how they ended, where they ran, one by one."""
 
+import json
 from typing import Any
 
 import pandas as pd
 
-from hptransfer.analysis.sentences import axis_name, power_of_two
+from hptransfer.analysis.sentences import axis_name, describe_hp, power_of_two
 from hptransfer.report.cells import DASH, Table, count, duration, nat, number, word
 from hptransfer.suite.resolved import Suite
 
@@ -62,7 +63,7 @@ def runs(table: pd.DataFrame, limit: int) -> Table:
         [
             word(row.optimizer, "head"),
             count(row.n),
-            number(row.log2_lr, power_of_two(row.log2_lr)),
+            number(row.log2_lr, power_of_two(row.log2_lr), describe_hp(json.loads(row.hp_point))),
             count(row.seed),
             word(row.status, f"v {row.status}" if row.status != "done" else ""),
             nat(row.loss, 4),

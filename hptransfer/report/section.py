@@ -6,7 +6,15 @@ from functools import cached_property
 
 import pandas as pd
 
-from hptransfer.analysis import batch, claims, differences, landscape, sentences, transfer
+from hptransfer.analysis import (
+    batch,
+    claims,
+    differences,
+    landscape,
+    points,
+    sentences,
+    transfer,
+)
 from hptransfer.analysis.frame import belonging, select
 from hptransfer.analysis.statuses import finished
 from hptransfer.spec import SCHEMA
@@ -77,6 +85,10 @@ class Section:
     @cached_property
     def exponents(self) -> list[landscape.Exponent]:
         return landscape.exponents(self.suite, self.rows)
+
+    @cached_property
+    def points(self) -> list[points.Spread]:
+        return points.spreads(self.suite, self.rows)
 
     @cached_property
     def audits(self) -> list[landscape.Audit]:
