@@ -16,7 +16,16 @@ from hptransfer.datasets.noise import Noise
 from hptransfer.models.plateau import Plateau
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, State, Step
-from hptransfer.records.cells import CAPPED, DEARER, DIVERGED, MARGIN, REACHED, Cell, CellRecord
+from hptransfer.records.cells import (
+    ADMITTED,
+    CAPPED,
+    DEARER,
+    DIVERGED,
+    MARGIN,
+    REACHED,
+    Cell,
+    CellRecord,
+)
 from hptransfer.spec import Param
 from hptransfer.train.environment import environment
 
@@ -26,7 +35,7 @@ def measure(cell: Cell) -> CellRecord:
 
     The norm is exact, and at X also where the gradient is taken at a transported Y. A lane that has
     made t steps of batch B has made t B calls. It ends `dearer` once the mean calls of its setting
-    exceed MARGIN times the least mean, `capped` after `cap` steps.
+    exceed MARGIN times the least mean of a setting that may be chosen, `capped` after `cap` steps.
     """
     began = time.process_time()
     running = _Running(cell)
@@ -53,7 +62,7 @@ def measure(cell: Cell) -> CellRecord:
 
 
 class _Settings:
-    """The calls of every setting so far, and the least mean of one that is whole."""
+    """The calls of every setting so far, and the least mean of one that may be chosen."""
 
     def __init__(self, cell: Cell) -> None:
         self.seeds = cell.shape[-1]
@@ -61,6 +70,7 @@ class _Settings:
         self.left = np.full(len(self.batch), float(self.seeds))
         self.calls = np.zeros(len(self.batch))
         self.best = cell.limit
+        self.most = ADMITTED * cell.cap
 
     def hopeless(self, step: int) -> NDArray[np.bool_]:
         """Settings whose mean calls exceed MARGIN times the least mean already, (settings,)."""
@@ -70,9 +80,10 @@ class _Settings:
         """Note lanes, by their settings, that reached the goal at this step."""
         np.subtract.at(self.left, settings, 1)
         np.add.at(self.calls, settings, step * self.batch[settings])
-        whole = settings[self.left[settings] == 0]
-        if len(whole):
-            self.best = min(self.best, float(self.calls[whole].min() / self.seeds))
+        means = self.calls[settings] / self.seeds
+        whole = (self.left[settings] == 0) & (means <= self.most * self.batch[settings])
+        if whole.any():
+            self.best = min(self.best, float(means[whole].min()))
 
     def give_up(self, settings: NDArray[np.int64]) -> None:
         """Note settings of which a lane diverged."""

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from hptransfer.laboratory.study import BATCHES, Series, Study
-from hptransfer.records.cells import CAPPED, MARGIN, Cell, CellRecord
+from hptransfer.records.cells import ADMITTED, CAPPED, MARGIN, Cell, CellRecord
 
 MOVES = 4  # widenings of a grid whose best setting lies at an edge
 STEP_SECONDS = 2e-3  # of a step of all lanes of a point, in the diagonal mode
@@ -89,7 +89,7 @@ def _point(
         record = records.get(cell.key)
         if record is None:
             return cell
-        means = record.calls.mean(axis=1)
+        means = admitted(record)
         for settings, mean in zip(cell.settings.tolist(), means.tolist(), strict=True):
             known[tuple(settings)] = mean
         best = min(known, key=known.__getitem__)
@@ -119,6 +119,13 @@ def _point(
     if share > NEAR_CAP or (record.status == CAPPED).any():
         outcome = "capped"
     return Point(eps, best, record.calls[0], known[best], _between(known, best), share, outcome)
+
+
+def admitted(record: CellRecord) -> np.ndarray:
+    """Mean calls of every setting, infinite for those that take too many steps; (settings,)."""
+    means = record.calls.mean(axis=1)
+    steps = means / 2.0 ** record.cell.settings[:, 2]
+    return np.where(steps <= ADMITTED * record.cell.cap, means, np.inf)
 
 
 def _octaves(low: float, high: float) -> tuple[float, ...]:
