@@ -74,11 +74,10 @@ def list_(
     keys = [what] if what else list(kinds)
     if options.as_json:
         from hptransfer.documents.answers import Names
-        from hptransfer.documents.values import plain
+        from hptransfer.documents.values import as_json
 
         listed = [tables.names(kind) if key in keys else None for key, kind in kinds.items()]
-        document = Names(*listed)
-        typer.echo(json.dumps(plain(document)))
+        typer.echo(json.dumps(as_json(Names(*listed))))
         return
     for key in keys:
         out.print(tables.parts_table(kinds[key]))

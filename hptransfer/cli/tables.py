@@ -26,11 +26,16 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 def plain_table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, text: int = 1
 ) -> Table:
-    """A table with `text` columns of text, then columns of numbers."""
+    """A table with `text` columns of text, then columns of numbers.
+
+    A column without a space breaks nowhere: a narrow terminal would cut its numbers.
+    """
+    rows, columns = [list(row) for row in rows], list(columns)
     heading = shown(title, "bold")
     table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < text else "right", no_wrap=i < text)
+        whole = i < text or not any(" " in each for each in (column, *(row[i] for row in rows)))
+        table.add_column(column, justify="left" if i < text else "right", no_wrap=whole)
     for row in rows:
         table.add_row(*map(shown, row))
     return table

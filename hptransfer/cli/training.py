@@ -198,7 +198,7 @@ def _print_verdicts(session: "Session", as_json: bool) -> None:
         return
     pairs = transfers(session.suite, session.rows())
     for each in pairs:
-        if each.n in session.suite.targets:
+        if each.n in session.suite.axis_values:
             out.print(shown(sentence(session.suite, each)), soft_wrap=True)
     if session.suite.verify:  # without a verification there is no verdict
         # The control belongs to the whole suite, also where --optimizer leaves it out.
