@@ -77,7 +77,9 @@ def list_(
         from hptransfer.documents.values import as_json
 
         listed = [tables.names(kind) if key in keys else None for key, kind in kinds.items()]
-        typer.echo(json.dumps(as_json(Names(*listed))))
+        optimizers, models, datasets, suites, studies = listed
+        document = Names(optimizers, models, datasets, suites, studies)
+        typer.echo(json.dumps(as_json(document)))
         return
     for key in keys:
         out.print(tables.parts_table(kinds[key]))
