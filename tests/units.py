@@ -37,6 +37,7 @@ LOG2_LR = {  # the others move by a norm, and take 2^-4
     "adamw_emb": -7.0,
     "adamw_mup": -7.0,
     "lion": -7.0,
+    "moga_official": -7.0,
     "sgd": -5.0,
     "signsgd": -7.0,
 }

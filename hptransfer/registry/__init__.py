@@ -25,6 +25,7 @@ BUILTINS: dict[str, dict[str, str]] = {
         "adamw_mup": "hptransfer.optimizers.adamw:adamw_mup",
         "lion": "hptransfer.optimizers.lion:lion",
         "moga_col": "hptransfer.optimizers.moga:moga_col",
+        "moga_official": "hptransfer.optimizers.moga:moga_official",
         "moga_row": "hptransfer.optimizers.moga:moga_row",
         "muon": "hptransfer.optimizers.muon:muon",
         "muon_sp": "hptransfer.optimizers.muon:muon_sp",
