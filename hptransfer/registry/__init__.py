@@ -23,6 +23,7 @@ BUILTINS: dict[str, dict[str, str]] = {
         "adamw": "hptransfer.optimizers.adamw:adamw",
         "adamw_emb": "hptransfer.optimizers.adamw:adamw_emb",
         "adamw_mup": "hptransfer.optimizers.adamw:adamw_mup",
+        "ema_nesterov": "hptransfer.optimizers.ema_nesterov:ema_nesterov",
         "lion": "hptransfer.optimizers.lion:lion",
         "moga_col": "hptransfer.optimizers.moga:moga_col",
         "moga_official": "hptransfer.optimizers.moga:moga_official",
