@@ -10,11 +10,12 @@ import pandas as pd
 
 from hptransfer import registry
 from hptransfer.analysis.frame import groups, select
-from hptransfer.analysis.optimum import optimum
+from hptransfer.analysis.group_values import GroupValue, group_values
+from hptransfer.analysis.optimum import Optimum, optimum
 from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
 from hptransfer.suite.claim import SuiteTable
-from hptransfer.suite.resolved import resolve
+from hptransfer.suite.resolved import Suite, resolve
 from hptransfer.train import engine
 from hptransfer.train.prepare import Prepared, prepare
 
@@ -56,7 +57,8 @@ def settings(
     """
     data = engine.load_data(table.data)
     suite = resolve(table, data)
-    parts = groups(select(suite, frame))
+    rows = select(suite, frame)
+    parts, tuned = groups(rows), group_values(suite, rows)
     result: dict[str, Setting | None] = {}
     for label in labels:
         own = parts.get((label, suite.proxy))
@@ -65,9 +67,7 @@ def settings(
             result[label] = None
             continue
         spec = suite.template(label, n).point(suite.clip_lr(label, best.log2_lr), 0, **best.hp)
-        source = f"tuned at {suite.axis} {suite.proxy} on {best.n_points} learning rates"
-        if best.censored:
-            source += f", optimum at an edge ({best.censored})"
+        source = _source(suite, best, [each for each in tuned if each.optimizer == label])
         optimizer = registry.describe("optimizer", suite.optimizers[label].use or label)
         model = registry.describe("model", suite.model["name"])
         addresses = (optimizer.address, model.target)
@@ -75,6 +75,16 @@ def settings(
         facts = (_parameters(prepared), data.dims, source, prepared.vectorises)
         result[label] = Setting(label, spec, *addresses, *facts)
     return result
+
+
+def _source(suite: Suite, best: Optimum, tuned: list[GroupValue]) -> str:
+    """Where the setting comes from, in words."""
+    text = f"tuned at {suite.axis} {suite.proxy} on {best.n_points} learning rates"
+    text += f", optimum at an edge ({best.censored})" if best.censored else ""
+    for each in tuned:
+        text += f"; {each.hyperparameter} 2^{each.log2_value:g} of {each.n_values} values"
+        text += f", at an edge ({each.censored})" if each.censored else ""
+    return text
 
 
 def _parameters(prepared: Prepared) -> dict[str, dict[str, Any]]:

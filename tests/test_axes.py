@@ -76,9 +76,10 @@ def test_every_axis_goes_from_a_suite_to_verdicts_and_a_report(
     assert hptransfer(monkeypatch, tmp_path, "run", suite, "--workers", 1, "--lanes", 4) == 0
     shown = capsys.readouterr()
     word = axis.replace("_", " ")
+    told = {n: f"{n} steps" if axis == "steps" else f"{word} {n}" for n in (proxy, target)}
     for label in ("adamw", "scion_unconstrained"):
         line = next(line for line in shown.out.splitlines() if line.startswith(f"{label}: "))
-        assert f"{word} {proxy}" in line or f"{word} {target}" in line
+        assert told[proxy] in line or told[target] in line
 
     folder = tmp_path / "results" / "tiny"
     metrics = json.loads((folder / "metrics.json").read_text())["suites"][0]
@@ -87,7 +88,7 @@ def test_every_axis_goes_from_a_suite_to_verdicts_and_a_report(
     assert set(judged) == {(o, proxy, target) for o in ("adamw", "scion_unconstrained")}
     assert set(judged.values()) <= {"censored", "drifts", "inconclusive", "transfers"}
     assert set(pd.read_csv(folder / "runs.csv")["n"]) == {proxy, target}
-    assert f"{word} {target}" in (folder / "report.html").read_text()
+    assert told[target] in (folder / "report.html").read_text()
 
     runs = Store(tmp_path / "results", "tiny").frame()
     assert set(runs.status) == {"done"}

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
+from matplotlib import font_manager
+
 from commanded import SUITE
 
 # Python runs this before anything else, in every process that the command starts too.
@@ -52,8 +55,7 @@ sys.platform = "darwin"
 
 def fonts() -> str:
     """The folder of matplotlib's list of fonts, which an older one makes with a Mac's own tool."""
-    import matplotlib.font_manager
-
+    font_manager.findfont("DejaVu Sans")
     return matplotlib.get_cachedir()
 
 

@@ -20,6 +20,7 @@ from hptransfer.analysis.frame import select
 from hptransfer.analysis.landscape import laws
 from hptransfer.analysis.optimum import optimum
 from hptransfer.documents.batches import Rule
+from hptransfer.report.batch_tables import batches, rests_on_one_seed
 from hptransfer.suite.resolved import Suite
 from test_budget import made
 
@@ -170,14 +171,16 @@ def test_the_law_of_the_best_lr_has_its_factor_at_the_proxy_and_its_exponent() -
     suite = a_suite()
     found = laws(suite, select(suite, records(suite)))
     law = found["adamw"]
-    assert law.exponent.value == pytest.approx(-0.5), "lr* rises with the square root of the batch"
+    assert law.exponent.alpha.value == pytest.approx(-0.5), (
+        "lr* rises with the square root of the batch"
+    )
     assert law.at[4].value == pytest.approx(-7.0)
     assert law.at[128].value == pytest.approx(-4.5)
-    assert law_sentence(suite, law).startswith("adamw: lr* = 2^-7.00 (B/4)^0.50 (factor 2^-7.00")
+    assert law_sentence(suite, law).startswith("adamw: lr* = 2^-7.00 (B/4)^0.50 at batch B (factor")
     bent = records(suite, center=lambda label, n: at_sqrt(label, n) + (n == 32))
     law = laws(suite, select(suite, bent))["adamw"]
     fit = np.polyfit(np.arange(6), [-7, -6.5, -6, -4.5, -5, -4.5], 1)
-    assert law.exponent.value == pytest.approx(-fit[0])
+    assert law.exponent.alpha.value == pytest.approx(-fit[0])
     assert law.at[4].value == pytest.approx(fit[1])
     assert law.at[4].high - law.at[4].low > 1, "the optima scatter about the line"
 
@@ -188,7 +191,7 @@ def test_two_optima_give_no_law_and_one_seed_no_interval() -> None:
     suite = a_suite(seeds=1, max_seeds=1)
     law = laws(suite, select(suite, records(suite)))["adamw"]
     assert law_sentence(suite, law) == (
-        "adamw: lr* = 2^-7.00 (B/4)^0.50 (one seed gives no interval)."
+        "adamw: lr* = 2^-7.00 (B/4)^0.50 at batch B (one seed gives no interval)."
     )
 
 
@@ -197,32 +200,20 @@ def test_a_suite_with_fixed_steps_is_not_judged() -> None:
     assert is_judged(made())
 
 
-def test_tokens_to_the_loss_of_the_baseline_lie_at_above_or_below_the_budgets() -> None:
-    gains = {"half": 0.1, "more": -0.01, "quarter": 0.25, "adamw": 0.0}
-
-    def level(label: str, batch: int, divisor: int, seed: int) -> float:
-        return by_tokens(label, batch, divisor, seed) - gains[label]
-
-    tables = {x: {"use": "adamw" if x == "adamw" else "muon", "lr": LR} for x in gains}
-    tables["more"]["use"], tables["quarter"]["use"] = "sgd", "lion"
-    suite = a_suite(optimizers=tables)
-    table = table_of(suite, records(suite, level=level))
-    told = {label: table[label, 8].relative for label in gains}
-    assert {label: reach and reach.side for label, reach in told.items()} == {
-        "half": "at", "more": "above", "quarter": "below", "adamw": "at",
-    }  # fmt: skip
-    half, own, more, quarter = (told[x] for x in ("half", "adamw", "more", "quarter"))
-    assert half and own and more and quarter
-    assert half.tokens == pytest.approx(819_200 / 2)
-    assert own.tokens == pytest.approx(819_200)
-    assert (more.tokens, quarter.tokens) == (819_200, 819_200 / 4)
-
-
-def test_without_a_baseline_or_a_budget_no_tokens_are_told() -> None:
-    for changes in ({"baseline": None}, {"budgets": []}):
-        suite = a_suite(**changes)
-        table = table_of(suite, records(suite))
-        assert {row.relative for row in table.values()} == {None}
+def test_a_rule_by_one_seed_alone_is_marked_in_the_table() -> None:
+    suite = a_suite(lr_rule=0.75)
+    table = table_of(suite, records(suite))
+    row = table["adamw", 64]
+    assert [rule for rule in row.regrets if rests_on_one_seed(row, rule)] == ["unchanged", "linear"]
+    shown = batches(suite, list(table.values()))
+    assert not any(cell.under.startswith(", ") for cells in shown.rows for cell in cells)
+    cells = next(cells for cells in shown.rows if [c.text for c in cells[:2]] == ["adamw", "64"])
+    under = {name: cell.under for name, cell in zip(shown.columns, cells, strict=True)}
+    assert under["lr × (B/B0)^1: regret, nat"] == "one seed alone"
+    assert under["lr × (B/B0)^0.75: regret, nat"] == "0.100 to 0.100"
+    one = a_suite(seeds=1, max_seeds=1)
+    row = table_of(one, records(one))["adamw", 64]
+    assert not any(rests_on_one_seed(row, rule) for rule in row.regrets), "nor does lr* by more"
 
 
 def test_the_critical_batch_comes_from_the_further_budgets() -> None:
@@ -290,17 +281,3 @@ def test_nothing_yet_is_an_empty_table() -> None:
     assert tuned(suite, frame.iloc[:0]) == []
     without = frame[[spec["batch"] != 4 for spec in frame["spec"]]]
     assert table_of(suite, without)["adamw", 8].regrets == {}, "the proxy is not tuned yet"
-
-
-def test_seeds_that_a_budget_lacks_are_left_out_of_the_tokens() -> None:
-    def level(label: str, batch: int, divisor: int, seed: int) -> float:
-        gain = 0.1 if label == "muon" else 0.0
-        return by_tokens(label, batch, divisor, seed) + 5.0 * (seed == 2) - gain
-
-    suite = a_suite()
-    frame = records(suite, level=level)
-    shorter = np.array([spec["steps"] * spec["batch"] * 64 < 819_200 for spec in frame["spec"]])
-    frame = frame[~(shorter & (frame["seed"] == 2))]
-    relative = table_of(suite, frame)["muon", 8].relative
-    assert relative is not None and relative.side == "at"
-    assert relative.tokens == pytest.approx(819_200 / 2)

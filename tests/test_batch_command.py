@@ -131,7 +131,7 @@ def test_numbers_of_steps_are_compared_too(tmp_path: Path) -> None:
     done = hptransfer("batch", write(tmp_path, steps), *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "numbers of steps; lr tuned in every row" in done.stdout
-    assert "lr n^-0.5" in done.stdout
+    assert "lr T^-0.5" in done.stdout
     assert "fewer than 100 steps (2, 4, 8)" in done.stderr
     assert "Numbers of steps" in (tmp_path / "results/tiny/report.html").read_text()
 

@@ -92,7 +92,7 @@ def test_a_drift_is_limited_in_both_directions() -> None:
         optimizer, n = "a", 64
 
         def __init__(self, low: float, high: float) -> None:
-            from hptransfer.analysis.transfer import Interval
+            from hptransfer.analysis.parabola import Interval
 
             self.drift = self.regret = Interval(0.0, low, high)
 

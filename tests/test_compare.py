@@ -138,8 +138,8 @@ def test_a_comparison_the_other_way_round_has_the_other_signs(
         assert np.allclose(one.values, -np.array(two.values))
     assert any(value != 0 for each in forth.measured for value in each.values)
     swapped = {"a": "b", "b": "a"}
-    assert {(swapped[u.side], u.optimizer, u.n, u.n_runs) for u in forth.unpaired} == {
-        (u.side, u.optimizer, u.n, u.n_runs) for u in back.unpaired
+    assert {(swapped[u.side], u.optimizer, u.axis_value, u.n_runs) for u in forth.unpaired} == {
+        (u.side, u.optimizer, u.axis_value, u.n_runs) for u in back.unpaired
     }
 
 
@@ -224,7 +224,7 @@ def test_equal_runs_are_pairs_under_another_label(suite: Suite, frame: pd.DataFr
 def test_seeds_that_only_one_side_has_are_named(suite: Suite, frame: pd.DataFrame) -> None:
     fewer = frame[frame["seed"] != 1]
     found = compare(side(suite, frame), side(suite, fewer))
-    assert {(u.side, u.n, u.reason) for u in found.unpaired} == {
+    assert {(u.side, u.axis_value, u.reason) for u in found.unpaired} == {
         ("a", 32, "lr or seed not tried there"), ("a", 128, "lr or seed not tried there"),
     }  # fmt: skip
     assert sum(u.n_runs for u in found.unpaired) == len(frame) - len(fewer)

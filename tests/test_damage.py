@@ -228,6 +228,7 @@ NO_MANIFEST: dict[str, tuple[Any, ...]] = {
     "data": (1, {"name": "file"}, {"name": "file", "path": 1}),
     "proxy": (0, HUGE, "32"),
     "targets": (1, [0], [HUGE], ["64"], [32]),
+    "waypoints": (1, [0], [HUGE], ["48"], [32], [64], [65]),
     "steps": (0, HUGE, None),
     "seeds": (0, 10**9),
     "optimizers": ({}, [], {"adamw": 1}, {"other": {"lr": "2^-8..2^-4"}}),

@@ -1,71 +1,22 @@
 """Groups: fields beside the lr that the bracket tunes at the proxy, one coordinate at a time."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from frames import record, to_frame
+from frames import to_frame
 from hptransfer.analysis.frame import groups, select, tuned_point
 from hptransfer.analysis.optimum import optimum
 from hptransfer.analysis.sentences import sentence
 from hptransfer.analysis.transfer import transfers
-from hptransfer.datasets import Unread
 from hptransfer.errors import InputError
 from hptransfer.report.settings_tables import fairness
 from hptransfer.search import samplers
-from hptransfer.search.plan import forecast, plan
+from hptransfer.search.plan import forecast
 from hptransfer.spec import RunSpec, canonical
-from hptransfer.suite.file import parse_suite
 from hptransfer.suite.manifest import as_manifest, stored_suite
-from hptransfer.suite.resolved import Suite, resolve
-
-Loss = Callable[[RunSpec], float]
-
-
-def suite_of(table: dict[str, Any] | None = None, **changes: Any) -> Suite:
-    own = {"lr": "2^-8..2^-2", "groups": {"aux": {"lr": "2^-9..2^-4"}}, **(table or {})}
-    whole = {
-        "name": "made_up",
-        "claim": "none",
-        "model": "gpt",
-        "data": "python_source",
-        "proxy": 32,
-        "targets": [64],
-        "steps": 10,
-        "batch": 2,
-        "max_seeds": 3,
-        "optimizers": {"muon": own},
-        **changes,
-    }
-    return resolve(parse_suite(whole, {}), Unread("0" * 64))
-
-
-def bowl(aux: float, lr: float) -> Loss:
-    """A valley that is oblique in the two rates, lowest at 2^aux and 2^lr."""
-
-    def loss(spec: RunSpec) -> float:
-        a, b = math.log2(spec.hp["aux_lr"]) - aux, spec.log2_lr - lr
-        return 2.5 + 0.08 * (a**2 + b**2 + 0.6 * a * b) + 0.001 * spec.seed
-
-    return loss
-
-
-def whole(suite: Suite, loss: Loss, order: int | None = None) -> pd.DataFrame:
-    """Records of every run that the suite needs; with `order` one answer at a time."""
-    lot = np.random.default_rng(order)
-    rows: list[dict[str, Any]] = []
-    for _ in range(800):
-        todo = plan(suite, to_frame(rows))
-        if not todo:
-            return to_frame(rows)
-        if order is not None:
-            todo = [todo[lot.integers(len(todo))]]
-        rows += [{**record(s, s.width, s.log2_lr), "loss": loss(s)} for s in todo]
-    raise AssertionError("the suite does not end")
+from tuned import bowl, suite_of, whole
 
 
 def test_the_auxiliary_lr_is_tuned_then_the_lr_then_the_auxiliary_lr_once_more() -> None:
@@ -90,6 +41,18 @@ def test_the_auxiliary_lr_is_carried_fixed_to_every_target() -> None:
     rows = select(suite, whole(suite, bowl(-5.2, -4.3)))
     assert set(rows[rows["n"] > 32]["hp_point"]) == {canonical({"aux_lr": 2.0**-5})}
     assert not rows[rows["n"] > 32]["tuning"].any()
+
+
+def test_the_runs_that_tuned_a_group_are_a_part_of_what_tuning_cost() -> None:
+    suite = suite_of()
+    rows = select(suite, whole(suite, bowl(-5.2, -4.3)))
+    [row] = transfers(suite, rows)
+    proxy = rows[rows["n"] == 32]
+    assert proxy["tuning"].sum() > 10
+    assert row.cost.tuning_flops == pytest.approx(proxy["flops"].sum())
+    assert row.cost.tuning_seconds == pytest.approx(proxy["seconds"].sum())
+    each = rows[rows["n"] == 64]["flops"].mean()
+    assert row.cost.direct_flops == pytest.approx(len(proxy) * each), "as many trials there"
 
 
 def test_an_auxiliary_lr_beyond_its_range_is_followed_by_at_most_four_octaves() -> None:

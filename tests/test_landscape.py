@@ -37,8 +37,8 @@ def test_the_exponent_of_an_inverse_width_law_is_one_and_censored_widths_are_lef
     ]
     records += search(suite, "adamw", 256, center(256), [-9, -8, -7])  # at the edge
     [alpha] = exponents(suite, select(suite, to_frame(records)))
-    assert alpha.value == pytest.approx(1, abs=0.05)
-    assert alpha.low < 1 < alpha.high
+    assert alpha.alpha.value == pytest.approx(1, abs=0.05)
+    assert alpha.alpha.low < 1 < alpha.alpha.high
     assert (alpha.n_values, alpha.left_out) == (3, (256,))
 
 
@@ -51,8 +51,8 @@ def test_one_seed_gives_an_exponent_no_interval_and_three_do() -> None:
             for r in search(suite, "muon", n, -5, half_octaves(-5), range(seeds))
         ]
         [alpha] = exponents(suite, select(suite, to_frame(records)))
-        assert alpha.low < 0 < alpha.high
-        assert np.isfinite([alpha.low, alpha.high]).all() == bounded
+        assert alpha.alpha.low < 0 < alpha.alpha.high
+        assert np.isfinite([alpha.alpha.low, alpha.alpha.high]).all() == bounded
 
 
 def test_sensitivity_and_basin_of_a_known_curve() -> None:
@@ -92,7 +92,7 @@ def test_the_exponents_interval_covers_a_scatter_that_the_seeds_do_not_explain(
             for each in search(suite, "muon", n, at, half_octaves(at), range(3), noise=0.001)
         ]
         [alpha] = exponents(suite, select(suite, to_frame(rows)))
-        held += alpha.low <= 0 <= alpha.high
+        held += alpha.alpha.low <= 0 <= alpha.alpha.high
     assert held >= 54  # 95% of 60 is 57; the seeds' interval alone gives next to none
 
 

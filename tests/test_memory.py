@@ -101,6 +101,7 @@ def test_a_session_accumulates_where_the_memory_is_short_and_records_it(
         "trials": 1,
         "proxy": 32,
         "targets": [],
+        "waypoints": [],
         "batch": 16,
         "expect": {},
     }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hptransfer.analysis.reach import Reach, critical_batch, tokens_to
+from hptransfer.analysis.reach import Reach, critical_batch, relative, tokens_to
 
 LOSSES = {100: 4.0, 200: 3.0, 400: 2.5}
 
@@ -32,6 +32,23 @@ def test_between_two_budgets_log_tokens_is_linear_in_the_loss() -> None:
 def test_a_noisy_budget_is_reached_where_it_is_first_reached() -> None:
     reach = tokens_to(3.0, {100: 3.5, 200: 2.9, 400: 3.1})
     assert reach is not None and reach.tokens < 200
+
+
+def test_one_seed_gives_tokens_without_an_interval_and_one_budget_none() -> None:
+    one = relative({4: 3.0}, {size: {4: loss} for size, loss in LOSSES.items()})
+    assert one is not None
+    assert (one.of_means, one.by_seed) == (Reach(200, "at"), {4: Reach(200, "at")})
+    assert one.share.value == 0.5
+    assert (one.share.low, one.share.high) == (float("-inf"), float("inf"))
+    assert relative({4: 3.0}, {100: {4: 4.0}}) is None
+
+
+def test_a_loss_above_all_budgets_has_no_interval() -> None:
+    budgets = {size: {0: loss, 1: loss + 0.1} for size, loss in LOSSES.items()}
+    found = relative({0: 2.0, 1: 2.2}, budgets)
+    assert found is not None
+    assert found.of_means == Reach(400, "above")
+    assert found.share.high == float("inf")
 
 
 def test_one_budget_tells_nothing() -> None:

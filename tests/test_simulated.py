@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from fitted import recorded, surfaces
 from hptransfer.search.bracket import Search
 from hptransfer.search.trials import Trials
 from simulated import (
@@ -25,6 +26,7 @@ from simulated import (
     search,
     studies,
 )
+from verdict_rules import RULES, ours
 
 ROOT = Path(__file__).parent.parent
 TYPICAL = Surface(0.036, 0.006, 0.004, 0.003)
@@ -74,9 +76,9 @@ def test_the_true_regret_is_the_cost_of_the_carried_lr() -> None:
     assert index(study.carried) == index(float(X[index(study.carried)]))
 
 
-def test_plain_drifts_and_plain_transfers_are_told_apart(script: ModuleType) -> None:
+def test_plain_drifts_and_plain_transfers_are_told_apart() -> None:
     words = {
-        drift: {script.ours(study).verdict for study in studies(TYPICAL, drift, count=10, seed=3)}
+        drift: {ours(study).verdict for study in studies(TYPICAL, drift, count=10, seed=3)}
         for drift in (0.0, -2.0)
     }
     assert words == {0.0: {"transfers"}, -2.0: {"drifts"}}
@@ -94,9 +96,23 @@ def test_the_script_prints_every_table(
     monkeypatch.setattr(sys, "argv", ["verdicts.py", "--studies", "2", "--surfaces", "typical"])
     script.main()
     printed = capsys.readouterr().out
-    assert printed.count("\n## ") == 4
-    assert printed.count("| typical |") == 1 + len(script.DRIFTS) + 4
-    assert all(f"| {rule} |" in printed for rule in script.RULES)
+    assert printed.count("\n## ") == 7
+    assert printed.count("| typical |") == 1 + len(script.DRIFTS) + 1 + 1 + 4
+    assert all(f"| by hand | {rule} |" in printed for rule in RULES)
+
+
+def test_no_fitted_surface_has_the_name_of_one_that_was_set_by_hand(script: ModuleType) -> None:
+    fits = [each.fitted for each in recorded(script.RECORDS)]
+    assert not surfaces(fits, tol=0.01).keys() & script.BY_HAND.keys()
+
+
+def test_an_unknown_surface_is_named(
+    script: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["verdicts.py", "--surfaces", "typical", "steap"])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "no surface steap; there are below tol, flattest quiet," in capsys.readouterr().err
 
 
 def test_the_tables_of_the_page_are_part_of_what_the_script_printed() -> None:

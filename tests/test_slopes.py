@@ -107,7 +107,7 @@ def test_one_width_gives_no_slope() -> None:
 def test_the_gate_is_a_slope_of_a_tenth_in_every_layer(slope: float, wanted: str) -> None:
     judged = verdict(frame(first=0.0, second=slope, logits=0.05))
     assert (judged.verdict, judged.layer) == (wanted, "second" if abs(slope) > 0.05 else "logits")
-    assert judged.slope == pytest.approx(slope, abs=1e-12)
+    assert judged.slope.value == pytest.approx(slope, abs=1e-12)
 
 
 def test_late_slopes_and_slopes_at_init_decide_nothing() -> None:

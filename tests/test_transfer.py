@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from frames import CENTERS, LOSS_INIT, half_octaves, make_suite, search, study, to_frame
+from hptransfer.analysis.carried import Transfer, targets
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.sentences import negative_control, sentence
-from hptransfer.analysis.transfer import Transfer, targets, transfers
+from hptransfer.analysis.transfer import transfers
 from hptransfer.suite.resolved import Suite
 
 MUON = {"muon": lambda n: -5.2}

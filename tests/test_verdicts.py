@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from frames import half_octaves, make_suite, record, search, study, to_frame
+from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.frame import select
-from hptransfer.analysis.sentences import rule, sentence
-from hptransfer.analysis.transfer import Transfer, transfers
+from hptransfer.analysis.sentences import place, rule, sentence, span
+from hptransfer.analysis.transfer import transfers
 from hptransfer.suite.ranges import octave_range, value_range
 from hptransfer.suite.resolved import Suite
 
@@ -137,3 +138,10 @@ def test_the_sentence_says_what_the_verdict_rests_on(
     row = row_of(suite, shaped(suite, curvature, slope, carried))
     assert row.verdict == verdict
     assert words in sentence(suite, row)
+
+
+def test_an_axis_value_reads_as_words() -> None:
+    steps = make_suite("muon", axis="steps", width=32, proxy=100, targets=[800])
+    assert (place(steps, 100), span(steps, 800)) == ("100 steps", "100 to 800 steps")
+    batches = make_suite("muon", axis="batch_size", width=32, proxy=8, targets=[64])
+    assert (place(batches, 8), span(batches, 64)) == ("batch size 8", "batch size 8 to 64")

@@ -8,9 +8,9 @@ import pandas as pd
 
 from hptransfer.analysis.curve import Curve, capped_losses, curve
 from hptransfer.analysis.frame import searches, select
-from hptransfer.analysis.optimum import Optimum, optimum
+from hptransfer.analysis.optimum import Optimum, near, optima, optimum
 from hptransfer.analysis.parabola import Interval, mean_interval
-from hptransfer.analysis.reach import Critical, Reach, critical_batch, tokens_to
+from hptransfer.analysis.reach import Critical, Relative, critical_batch, relative
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.documents.batches import Rule
 from hptransfer.spec import canonical, round_lr, tokens
@@ -37,7 +37,8 @@ class Tuned:
 
     `losses`: nats by seed at lr*. `difference`: nats above the optimizer's best value, `is_best`.
     `regrets`: by rule, of the lr carried from the proxy. `relative`: tokens to the loss of the
-    suite's baseline at the same value, None where that is not known. `budgets`: all that ran.
+    suite's baseline at the same value, on the seeds of both; None where that is not known.
+    `budgets`: all that ran.
     """
 
     optimizer: str
@@ -51,7 +52,7 @@ class Tuned:
     budgets: Budgets
     difference: Interval = field(default_factory=Interval)
     is_best: bool = False
-    relative: Reach | None = None
+    relative: Relative | None = None
 
     @property
     def loss(self) -> float:
@@ -76,6 +77,11 @@ def rules(suite: Suite) -> dict[Rule, float]:
     return table
 
 
+def by_rule(suite: Suite, carried: float, n: int, exponent: float) -> float:
+    """log2 lr that a rule makes at `n` of the lr carried from the proxy, rounded to 1/8 octave."""
+    return round_lr(carried + exponent * float(np.log2(n / suite.proxy)))
+
+
 def seed_losses(rows: pd.DataFrame, best: Optimum, log2_lr: float) -> "pd.Series[float]":
     """Loss of every seed at a learning rate, nats, by seed; seeds that cannot tell are left out.
 
@@ -85,18 +91,19 @@ def seed_losses(rows: pd.DataFrame, best: Optimum, log2_lr: float) -> "pd.Series
     rows = finished(rows)
     rows = rows[rows["hp_point"] == canonical(best.hp)]
     points, seeds = curve(rows), np.unique(rows["seed"].to_numpy(int))
-    lowest = points.x[int(np.argmin(points.mean))] if len(points.x) else 0.0
-    is_smooth = best.censored is None and not best.cliff and not best.hp
-    near = np.abs(points.x - lowest) <= NEAR if is_smooth else np.zeros(len(points.x), bool)
-    losses = [_loss_at(points, j, near, log2_lr) for j in range(len(seeds))]
+    found = near(points) if best.vertex is not None and not best.cliff else None
+    fitted = np.zeros(len(points.x), bool)
+    if found is not None:  # the points through which lr* was fitted
+        fitted = np.abs(points.x - found.x[found.k]) <= NEAR
+    losses = [_loss_at(points, j, fitted, log2_lr) for j in range(len(seeds))]
     return pd.Series(losses, index=seeds, dtype=float).dropna()
 
 
-def _loss_at(points: Curve, j: int, near: np.ndarray, log2_lr: float) -> float:
+def _loss_at(points: Curve, j: int, fitted: np.ndarray, log2_lr: float) -> float:
     """Loss of seed `j` of a curve at a learning rate, nats; NaN where it was not tried around."""
     y = points.grid[:, j]
     x, loss = points.x[~np.isnan(y)], y[~np.isnan(y)]
-    fit = near & ~points.roofed & ~np.isnan(y)
+    fit = fitted & ~points.roofed & ~np.isnan(y)
     own = points.x[fit]
     if len(own) >= 3 and own[0] <= log2_lr <= own[-1]:
         return float(np.polyval(np.polyfit(own, y[fit], 2), log2_lr))
@@ -115,10 +122,12 @@ def tuned(suite: Suite, frame: pd.DataFrame) -> list[Tuned]:
     """
     shorter = {divisor: select(suite, frame, divisor) for divisor in suite.budgets}
     table: list[Tuned] = []
-    for label, by_n in searches(suite, select(suite, frame)).items():
-        at_proxy = optimum(by_n[suite.proxy]) if suite.proxy in by_n else None
+    rows = select(suite, frame)
+    best = optima(suite, rows)
+    for label, by_n in searches(suite, rows).items():
+        at_proxy = best[label].get(suite.proxy)
         own = [_tuned(suite, label, n, part, at_proxy, shorter) for n, part in by_n.items()]
-        table += _compared(own)
+        table += _compared(own) if suite.tokens else own
     baseline = {row.n: row for row in table if row.optimizer == suite.baseline}
     return [_against(row, baseline.get(row.n)) for row in table]
 
@@ -134,6 +143,8 @@ def _tuned(
     if at_proxy and at_proxy.hp:  # searched values are carried unchanged, so only the lr may move
         search = search[search["hp_point"] == canonical(at_proxy.hp)]
     best, run = optimum(search), suite.template(label, n)
+    if best is not None and at_proxy is not None and n == suite.proxy:
+        best = replace(best, hp_edges=at_proxy.hp_edges)
     whole = tokens(run.to_json())
     losses = pd.Series(dtype=float) if best is None else seed_losses(search, best, best.log2_lr)
     budgets: Budgets = {}
@@ -149,7 +160,7 @@ def _tuned(
         optimum=best,
         losses=losses,
         n_diverged=count(search, "diverged"),
-        regrets=_regrets(suite, label, n, search, at_proxy),
+        regrets=_regrets(suite, label, n, search, at_proxy, best),
         budgets={size: own for size, own in sorted(budgets.items()) if len(own)},
     )
 
@@ -163,30 +174,40 @@ def _at(rows: pd.DataFrame, label: str, n: int, log2_lr: float, hp: str) -> "pd.
 
 
 def _regrets(
-    suite: Suite, label: str, n: int, search: pd.DataFrame, at_proxy: Optimum | None
+    suite: Suite,
+    label: str,
+    n: int,
+    search: pd.DataFrame,
+    at_proxy: Optimum | None,
+    best: Optimum | None,
 ) -> dict[Rule, Regret]:
     """By rule, the cost at `n` of the lr that the rule makes of the proxy's, seed by seed."""
-    best = optimum(search)
     if at_proxy is None or best is None or at_proxy.censored or best.censored:
         return {}
     own = seed_losses(search, best, best.log2_lr)
     table: dict[Rule, Regret] = {}
     start = suite.clip_lr(label, at_proxy.log2_lr)
     for rule, exponent in rules(suite).items():
-        log2_lr = round_lr(start + exponent * float(np.log2(n / suite.proxy)))
+        log2_lr = by_rule(suite, start, n, exponent)
         costs = (seed_losses(search, best, log2_lr) - own).dropna()
         table[rule] = Regret(log2_lr, mean_interval(costs.to_list()), len(costs))
     return table
 
 
 def _compared(own: list[Tuned]) -> list[Tuned]:
-    """The rows of one optimizer with the difference to its best one, paired by seed."""
+    """The rows of one optimizer with the difference to its best one, paired by seed.
+
+    The best one is chosen by the seeds that all rows with at least two of them share, since a
+    mean over other seeds may be lower by their luck; a row of one seed is chosen where none has
+    more.
+    """
     known = [row for row in own if len(row.losses)]
+    known = [row for row in known if _is_inside(row)] or known
+    known = [row for row in known if len(row.losses) > 1] or known
     if not known:
         return own
-    best = min(
-        [row for row in known if _is_inside(row)] or known, key=lambda row: (row.loss, row.n)
-    )
+    seeds = sorted(set.intersection(*(set(row.losses.index) for row in known)))
+    best = min(known, key=lambda row: (row.losses[seeds or row.losses.index].mean(), row.n))
     return [
         replace(
             row,
@@ -219,11 +240,14 @@ def _against(row: Tuned, baseline: Tuned | None) -> Tuned:
     """A row with the tokens that it takes to the baseline's loss on all tokens."""
     if baseline is None or not (_is_inside(row) and _is_inside(baseline)):
         return row
-    seeds = _shared([row]) & set(baseline.losses.index)
+    seeds = sorted(_shared([row]) & set(baseline.losses.index))
     if not seeds:
         return row
-    target = float(baseline.losses[sorted(seeds)].mean())
-    return replace(row, relative=tokens_to(target, means(row.budgets, seeds)))
+    targets = {seed: float(baseline.losses[seed]) for seed in seeds}
+    budgets = {
+        size: {seed: float(own[seed]) for seed in seeds} for size, own in row.budgets.items()
+    }
+    return replace(row, relative=relative(targets, budgets))
 
 
 @dataclass(frozen=True)
@@ -235,10 +259,15 @@ class Criticals:
 
 
 def critical_batches(table: list[Tuned]) -> dict[str, Criticals]:
-    """Label -> its critical batch; a batch with a censored optimum takes no part."""
+    """Label -> its critical batch.
+
+    A batch with a censored optimum takes no part, nor does one of a single seed where others have
+    more: all are compared on the seeds that they share.
+    """
     found = {}
     for label in dict.fromkeys(row.optimizer for row in table):
         own = [row for row in table if row.optimizer == label and _is_inside(row)]
+        own = [row for row in own if len(_shared([row])) > 1] or own
         seeds = _shared(own)
 
         def of(seeds: set[int], own: list[Tuned] = own) -> Critical | None:

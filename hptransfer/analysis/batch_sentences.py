@@ -10,6 +10,12 @@ from hptransfer.suite.budget import SHORT
 from hptransfer.suite.resolved import Suite
 
 
+def unit(suite: Suite) -> str:
+    """What a suite counts in `tokens`: tokens of a text, else examples."""
+    run = suite.template(next(iter(suite.templates)))
+    return "tokens" if "context" in run.model else "examples"
+
+
 def batch_text(found: Critical | None, largest: int) -> str:
     """`64`, `> 256` where it lies above every batch, a dash where too few batches bracket it."""
     if found is None:
@@ -33,18 +39,26 @@ def critical_sentence(label: str, found: Criticals, largest: int) -> str:
     return f"{text}; by seed {alone})." if len(found.by_seed) > 1 else f"{text}; one seed)."
 
 
+def law_name(suite: Suite) -> str:
+    """The law of lr* as a formula, with the sign that its rules have: B^r, but T^-a."""
+    if suite.axis == "steps":
+        return f"lr* = c (T/{suite.proxy})^−a"
+    return f"lr* = c (B/{suite.proxy})^r"
+
+
 def law_sentence(suite: Suite, law: Law) -> str:
     """The law of an optimizer's best lr in words, with its intervals."""
     fit, c = law.exponent, law.at[suite.proxy]
-    power = signed(0.0 - fit.value, 2)
-    n = "T" if suite.axis == "steps" else "B"
-    text = f"{fit.optimizer}: lr* = 2^{c.value:.2f} ({n}/{suite.proxy})^{power}"
-    if not math.isfinite(fit.high - fit.low):
+    power = law.power
+    n, meant = ("T", "T steps") if suite.axis == "steps" else ("B", "batch B")
+    formula = f"lr* = 2^{c.value:.2f} ({n}/{suite.proxy})^{signed(power.value, 2)}"
+    text = f"{fit.optimizer}: {formula} at {meant}"
+    if not math.isfinite(power.high - power.low):
         return f"{text} (one seed gives no interval)."
     left = f"; left out: {', '.join(map(str, fit.left_out))}, censored" if fit.left_out else ""
     return (
-        f"{text} (factor 2^{c.low:.2f} to 2^{c.high:.2f}, exponent {signed(0.0 - fit.high, 2)} to "
-        f"{signed(0.0 - fit.low, 2)}, {fit.n_values} values{left})."
+        f"{text} (factor 2^{c.low:.2f} to 2^{c.high:.2f}, exponent {signed(power.low, 2)} to "
+        f"{signed(power.high, 2)}, {fit.n_values} values{left})."
     )
 
 
@@ -63,7 +77,7 @@ def few_steps(suite: Suite) -> str:
     if suite.axis not in ("batch_size", "steps"):
         return ""
     label = next(iter(suite.templates))
-    steps = {n: suite.template(label, n).steps for n in sorted({suite.proxy, *suite.targets})}
+    steps = {n: suite.template(label, n).steps for n in suite.axis_values}
     short = {n: count for n, count in steps.items() if count < SHORT}
     if not short:
         return ""
@@ -71,7 +85,4 @@ def few_steps(suite: Suite) -> str:
         str(n) if suite.axis == "steps" else f"{count} at {n}" for n, count in short.items()
     )
     where = "steps" if suite.axis == "steps" else f"steps by {axis_name(suite)}"
-    return (
-        f"{suite.name}: fewer than {SHORT} {where} ({told}), where warm-up and decay take most of "
-        "a run"
-    )
+    return f"fewer than {SHORT} {where} ({told}), where warm-up and decay take most of a run"

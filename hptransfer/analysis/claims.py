@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.parabola import Interval
-from hptransfer.analysis.sentences import axis_name
-from hptransfer.analysis.transfer import Transfer
+from hptransfer.analysis.sentences import place, span
+from hptransfer.documents.metrics import TargetJudgement
 from hptransfer.documents.values import Judgement
 from hptransfer.suite.claim import Expectation
 from hptransfer.suite.resolved import Suite
@@ -18,15 +19,6 @@ REFUTES: dict[Expectation, tuple[str, ...]] = {
     "transfers": ("drifts", "diverged"),
     "drifts": ("transfers", "insensitive"),
 }
-
-
-@dataclass(frozen=True)
-class TargetJudgement:
-    """An expectation at one axis value `n`, against the verdict there."""
-
-    n: int
-    verdict: str
-    judgement: Judgement
 
 
 @dataclass(frozen=True)
@@ -125,7 +117,7 @@ def gates(
     for claim in claims:
         if claim.expected != "transfers":
             continue
-        n = claim.widest.n if claim.widest else None
+        n = claim.widest.target if claim.widest else None
         each = at.get((claim.optimizer, n)) if n is not None else None
         if max_regret is not None:
             upper = each.regret.high if each else math.nan
@@ -144,10 +136,8 @@ def claim_sentence(suite: Suite, claims: Sequence[ClaimJudgement]) -> str:
         return ""
     ordered = sorted(claims, key=lambda claim: -WORST_LAST.index(claim.judgement))
     told = [_told(claim) for claim in ordered]
-    span = f"{axis_name(suite)} {suite.proxy}"
-    if suite.targets:
-        span += f" to {max(suite.targets)}"
-    return f"Claim {judgement} from {span}: {'; '.join(told)}."
+    across = span(suite, max(suite.targets)) if suite.targets else place(suite, suite.proxy)
+    return f"Claim {judgement} from {across}: {'; '.join(told)}."
 
 
 def _told(claim: ClaimJudgement) -> str:

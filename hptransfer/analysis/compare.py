@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from hptransfer.analysis.frame import searches
 from hptransfer.analysis.losses import means
 from hptransfer.analysis.optimum import Optimum, optimum
 from hptransfer.analysis.statuses import finished
+from hptransfer.documents.comparison import Folder, Quantity, Unpaired
 from hptransfer.spec import AXIS_FIELD, SCHEMA, RunSpec, canonical
 from hptransfer.suite.recorded import differing_fields
 from hptransfer.suite.resolved import Suite
@@ -20,8 +20,6 @@ NEAR = 1.0  # octaves from the common best lr, within which losses are compared
 POINTS = 3  # that a parabola needs
 VERSION = ("model.revision", "data.revision", "optimizer.revision", "schema")
 
-Quantity = Literal["loss", "drift", "regret"]
-
 
 @dataclass(frozen=True, eq=False)
 class Side:
@@ -29,11 +27,6 @@ class Side:
 
     suite: Suite
     rows: pd.DataFrame
-
-    @property
-    def schema(self) -> int:
-        """That of the records."""
-        return next((run.schema for run in self.suite.templates.values()), SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -44,17 +37,6 @@ class Measured:
     n: int
     quantity: Quantity
     values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Unpaired:
-    """Finished runs of one side without a counterpart on the other."""
-
-    side: Literal["a", "b"]
-    optimizer: str
-    n: int
-    n_runs: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +74,7 @@ def paired_labels(a: Side, b: Side) -> dict[str, str]:
     """Label in A -> the label of equal runs in B, that of the same name before others."""
     if a.suite.axis != b.suite.axis:
         return {}
-    mixed = a.schema != b.schema
+    mixed = a.suite.records_schema != b.suite.records_schema
     there = {label: _identity(b.suite, label, mixed) for label in b.suite.templates}
     found: dict[str, str] = {}
     for label in a.suite.templates:
@@ -115,7 +97,7 @@ def _identity(suite: Suite, label: str, mixed: bool) -> str:
 
 def _strangers(a: Side, b: Side, labels: dict[str, str]) -> list[Unpaired]:
     """The runs of labels without a counterpart."""
-    sides: tuple[tuple[Literal["a", "b"], Side, Side, set[str]], ...] = (
+    sides: tuple[tuple[Folder, Side, Side, set[str]], ...] = (
         ("a", a, b, set(labels)),
         ("b", b, a, set(labels.values())),
     )
@@ -134,20 +116,25 @@ def _why(own: Suite, other: Suite, label: str) -> str:
         return f"the axis there is {other.axis}"
     if label not in other.templates:
         return "no optimizer of this label there"
-    run, theirs = _plain(own.template(label)), _plain(other.template(label))
-    return "differs there: " + "; ".join(differing_fields(run, theirs))
+    here, there = set(own.searched(label)), set(other.searched(label))
+    runs = (_plain(suite.template(label), here | there) for suite in (own, other))
+    reasons = differing_fields(*runs)
+    reasons += [f"hp.{name} searched, not fixed" for name in sorted(here - there)]
+    reasons += [f"hp.{name} fixed, not searched" for name in sorted(there - here)]
+    return "differs there: " + "; ".join(reasons)
 
 
-def _plain(run: RunSpec) -> RunSpec:
-    """A run without its version."""
+def _plain(run: RunSpec, searched: set[str]) -> RunSpec:
+    """A run without its version and its searched hyperparameters."""
     parts = {name: {**getattr(run, name)} for name in ("model", "data", "optimizer")}
     for part in parts.values():
         part.pop("revision", None)
-    return replace(run, schema=SCHEMA, **parts)
+    hp = {name: value for name, value in run.hp.items() if name not in searched}
+    return replace(run, schema=SCHEMA, hp=hp, **parts)
 
 
 def _left_over(
-    side: Literal["a", "b"], label: str, own: "pd.Series[float]", theirs: "pd.Series[float]"
+    side: Folder, label: str, own: "pd.Series[float]", theirs: "pd.Series[float]"
 ) -> Iterator[Unpaired]:
     """Runs of a paired label at points that the other side has not."""
     there = set(theirs.index.get_level_values("n"))
@@ -167,11 +154,16 @@ def _losses(side: Side, label: str) -> "pd.Series[float]":
 
 
 def _loss(both: pd.DataFrame) -> tuple[float, ...]:
-    """Per seed the mean of B - A within an octave of the best lr of both sides' mean curve."""
+    """Per seed the mean of B - A within an octave of the best lr of both sides' mean curve.
+
+    The curve is that of the searched values with the most seeds: others only served to tune.
+    """
     middle = both.assign(middle=(both["a"] + both["b"]) / 2)
     grid = middle.pivot_table("middle", ["log2_lr", "hp_point"], "seed")
-    best = grid.index.get_level_values("log2_lr")[int(np.argmin(means(grid.to_numpy(float))))]
-    near = both[(both["log2_lr"] - best).abs() <= NEAR]
+    seeds = grid.notna().sum(axis=1).groupby("hp_point").transform("max")
+    grid = grid[seeds == seeds.max()]
+    best, hp = grid.index[int(np.argmin(means(grid.to_numpy(float))))]
+    near = both[(both["hp_point"] == hp) & ((both["log2_lr"] - best).abs() <= NEAR)]
     per_seed = (near["b"] - near["a"]).groupby(near["seed"]).mean()
     return tuple(float(value) for value in per_seed)
 
@@ -200,7 +192,8 @@ class _Carried:
 
     @classmethod
     def of(cls, side: Side, label: str) -> "_Carried":
-        rows = finished(side.rows[side.rows["optimizer"] == label])
+        own = (side.rows["optimizer"] == label) & ~side.rows["tuning"].astype(bool)
+        rows = finished(side.rows[own])
         by_n = searches(side.suite, side.rows).get(label, {})
         return cls(side.suite, label, rows, {n: optimum(part) for n, part in by_n.items()})
 

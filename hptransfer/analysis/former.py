@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 
 from hptransfer.analysis import optimum as today
+from hptransfer.analysis.carried import Pair, Runs, Transfer, pairs, runs_at, targets
 from hptransfer.analysis.curve import curve
-from hptransfer.analysis.frame import searches
+from hptransfer.analysis.frame import groups, searches
 from hptransfer.analysis.judgement import Judgement, Verdict
+from hptransfer.analysis.measured_cost import measured_cost
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.parabola import Interval, mean_interval
 from hptransfer.analysis.statuses import finished
@@ -21,7 +23,7 @@ FRESH_SEED = 1000  # from here on seeds judge; those below it search
 
 def applies(suite: Suite) -> bool:
     """Whether the suite is one of records of schema 1."""
-    return any(run.schema == FIRST_SCHEMA for run in suite.templates.values())
+    return suite.records_schema == FIRST_SCHEMA
 
 
 def rule(limits: Thresholds) -> list[tuple[str, str]]:
@@ -41,17 +43,35 @@ def rule(limits: Thresholds) -> list[tuple[str, str]]:
     ]
 
 
-def searched(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that found the optima."""
-    return rows[rows["seed"] < FRESH_SEED]
+def transfers(suite: Suite, rows: pd.DataFrame) -> list[Transfer]:
+    """One per (optimizer, target), as `transfer.transfers` has them.
+
+    The optima are those of the runs that searched. Fresh seeds judge them, at the carried lr and
+    at the optimum, both rounded to 1/8 octave.
+    """
+    searched, fresh = rows[rows["seed"] < FRESH_SEED], rows[rows["seed"] >= FRESH_SEED]
+    parts = groups(fresh)
+    every = pairs(suite, searched, targets(suite, rows), _optima(suite, searched), optimum)
+    return [_transfer(suite, pair, parts.get((pair.optimizer, pair.n))) for pair in every]
 
 
-def fresh(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that judged, at the carried lr and at the optimum rounded to 1/8 octave."""
-    return rows[rows["seed"] >= FRESH_SEED]
+def _transfer(suite: Suite, pair: Pair, fresh: pd.DataFrame | None) -> Transfer:
+    def runs(best: Optimum | None) -> Runs:
+        if best is None:
+            return Runs()
+        return runs_at(fresh, suite.clip_lr(pair.optimizer, best.log2_lr), best.hp)
+
+    carried, own, judged = runs(pair.at_proxy), runs(pair.at_target), None
+    if pair.at_proxy is not None and pair.at_target is not None:
+        differences = (carried.losses - own.losses).dropna().to_numpy(float)
+        drift = pair.at_target.log2_lr - pair.at_proxy.log2_lr
+        judged = judge(differences, drift, suite.thresholds)
+    made = [part for part in (pair.rows, fresh) if part is not None]
+    cost = measured_cost(pair.proxy_rows, pd.concat(made) if made else None)
+    return pair.concluded(carried, own, judged, cost)
 
 
-def optima(suite: Suite, rows: pd.DataFrame) -> dict[str, dict[int, Optimum | None]]:
+def _optima(suite: Suite, rows: pd.DataFrame) -> dict[str, dict[int, Optimum | None]]:
     """`optimum.optima` with each lr* where that rule placed it. `rows`: those that searched."""
     return {
         label: {n: optimum(part) for n, part in by_n.items()}

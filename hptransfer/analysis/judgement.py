@@ -3,6 +3,7 @@
 Numbers in, numbers out. docs/verdicts.md explains the rule and says how often it errs.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self
@@ -195,7 +196,13 @@ def _half(values: np.ndarray) -> np.ndarray:
     count = values.shape[1]
     if count < 2:
         return np.full(len(values), np.inf)
-    return student.isf(SIDE, count - 1) * values.std(axis=1, ddof=1) / np.sqrt(count)
+    return _quantile(count) * values.std(axis=1, ddof=1) / np.sqrt(count)
+
+
+@functools.cache
+def _quantile(count: int) -> float:
+    """Student's t that the mean over so many seeds exceeds by chance in SIDE of cases."""
+    return float(student.isf(SIDE, count - 1))
 
 
 def _upper(values: np.ndarray) -> np.ndarray:

@@ -24,9 +24,7 @@ class Exponent:
     """alpha of lr*(n) ~ n^-alpha with its 95% interval; `left_out`: axis values not used."""
 
     optimizer: str
-    value: float
-    low: float
-    high: float
+    alpha: Interval
     n_values: int
     left_out: tuple[int, ...]
 
@@ -45,8 +43,7 @@ def exponents(suite: Suite, rows: pd.DataFrame) -> list[Exponent]:
         used = {n: o for n, o in known.items() if o.vertex is not None}
         if len(used) >= 3:
             left_out = tuple(n for n in known if n not in used)
-            slope = _slope(used)
-            table.append(Exponent(label, slope.value, slope.low, slope.high, len(used), left_out))
+            table.append(Exponent(label, _slope(used), len(used), left_out))
     return table
 
 
@@ -60,6 +57,12 @@ class Law:
 
     exponent: Exponent
     at: dict[int, Interval]
+
+    @property
+    def power(self) -> Interval:
+        """-alpha, the exponent of n itself."""
+        alpha = self.exponent.alpha
+        return Interval(-alpha.value, -alpha.high, -alpha.low)
 
 
 def laws(suite: Suite, rows: pd.DataFrame) -> dict[str, Law]:
@@ -94,7 +97,7 @@ def _on_the_line(used: dict[int, Optimum], weights: np.ndarray) -> Interval:
     y = np.array([best.log2_lr for best in used.values()])
     z, dof = x - x.mean(), len(used) - 2
     vertices = [best.vertex for best in used.values() if best.vertex is not None]
-    own = combination(vertices, weights.tolist())
+    own = combination(vertices, weights.tolist(), pooled=True)
     se = np.array([best.se for best in used.values()])
     residuals = y - y.mean() - (z @ y) / (z @ z) * z
     if ((residuals / se) ** 2).sum() <= dof:

@@ -188,20 +188,26 @@ def redrawn(near: Near, *, sd: float, redraws: int) -> np.ndarray:
     return np.full(redraws, near.x[near.k]) if fit is None else fit.center + fit.vertex()
 
 
-def combination(vertices: Sequence[Vertex], weights: Sequence[float]) -> Interval:
+def combination(
+    vertices: Sequence[Vertex], weights: Sequence[float], *, pooled: bool = False
+) -> Interval:
     """The sum of weight times lr* with its 95% interval, octaves.
 
     A t-interval of the pseudo-values: curves count as independent, the seed is the unit, and the
     degrees of freedom are Welch's and Satterthwaite's. It is widened to each side by the
     difference to the same sum of the cubics, since a parabola is biased on a lopsided curve.
-    Unbounded where a curve has one seed.
+    Unbounded where a curve has one seed. `pooled`: such a curve has the variance over seeds that
+    the other curves have, pooled, and the interval is unbounded only where no curve has two seeds.
     """
     w = np.asarray(weights, float)
     value = float(w @ [each.value for each in vertices])
     counts = np.array([len(each.per_seed) for each in vertices])
-    if (counts < 2).any():
+    single = counts < 2
+    if single.all() or (single.any() and not pooled):
         return Interval(value, -np.inf, np.inf)
-    parts = w**2 * [each.per_seed.var(ddof=1) for each in vertices] / counts
+    counts, known = counts[~single], [each for each in vertices if len(each.per_seed) > 1]
+    shares = w[~single] ** 2 / counts + (w[single] ** 2).sum() * (counts - 1) / (counts - 1).sum()
+    parts = shares * [each.per_seed.var(ddof=1) for each in known]
     bias = abs(float(w @ [each.cubic for each in vertices]) - value)
     total = float(parts.sum())
     half = 0.0

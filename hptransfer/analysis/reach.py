@@ -1,9 +1,14 @@
 """Tokens that training takes to a loss, and the batch from which on it takes more."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+from scipy.stats import t as student
+
+from hptransfer.analysis.parabola import Interval
 
 OVERHEAD = 1.2  # steps over linear scaling at which a batch is critical
 BRACKETED = 4  # batches whose budgets must lie on both sides of the target loss
@@ -38,6 +43,61 @@ def tokens_to(target: float, losses: Losses) -> Reach | None:
     before = budgets[reached - 1]
     share = (losses[before] - target) / (losses[before] - loss) if losses[before] < math.inf else 1
     return Reach(before * (tokens / before) ** share, "at")
+
+
+@dataclass(frozen=True)
+class Relative:
+    """Tokens to a loss of another optimizer, whose seeds saw the same batches.
+
+    `of_means`: from mean losses over the seeds. `share`: its tokens over those of the largest
+    budget, with a 95% interval. `by_seed`: from the losses of each seed alone.
+    """
+
+    of_means: Reach
+    share: Interval
+    by_seed: dict[int, Reach]
+
+
+def relative(targets: Losses, budgets: Mapping[int, Losses]) -> Relative | None:
+    """The tokens to the mean of the losses `targets`; None for fewer than two budgets.
+
+    The interval is a t-interval of the jackknife's pseudo-values of log tokens, one per seed: a
+    seed counts with its target and with its losses together. It is unbounded with one seed, and
+    where the mean over the seeds, or over all but one of them, reaches the loss outside the
+    budgets, since nothing tells then how far outside. Source: Tukey 1958.
+    `targets`: seed -> loss, nats. `budgets`: tokens -> seed -> loss, nats, with all those seeds.
+    """
+
+    def reach(seeds: Collection[int]) -> Reach | None:
+        losses = {size: _mean(own, seeds) for size, own in budgets.items()}
+        return tokens_to(_mean(targets, seeds), losses)
+
+    whole = reach(targets.keys())
+    if whole is None:
+        return None
+    alone = {seed: reach([seed]) for seed in sorted(targets)}
+    without = [reach([s for s in targets if s != seed]) for seed in targets if len(targets) > 1]
+    return Relative(
+        whole,
+        _share(whole, without, max(budgets)),
+        {seed: own for seed, own in alone.items() if own is not None},
+    )
+
+
+def _mean(losses: Losses, seeds: Collection[int]) -> float:
+    return sum(losses[seed] for seed in seeds) / len(seeds)
+
+
+def _share(whole: Reach, without: list[Reach | None], most: int) -> Interval:
+    """Tokens over `most` with the jackknife's interval. `without`: those without each seed."""
+    inside = [each.tokens for each in without if each is not None and each.side == "at"]
+    count, value = len(without), whole.tokens / most
+    if whole.side != "at" or count < 2 or len(inside) < count:
+        return Interval(value, -math.inf, math.inf)
+    # S v - (S - 1) v_s, up to what is equal for all seeds
+    values = (count - 1) * np.log(inside)
+    half = float(student.isf(0.025, count - 1) * values.std(ddof=1) / math.sqrt(count))
+    return Interval(value, value * math.exp(-half), value * math.exp(half))
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from itertools import takewhile
 import numpy as np
 
 from hptransfer.analysis import former
+from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.judgement import MOST_SEEDS
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.points import Spread
-from hptransfer.analysis.transfer import Transfer
 from hptransfer.suite.ranges import LR_OCTAVES
 from hptransfer.suite.resolved import Suite
 
@@ -28,6 +28,16 @@ def signed(value: float, digits: int = 3) -> str:
 def axis_name(suite: Suite) -> str:
     """The axis in words: `batch size`."""
     return suite.axis.replace("_", " ")
+
+
+def place(suite: Suite, n: int) -> str:
+    """An axis value in words: `width 64`, but `64 steps`."""
+    return f"{n} steps" if suite.axis == "steps" else f"{axis_name(suite)} {n}"
+
+
+def span(suite: Suite, last: int) -> str:
+    """From the proxy to an axis value, in words: `width 64 to 512`, but `100 to 800 steps`."""
+    return place(suite, suite.proxy).replace(str(suite.proxy), f"{suite.proxy} to {last}")
 
 
 def references(suite: Suite) -> str:
@@ -105,9 +115,9 @@ def sentence(suite: Suite, transfer: Transfer) -> str:
             return f"{start}. {_incomplete(suite, transfer)}"
         case "censored":
             optima = ((suite.proxy, transfer.at_proxy), (transfer.n, transfer.at_target))
-            told = [_censored(axis_name(suite), n, o) for n, o in optima if o and o.censored]
+            told = [_censored(place(suite, n), o) for n, o in optima if o and o.censored]
             if transfer.at_proxy is not None:
-                told += _edges(axis_name(suite), suite.proxy, transfer.at_proxy)
+                told += _edges(place(suite, suite.proxy), transfer.at_proxy)
             return f"{start}. {' '.join(told)}"
         case "unverified":
             return f"{start}. {_unverified(suite, transfer)}"
@@ -123,7 +133,7 @@ def _tuned(suite: Suite, transfer: Transfer) -> str:
     """`The lr tuned at width 32 (2^-6)`."""
     assert transfer.carried.log2_lr is not None
     lr = power_of_two(transfer.carried.log2_lr)
-    return f"The lr tuned at {axis_name(suite)} {suite.proxy} ({lr})"
+    return f"The lr tuned at {place(suite, suite.proxy)} ({lr})"
 
 
 def _diverged(suite: Suite, transfer: Transfer) -> str:
@@ -131,40 +141,40 @@ def _diverged(suite: Suite, transfer: Transfer) -> str:
     low, high = suite.start_grid(transfer.optimizer)
     lower = max(low - (high - low), int(LR_OCTAVES[0]))
     return (
-        f"Every run at {axis_name(suite)} {n} diverged. Lower the range of learning rates, "
+        f"Every run at {place(suite, n)} diverged. Lower the range of learning rates, "
         f'for instance lr = "2^{lower}..2^{max(low, lower + 1)}".'
     )
 
 
 def _incomplete(suite: Suite, transfer: Transfer) -> str:
     """Which runs are missing."""
-    axis, carried, own = axis_name(suite), transfer.carried, transfer.own
+    carried, own = transfer.carried, transfer.own
     if carried.log2_lr is None:
-        return f"No finished run at {axis} {suite.proxy}."
+        return f"No finished run at {place(suite, suite.proxy)}."
     if own.log2_lr is None:
-        return f"{_tuned(suite, transfer)} was not carried to {axis} {transfer.n} yet."
-    place = f"at {axis} {transfer.n}"
+        return f"{_tuned(suite, transfer)} was not carried to {place(suite, transfer.n)} yet."
+    there = f"at {place(suite, transfer.n)}"
     tuned, best = power_of_two(carried.log2_lr), power_of_two(own.log2_lr)
     n_carried, n_own = len(carried.losses), len(own.losses)
     if n_carried and n_own:
         return (
-            f"No seed ran {place} with both the carried lr ({tuned}) "
+            f"No seed ran {there} with both the carried lr ({tuned}) "
             f"and the best lr there ({best})."
         )
     if n_carried:
         return (
-            f"No seed ran {place} with the best lr there ({best}); "
+            f"No seed ran {there} with the best lr there ({best}); "
             f"{_seeds(n_carried)} ran with the carried lr ({tuned})."
         )
     if n_own:
         return (
-            f"No seed ran {place} with the carried lr ({tuned}); "
+            f"No seed ran {there} with the carried lr ({tuned}); "
             f"{_seeds(n_own)} ran with the best lr there ({best})."
         )
     if tuned == best:
-        return f"No seed ran {place} with {tuned}."
+        return f"No seed ran {there} with {tuned}."
     return (
-        f"No seed ran {place}, neither with the carried lr ({tuned}) "
+        f"No seed ran {there}, neither with the carried lr ({tuned}) "
         f"nor with the best lr there ({best})."
     )
 
@@ -172,7 +182,7 @@ def _incomplete(suite: Suite, transfer: Transfer) -> str:
 def _unverified(suite: Suite, transfer: Transfer) -> str:
     return (
         f"{_tuned(suite, transfer)} gives {transfer.carried.mean:.3f} nat at "
-        f"{axis_name(suite)} {transfer.n} ({_seeds(transfer.n_seeds)}); the optimum there was "
+        f"{place(suite, transfer.n)} ({_seeds(transfer.n_seeds)}); the optimum there was "
         f"not measured, which a verification does.{_lost(transfer)}"
     )
 
@@ -182,24 +192,24 @@ def _lost(transfer: Transfer) -> str:
     return f" {lost} of its runs there diverged and count as the loss at init." if lost else ""
 
 
-def _edges(axis: str, n: int, best: Optimum) -> list[str]:
+def _edges(where: str, best: Optimum) -> list[str]:
     """A sentence for each tuned hyperparameter whose best value lies at an edge."""
     return [
-        f"The best {name} at {axis} {n} ({best.hp[name]:g}) is the "
+        f"The best {name} at {where} ({best.hp[name]:g}) is the "
         f"{'smallest' if edge == 'low' else 'largest'} one tried: widen its range there."
         for name, edge in best.hp_edges.items()
     ]
 
 
-def _censored(axis: str, n: int, best: Optimum) -> str:
+def _censored(where: str, best: Optimum) -> str:
     lr = power_of_two(best.log2_lr)
     if best.censored == "gap":
         return (
-            f"The best lr at {axis} {n} ({lr}) has a neighbour more than one "
+            f"The best lr at {where} ({lr}) has a neighbour more than one "
             "octave away: try the octaves beside it."
         )
     side = {"low": "smallest", "high": "largest"}[str(best.censored)]
-    return f"The best lr at {axis} {n} ({lr}) is the {side} one tried: widen the range there."
+    return f"The best lr at {where} ({lr}) is the {side} one tried: widen the range there."
 
 
 def _judged(suite: Suite, transfer: Transfer) -> str:
@@ -227,8 +237,7 @@ def _wanted(seeds: int | None) -> str:
 def _regret(suite: Suite, transfer: Transfer) -> str:
     regret = transfer.regret
     costs = (
-        f"{_tuned(suite, transfer)} costs {signed(regret.value)} nat "
-        f"at {axis_name(suite)} {transfer.n}"
+        f"{_tuned(suite, transfer)} costs {signed(regret.value)} nat at {place(suite, transfer.n)}"
     )
     seeds = f"n = {_seeds(transfer.n_seeds)}"
     if np.isinf(regret.high):
@@ -240,7 +249,8 @@ def _drift(suite: Suite, transfer: Transfer) -> str:
     drift, limit = transfer.drift, suite.thresholds.drift
     moved = f"the optimum moved by {signed(drift.value, 1)} octaves"
     if not np.isfinite(drift.low):
-        few = transfer.at_proxy and transfer.at_target and suite.seeds == 1
+        known = transfer.at_proxy and transfer.at_target
+        few = known and suite.looks_at(transfer.n)[0] == 1
         return f"{moved} (one seed gives no interval)" if few else moved
     text = f"{moved} ({signed(drift.low, 1)} to {signed(drift.high, 1)})"
     within = -limit < drift.low and drift.high < limit
@@ -268,16 +278,16 @@ def negative_control(suite: Suite, transfers: list[Transfer]) -> Control:
         text = f"Negative control: {label} was not judged; resolving power is not shown."
         return Control(False, text)
     last = max(own, key=lambda transfer: transfer.n)
-    span = f"{axis_name(suite)} {suite.proxy} to {last.n}"
+    across = span(suite, last.n)
     if last.verdict == "drifts":
         return Control(
             True,
-            f"Negative control: {label} drifts from {span}, as it must, so this suite can see a "
+            f"Negative control: {label} drifts from {across}, as it must, so this suite can see a "
             "drift of that size.",
         )
     return Control(
         False,
-        f"Negative control failed: {label} came out as {last.verdict} from {span}, not as "
+        f"Negative control failed: {label} came out as {last.verdict} from {across}, not as "
         "drifts. This suite has not shown that it can tell drift from transfer; read no "
         "'transfers' below as evidence.",
     )

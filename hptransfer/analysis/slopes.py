@@ -129,7 +129,7 @@ Outcome = Literal["passes", "fails", "diverged", "too few widths"]
 
 @dataclass(frozen=True)
 class SlopeVerdict:
-    """The outcome for one optimizer; `layer`, `slope`, `spread`: the worst layer at the gate.
+    """The outcome for one optimizer; `layer`, `slope`: the worst layer, and its slope at the gate.
 
     `control`: an optimizer that must fail, which shows that the check notices a failure.
     """
@@ -139,8 +139,7 @@ class SlopeVerdict:
     indicative: bool
     control: bool
     layer: str
-    slope: float
-    spread: float
+    slope: Slope
     sentence: str
 
     @property
@@ -183,8 +182,7 @@ def _verdict(own: list[LayerSlopes], control: bool, limit: float) -> SlopeVerdic
         indicative=few,
         control=control,
         layer=worst.layer,
-        slope=worst.gate.value,
-        spread=worst.gate.spread,
+        slope=worst.gate,
         sentence=_sentence(outcome, worst, few, control, limit),
     )
 

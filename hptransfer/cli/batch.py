@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from hptransfer.analysis.batch import Tuned
     from hptransfer.analysis.parabola import Interval
+    from hptransfer.documents.batches import Rule
     from hptransfer.report.section import Section
     from hptransfer.suite.resolved import Suite
 
@@ -55,16 +56,22 @@ def batch(suite: SuiteName = BATCH_SUITE, *, options: RunOptions) -> None:
 
 
 def _print(own: "Section") -> None:
-    """The table, and sentences on laws, critical batches and momentum."""
+    """The table, and sentences on laws, critical batches, momentum and the suite's claim."""
     from hptransfer.analysis.batch_sentences import critical_sentence, law_sentence, momentum_policy
+    from hptransfer.analysis.claims import claim_sentence
     from hptransfer.cli.text import shown
+    from hptransfer.report.batch_tables import rests_on_one_seed
 
     out.print(_table(own.suite, own.tuned))
     out.print()
-    largest = max([own.suite.proxy, *own.suite.targets])
-    lines = [law_sentence(own.suite, law) for law in own.laws.values()]
+    largest = own.suite.axis_values[-1]
+    starred = any(rests_on_one_seed(row, rule) for row in own.tuned for rule in row.regrets)
+    lines = ["* by one seed alone, on a line between two of its runs"] if starred else []
+    lines += [law_sentence(own.suite, law) for law in own.laws.values()]
     lines += [critical_sentence(*each, largest) for each in own.critical_batches.items()]
     lines += [momentum_policy(own.suite)] if own.suite.tokens else []
+    lines += [told] if (told := claim_sentence(own.suite, own.claims)) else []
+    lines += [own.control.sentence] if own.suite.negative_control else []
     for line in lines:
         out.print(shown(line), soft_wrap=True)
 
@@ -72,13 +79,15 @@ def _print(own: "Section") -> None:
 def _table(suite: "Suite", table: "list[Tuned]") -> "Table":
     """One row per optimizer and axis value; ± is half of a 95% interval."""
     from hptransfer.analysis.batch import rules
+    from hptransfer.analysis.batch_sentences import unit
+    from hptransfer.analysis.sentences import place
     from hptransfer.cli.tables import plain_table
     from hptransfer.cli.text import power
-    from hptransfer.report.batch_tables import flags, reach_text
+    from hptransfer.report.batch_tables import flags
 
     equal = suite.axis == "batch_size"
     relative = equal and suite.baseline is not None and bool(suite.budgets)
-    exponents = rules(suite)
+    exponents, axis = rules(suite), "B" if equal else "T"
     rows = [
         (
             row.optimizer,
@@ -87,8 +96,8 @@ def _table(suite: "Suite", table: "list[Tuned]") -> "Table":
             "-" if row.optimum is None else power(round(row.optimum.log2_lr, 2)),
             f"{row.loss:.3f}" if math.isfinite(row.loss) else "-",
             *([_value(row.difference)] if equal else []),
-            *(_value(row.regrets[r].cost) if r in row.regrets else "-" for r in exponents),
-            *([reach_text(row.relative, row.tokens)] if relative else []),
+            *("-" if row.n == suite.proxy else _regret(row, rule) for rule in exponents),
+            *([_reach(row)] if relative else []),
             flags(row),
         )
         for row in table
@@ -98,13 +107,33 @@ def _table(suite: "Suite", table: "list[Tuned]") -> "Table":
         *(["batch", "steps"] if equal else ["steps"]),
         *("lr*", "loss"),
         *(["above best"] if equal else []),
-        *(f"lr n^{r:g}" if r else "unchanged" for r in exponents.values()),
-        *([f"tokens to {suite.baseline}'s loss"] if relative else []),
+        *(f"lr {axis}^{r:g}" if r else "lr kept" for r in exponents.values()),
+        *([f"{unit(suite)} to {suite.baseline}'s loss"] if relative else []),
         "",
     ]
-    over = f"{suite.tokens:,} tokens per run" if suite.tokens else "numbers of steps"
-    title = f"{suite.name}: {over}; lr tuned in every row, and what the lr of {suite.proxy} costs"
+    over = f"{suite.tokens:,} {unit(suite)} per run" if suite.tokens else "numbers of steps"
+    title = (
+        f"{suite.name}: {over}; lr tuned in every row, and what the lr of "
+        f"{place(suite, suite.proxy)} costs there, nat"
+    )
     return plain_table(title, columns, rows)
+
+
+def _regret(row: "Tuned", rule: "Rule") -> str:
+    """What a rule costs; a star where one seed alone tells, although more ran at the optimum."""
+    from hptransfer.report.batch_tables import rests_on_one_seed
+
+    value = _value(row.regrets[rule].cost) if rule in row.regrets else "-"
+    return f"{value}*" if rests_on_one_seed(row, rule) else value
+
+
+def _reach(row: "Tuned") -> str:
+    """Tokens to the baseline's loss, with their interval or every seed alone."""
+    from hptransfer.report.batch_tables import reach_text, share_text
+
+    found = row.relative
+    text, more = reach_text(found and found.of_means, row.tokens), share_text(row)
+    return f"{text} ({more})" if more else text
 
 
 def _value(interval: "Interval") -> str:

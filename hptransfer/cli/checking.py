@@ -33,7 +33,7 @@ def validate(
     """Test the contract of an optimizer, a model or a data set; exit code 1 if a clause fails."""
     from hptransfer.cli.tables import check_line, checks_head
     from hptransfer.documents.answers import Clause, Validation
-    from hptransfer.documents.values import plain
+    from hptransfer.documents.values import as_json
     from hptransfer.testing import kind_of
     from hptransfer.testing import validate as checks
 
@@ -49,7 +49,7 @@ def validate(
     if options.as_json:
         listed = [Clause(check.name, check.passed, check.detail) for check in clauses]
         passed = all(check.passed for check in clauses)
-        typer.echo(json.dumps(plain(Validation(target, kind, passed, listed))))
+        typer.echo(json.dumps(as_json(Validation(target, kind, passed, listed))))
     failures = [check for check in clauses if not check.passed]
     if failures:
         raise FailedError(
@@ -144,8 +144,8 @@ def _measured(
 
 def _octaves(suite: "SuiteTable", least: float) -> list[int]:
     """The suite's widths if they span `least` octaves, else doublings of the base width."""
-    own = [suite.proxy, *suite.targets] if suite.axis == "width" else []
-    if own and math.log2(max(own) / min(own)) >= least:
-        return sorted(set(own))
+    own = suite.axis_values if suite.axis == "width" else []
+    if own and math.log2(own[-1] / own[0]) >= least:
+        return own
     base = suite.base.get("width") or suite.width or suite.proxy
     return [base * 2**i for i in range(math.ceil(least) + 1)]

@@ -114,7 +114,7 @@ def warn_of_few_steps(suite: "Suite") -> None:
     from hptransfer.analysis.batch_sentences import few_steps
 
     if line := few_steps(suite):
-        err.print(f"warning: {line}", soft_wrap=True)
+        err.print(f"warning: {suite.name}: {line}", soft_wrap=True)
 
 
 def warn_of_precision(suite: "SuiteTable", device: "torch.device") -> None:

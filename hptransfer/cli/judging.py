@@ -169,8 +169,8 @@ def _print(checked: "Checked") -> None:
     for claim in checked.claims:
         for at in (*claim.nearer, *filter(None, [claim.widest])):
             judgement = at.judgement if at == claim.widest else f"({at.judgement})"
-            rows.append((claim.optimizer, claim.expected, at.verdict, judgement, str(at.n)))
-        decides = checked.transfer(claim.optimizer, claim.widest.n if claim.widest else None)
+            rows.append((claim.optimizer, claim.expected, at.verdict, judgement, str(at.target)))
+        decides = checked.transfer(claim.optimizer, claim.widest.target if claim.widest else None)
         grounds += [sentence(suite, decides)] if decides else []
     columns = ("optimizer", "expected", "verdict", "judgement", suite.axis)
     out.print(plain_table(f"{suite.name}: {suite.claim}", columns, rows, text=4))
@@ -223,7 +223,7 @@ def _print_compared(found: "Compared") -> None:
             if each.a != each.b
         ]
         lines += [
-            f"not paired: {each.n_runs} run(s) of {each.optimizer} at {axis} {each.n} in "
+            f"not paired: {each.n_runs} run(s) of {each.optimizer} at {axis} {each.axis_value} in "
             f"{each.side.upper()}: {each.reason}"
             for each in pairing.unpaired
         ]

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from hptransfer import registry
 from hptransfer.cli.text import duration, power, shown
-from hptransfer.suite.file import load_suite, suite_names
+from hptransfer.suite.file import load_suite, read_table, study_names, suite_names
 from hptransfer.suite.resolved import Suite
 
 if TYPE_CHECKING:
@@ -26,19 +26,30 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 def plain_table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], *, text: int = 1
 ) -> Table:
-    """A table with `text` columns of text, then columns of numbers."""
+    """A table with `text` columns of text, then columns of numbers.
+
+    A column without a space breaks nowhere: a narrow terminal would cut its numbers.
+    """
+    rows, columns = [list(row) for row in rows], list(columns)
     heading = shown(title, "bold")
     table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < text else "right", no_wrap=i < text)
+        whole = i < text or not any(" " in each for each in (column, *(row[i] for row in rows)))
+        table.add_column(column, justify="left" if i < text else "right", no_wrap=whole)
     for row in rows:
         table.add_row(*map(shown, row))
     return table
 
 
 def names(kind: str) -> list[str]:
-    """Every name of a kind, `suite` included."""
-    return suite_names() if kind == "suite" else registry.names(kind)
+    """Every name of a kind, `suite` and `study` included."""
+    match kind:
+        case "suite":
+            return suite_names()
+        case "study":
+            return study_names()
+        case _:
+            return registry.names(kind)
 
 
 def plan_table(session: "Session", expected: "list[Forecast]", known: int, costs: bool) -> Table:
@@ -90,6 +101,8 @@ def parts_table(kind: str) -> Table:
     """Names and one-line summaries of optimizers, models or data sets, or the suites."""
     if kind == "suite":
         rows = [(name, load_suite(name).claim) for name in suite_names()]
+    elif kind == "study":
+        rows = [(name, read_table(name)[0]["claim"]) for name in study_names()]
     else:
         rows = [(name, registry.describe(kind, name).summary) for name in registry.names(kind)]
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -97,7 +110,8 @@ def parts_table(kind: str) -> Table:
     table.add_column()
     for row in rows:
         table.add_row(*map(shown, row))
-    table.title, table.title_justify = f"{kind}s", "left"
+    table.title = "studies" if kind == "study" else f"{kind}s"
+    table.title_justify = "left"
     return table
 
 

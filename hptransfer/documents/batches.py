@@ -25,16 +25,36 @@ class CarriedByRule:
     """Seeds behind the regret; 0 where no seed tried learning rates around it."""
 
 
+Side = Literal["at", "above", "below"]
+"""A loss is reached at a number of tokens, above the largest budget, or below the smallest."""
+
+
+@dataclass(frozen=True)
+class TokensOfSeed:
+    """The tokens to the baseline's loss by one seed alone."""
+
+    seed: int
+    """The seed, of both optimizers."""
+    relative: float
+    """Tokens over all tokens of a run; at a side other than `at` the nearest budget."""
+    side: Side
+    """Where the loss is reached."""
+
+
 @dataclass(frozen=True)
 class TokensToLoss:
-    """The training tokens at which an optimizer has a loss."""
+    """The training tokens at which an optimizer has a loss, from means over shared seeds."""
 
     tokens: float
     """Tokens, between two budgets that were trained; else the nearest budget."""
-    relative: float
-    """`tokens` over all tokens of a run."""
-    side: Literal["at", "above", "below"]
-    """The loss is reached at `tokens`, above the largest budget, or below the smallest."""
+    relative: Interval
+    """`tokens` over all tokens of a run, with the 95% interval over the seeds. Its bounds are null
+    with one seed, and where a mean without one of the seeds reaches the loss outside the budgets;
+    a bound outside the budgets is an extrapolation."""
+    side: Side
+    """Where the loss is reached."""
+    by_seed: list[TokensOfSeed]
+    """The same from the losses of every seed alone."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +93,12 @@ class TunedValue:
     n_diverged: int
     """Runs of the search that diverged."""
     is_best: bool
-    """No other axis value has a lower loss under this optimizer."""
+    """No other axis value has a lower loss under this optimizer, on the seeds that they share. A
+    value of one seed is not chosen where others have more. False where the values differ in their
+    tokens: more of them are better."""
     above_best: Interval
-    """Loss above that of the best axis value, seed by seed, with the 95% interval, in nats."""
+    """Loss above that of the best axis value, seed by seed, with the 95% interval, in nats. Null
+    where the values differ in their tokens."""
     carried: list[CarriedByRule]
     """One per rule; empty where an optimum is not known or censored."""
     tokens_to_baseline_loss: TokensToLoss | None

@@ -5,6 +5,9 @@ from typing import Literal
 
 from hptransfer.documents.values import DOCUMENT, Interval
 
+Folder = Literal["a", "b"]
+Quantity = Literal["loss", "drift", "regret"]
+
 
 @dataclass(frozen=True)
 class Side:
@@ -30,7 +33,7 @@ class Difference:
     """Label in A."""
     axis_value: int
     """Axis value."""
-    quantity: Literal["loss", "drift", "regret"]
+    quantity: Quantity
     """loss: mean over the shared learning rates within one octave of the common best one. drift and
     regret: as in the report, seed by seed."""
     unit: Literal["nats", "octaves"]
@@ -66,7 +69,7 @@ class VerdictPair:
 class Unpaired:
     """Runs without a counterpart in the other folder."""
 
-    side: Literal["a", "b"]
+    side: Folder
     """The folder that has them."""
     optimizer: str
     """Label there."""

@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 DOCUMENT = 2
 """Version of the documents: it rises where a name or a meaning changes."""
@@ -47,10 +50,15 @@ class Optimum:
     """Searched hyperparameters there."""
 
 
+def as_json(document: "DataclassInstance") -> dict[str, Any]:
+    """A document, or a part of one, as a JSON object with `plain` values."""
+    return {each.name: plain(getattr(document, each.name)) for each in fields(document)}
+
+
 def plain(value: Any) -> Any:
-    """A document as JSON values: objects, lists, texts, numbers, null for a number not finite."""
+    """A value of a document as JSON has it; a number that is not finite is null."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        return as_json(value)
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

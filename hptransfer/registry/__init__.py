@@ -43,6 +43,7 @@ BUILTINS: dict[str, dict[str, str]] = {
         "mlp": "hptransfer.models.mlp:mlp",
         "vit": "hptransfer.models.vit:vit",
         "cnn": "hptransfer.models.cnn:cnn",
+        "plateau": "hptransfer.models.plateau:plateau",
     },
     "dataset": {
         "python_source": "hptransfer.datasets.text:python_source",

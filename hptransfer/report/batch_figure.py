@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hptransfer.analysis.batch import Tuned
+from hptransfer.analysis.batch_sentences import unit
 from hptransfer.analysis.sentences import axis_name
-from hptransfer.report.svg import INK, LABELS, MARKS, THEME
+from hptransfer.report.svg import INK, THEME, line_style
 from hptransfer.suite.resolved import Suite
 
 SHIFT = 0.05  # octaves of the axis between the crosses of two optimizers
@@ -29,14 +30,15 @@ def losses(suite: Suite, table: list[Tuned]) -> Figure:
         ax = figure.subplots()
         for i, label in enumerate(labels):
             own = [row for row in table if row.optimizer == label]
-            _draw(ax, own, LABELS[i % len(LABELS)], MARKS[i % len(MARKS)])
+            _draw(ax, own, *line_style(i))
         _roof(ax, table, labels)
         if ns := sorted({row.n for row in table}):
             ax.set_xticks([math.log2(n) for n in ns], [str(n) for n in ns])
         ax.set_xlabel(axis_name(suite))
         ax.set_ylabel("evaluation loss at the best lr, nat")
-        equal = f", {suite.tokens:,} tokens" if suite.tokens else ""
-        ax.set_title(f"tuned at every {axis_name(suite)}{equal}", loc="left")
+        equal = f", {suite.tokens:,} {unit(suite)}" if suite.tokens else ""
+        every = "number of steps" if suite.axis == "steps" else axis_name(suite)
+        ax.set_title(f"tuned at every {every}{equal}", loc="left")
         if labels:
             figure.legend(handles=_handles(labels, table), loc="outside lower center", ncols=2)
         sns.despine(ax=ax)
@@ -45,13 +47,17 @@ def losses(suite: Suite, table: list[Tuned]) -> Figure:
 
 
 def _draw(ax: Axes, own: list[Tuned], colour: str, mark: str) -> None:
-    """The line of one optimizer with its band from the lowest to the highest seed."""
-    known = [row for row in own if len(row.losses) and math.isfinite(row.loss)]
-    x = [math.log2(row.n) for row in known]
-    ax.plot(x, [row.loss for row in known], color=colour, linewidth=1.6)
-    low, high = ([end(row.losses) for row in known] for end in (min, max))
+    """The line of one optimizer with its band from the lowest to the highest seed.
+
+    Both break where a value between two others has no loss.
+    """
+    x = [math.log2(row.n) for row in own]
+    ax.plot(x, [row.loss for row in own], color=colour, linewidth=1.6)
+    low, high = ([end(row.losses, default=math.nan) for row in own] for end in (min, max))
     ax.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-    for row, at in zip(known, x, strict=True):
+    for row, at in zip(own, x, strict=True):
+        if not math.isfinite(row.loss):
+            continue
         is_open = row.optimum is not None and row.optimum.censored is not None
         ax.plot(
             [at], [row.loss], color=colour, marker=mark, markersize=6,
@@ -67,7 +73,7 @@ def _roof(ax: Axes, table: list[Tuned], labels: list[str]) -> None:
         x = np.log2(np.array(lost, float)) + (i - (len(labels) - 1) / 2) * SHIFT
         ax.plot(
             x, np.full(len(x), top), linestyle="none", marker="x", markersize=6,
-            color=LABELS[i % len(LABELS)], clip_on=False,
+            color=line_style(i)[0], clip_on=False,
             in_layout=False,  # an empty unclipped line has its box at the figure's origin
         )  # fmt: skip
     ax.set_ylim(top=top)
@@ -79,8 +85,8 @@ def _is_lost(row: Tuned) -> bool:
 
 def _handles(labels: list[str], table: list[Tuned]) -> list[Line2D]:
     handles = [
-        Line2D([], [], color=LABELS[i % len(LABELS)], marker=MARKS[i % len(MARKS)], label=label)
-        for i, label in enumerate(labels)
+        Line2D([], [], color=colour, marker=mark, label=label)
+        for label, (colour, mark) in zip(labels, map(line_style, range(len(labels))), strict=True)
     ]
     if any(row.optimum and row.optimum.censored for row in table):
         plain = {"color": INK, "marker": "o", "fillstyle": "none", "linestyle": "none"}
@@ -90,14 +96,17 @@ def _handles(labels: list[str], table: list[Tuned]) -> list[Line2D]:
     return handles
 
 
+def _told(row: Tuned) -> str:
+    if not math.isfinite(row.loss):
+        return f"{'diverged' if _is_lost(row) else 'none'} at {row.n}"
+    censored = " (censored)" if row.optimum and row.optimum.censored else ""
+    return f"{row.loss:.3f} at {row.n}{censored}"
+
+
 def _alt(suite: Suite, table: list[Tuned], labels: list[str]) -> str:
     axis, told = axis_name(suite), []
     for label in labels:
         own = [row for row in table if row.optimizer == label]
-        values = [
-            f"{row.loss:.3f} at {row.n}" if math.isfinite(row.loss) else f"none at {row.n}"
-            for row in own
-        ]
-        told.append(f"{label} {', '.join(values)}")
+        told.append(f"{label} {', '.join(_told(row) for row in own)}")
     listed = "; ".join(told) or "no runs yet"
     return f"Evaluation loss at the best learning rate against {axis}, in nat: {listed}."

@@ -3,7 +3,7 @@
 from hptransfer.analysis import batch
 from hptransfer.analysis.landscape import Law
 from hptransfer.analysis.parabola import Interval
-from hptransfer.analysis.reach import Reach
+from hptransfer.analysis.reach import Relative
 from hptransfer.documents import batches as shapes
 from hptransfer.report.optimum_shapes import interval_shape, optimum_shape
 from hptransfer.suite.resolved import Suite
@@ -39,10 +39,18 @@ def tuned_shape(suite: Suite, row: batch.Tuned, laws: dict[str, Law]) -> shapes.
     )
 
 
-def _reach(reach: Reach | None, whole: int) -> shapes.TokensToLoss | None:
-    if reach is None:
+def _reach(found: Relative | None, whole: int) -> shapes.TokensToLoss | None:
+    if found is None:
         return None
-    return shapes.TokensToLoss(reach.tokens, reach.tokens / whole, reach.side)
+    return shapes.TokensToLoss(
+        tokens=found.of_means.tokens,
+        relative=interval_shape(found.share),
+        side=found.of_means.side,
+        by_seed=[
+            shapes.TokensOfSeed(seed, own.tokens / whole, own.side)
+            for seed, own in found.by_seed.items()
+        ],
+    )
 
 
 def critical_shape(label: str, found: batch.Criticals) -> shapes.CriticalBatch:

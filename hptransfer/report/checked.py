@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from xml.etree import ElementTree
 
+from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.claims import ClaimJudgement, Gate, claim_sentence, worst
-from hptransfer.analysis.sentences import Control, axis_name, negative_control, sentence
-from hptransfer.analysis.transfer import Transfer
+from hptransfer.analysis.sentences import Control, negative_control, place, sentence
 from hptransfer.documents import answers as shapes
-from hptransfer.documents.values import Judgement, plain
+from hptransfer.documents.values import Judgement, as_json
 from hptransfer.errors import printable
 from hptransfer.report.metrics import claim_shape, control_shape, transfer_shape
 from hptransfer.suite.resolved import Suite
@@ -66,7 +66,7 @@ def _gate(suite: Suite, gate: Gate) -> str:
 
 
 def _at(suite: Suite, n: int | None) -> str:
-    return "" if n is None else f" at {axis_name(suite)} {n}"
+    return "" if n is None else f" at {place(suite, n)}"
 
 
 def check_json(checked: Checked) -> dict[str, Any]:
@@ -100,8 +100,7 @@ def check_json(checked: Checked) -> dict[str, Any]:
             if each.optimizer in suite.expect and each.n in suite.targets
         ],
     )
-    made: dict[str, Any] = plain(document)
-    return made
+    return as_json(document)
 
 
 def junit_xml(checked: Checked) -> str:
@@ -117,7 +116,7 @@ def junit_xml(checked: Checked) -> str:
             _grounds(checked, each),
         )
         for each in checked.claims
-        for n in [each.widest.n if each.widest else None]
+        for n in [each.widest.target if each.widest else None]
     ]
     cases += [
         (_gate(suite, each), each.judgement, gate_sentence(suite, each)) for each in checked.gates
@@ -144,7 +143,7 @@ def junit_xml(checked: Checked) -> str:
 
 
 def _grounds(checked: Checked, claim: ClaimJudgement) -> str:
-    each = checked.transfer(claim.optimizer, claim.widest.n if claim.widest else None)
+    each = checked.transfer(claim.optimizer, claim.widest.target if claim.widest else None)
     return "no target" if each is None else sentence(checked.suite, each)
 
 

@@ -9,11 +9,13 @@ from typing import Any
 from hptransfer.analysis.compare import Pairing, Side, compare
 from hptransfer.analysis.frame import select
 from hptransfer.analysis.holm import Tested, holm
+from hptransfer.analysis.statuses import finished
 from hptransfer.analysis.transfer import transfers
 from hptransfer.documents import comparison as shapes
-from hptransfer.documents.values import Interval, plain
+from hptransfer.documents.values import as_json
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store, holds_suite, stored_suites
+from hptransfer.report.optimum_shapes import interval_shape
 from hptransfer.spec import FIRST_SCHEMA, SCHEMA
 
 
@@ -111,18 +113,17 @@ def _side(folder: Path) -> Side:
 
 def compare_json(found: Compared) -> dict[str, Any]:
     """The document `Comparison` as JSON values."""
-    document = shapes.Comparison(
-        a=str(found.a),
-        b=str(found.b),
-        n_tests=found.n_tests,
-        suites=[
-            _suite(suite, tested) for suite, tested in zip(found.suites, found.tested, strict=True)
-        ],
-        only_in_a=list(found.only_in_a),
-        only_in_b=list(found.only_in_b),
+    both = zip(found.suites, found.tested, strict=True)
+    return as_json(
+        shapes.Comparison(
+            a=str(found.a),
+            b=str(found.b),
+            n_tests=found.n_tests,
+            suites=[_suite(suite, tested) for suite, tested in both],
+            only_in_a=list(found.only_in_a),
+            only_in_b=list(found.only_in_b),
+        )
     )
-    made: dict[str, Any] = plain(document)
-    return made
 
 
 def _suite(suite: ComparedSuite, tested: Sequence[Tested]) -> shapes.SuiteComparison:
@@ -138,7 +139,7 @@ def _suite(suite: ComparedSuite, tested: Sequence[Tested]) -> shapes.SuiteCompar
                 axis_value=each.n,
                 quantity=each.quantity,
                 unit="octaves" if each.quantity == "drift" else "nats",
-                difference=Interval(*vars(test.difference).values()),
+                difference=interval_shape(test.difference),
                 n_seeds=test.n,
                 p_value=test.p,
                 p_value_holm=test.p_holm,
@@ -147,21 +148,17 @@ def _suite(suite: ComparedSuite, tested: Sequence[Tested]) -> shapes.SuiteCompar
             for each, test in zip(pairing.measured, tested, strict=True)
         ],
         verdicts=suite.verdicts,
-        unpaired=[
-            shapes.Unpaired(each.side, each.optimizer, each.n, each.n_runs, each.reason)
-            for each in pairing.unpaired
-        ],
+        unpaired=pairing.unpaired,
     )
 
 
 def _side_shape(folder: Path, side: Side) -> shapes.Side:
     versions = {str(env.get("versions", {}).get("hptransfer", "?")) for env in side.rows["env"]}
     hosts = {str(env.get("host", "?")) for env in side.rows["env"]}
-    finished = side.rows[side.rows["status"] != "failed"]
     return shapes.Side(
         folder=str(folder),
-        records_schema=side.schema,
-        n_runs=int(finished["key"].nunique()),
+        records_schema=side.suite.records_schema,
+        n_runs=int(finished(side.rows)["key"].nunique()),
         versions=sorted(versions),
         hosts=sorted(hosts),
     )

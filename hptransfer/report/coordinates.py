@@ -5,7 +5,7 @@ from typing import Any
 
 from hptransfer.analysis import slopes
 from hptransfer.documents import answers as shapes
-from hptransfer.documents.values import plain
+from hptransfer.documents.values import as_json
 
 DECIMALS = 10  # of a slope
 
@@ -24,12 +24,11 @@ def coordinates_json(
         verdicts=[_verdict(each) for each in verdicts],
         slopes=[_layer(each) for each in layers],
     )
-    made: dict[str, Any] = plain(document)
-    return made
+    return as_json(document)
 
 
-def _slope(value: float, spread: float) -> shapes.Slope:
-    return shapes.Slope(round(value, DECIMALS), round(spread, DECIMALS))
+def _slope(each: slopes.Slope) -> shapes.Slope:
+    return shapes.Slope(round(each.value, DECIMALS), round(each.spread, DECIMALS))
 
 
 def _verdict(each: slopes.SlopeVerdict) -> shapes.SlopeVerdict:
@@ -40,7 +39,7 @@ def _verdict(each: slopes.SlopeVerdict) -> shapes.SlopeVerdict:
         control=each.control,
         indicative=each.indicative,
         layer=each.layer,
-        slope=_slope(each.slope, each.spread),
+        slope=_slope(each.slope),
         sentence=each.sentence,
     )
 
@@ -56,7 +55,7 @@ def _layer(each: slopes.LayerSlopes) -> shapes.LayerSlopes:
         gate_steps=each.gate_steps,
         late_steps=each.late_steps,
         diverged_widths=list(each.diverged),
-        init=_slope(each.init.value, each.init.spread),
-        gate=_slope(each.gate.value, each.gate.spread),
-        late=_slope(each.late.value, each.late.spread),
+        init=_slope(each.init),
+        gate=_slope(each.gate),
+        late=_slope(each.late),
     )

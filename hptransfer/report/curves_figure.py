@@ -7,10 +7,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hptransfer.analysis.carried import targets
 from hptransfer.analysis.frame import groups, searches
 from hptransfer.analysis.optimum import optimum
-from hptransfer.analysis.sentences import axis_name
-from hptransfer.analysis.transfer import targets
+from hptransfer.analysis.sentences import place
 from hptransfer.report.svg import LABELS, THEME
 from hptransfer.suite.resolved import Suite
 
@@ -37,13 +37,13 @@ def curves(suite: Suite, rows: pd.DataFrame) -> Figure:
             ax.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
         ax.set_xlabel("step")
         ax.set_ylabel("training loss, nat")
-        ax.set_title(f"{axis_name(suite)} {n}, lr carried from {suite.proxy}", loc="left")
+        ax.set_title(f"{place(suite, n)}, lr carried from {suite.proxy}", loc="left")
         if ends:
             figure.legend(loc="outside lower center")
         sns.despine(ax=ax)
     end = ", ".join(ends) or "no runs yet"
     figure.set_label(
-        f"Training loss against step at {axis_name(suite)} {n} with the carried learning rate. "
+        f"Training loss against step at {place(suite, n)} with the carried learning rate. "
         f"Last values: {end}."
     )
     return figure

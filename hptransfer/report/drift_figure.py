@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from hptransfer.analysis.optimum import Optimum, optima
 from hptransfer.analysis.sentences import axis_name, power_of_two, signed
-from hptransfer.report.svg import INK, LABELS, MARKS, THEME
+from hptransfer.report.svg import INK, THEME, line_style
 from hptransfer.spec import round_lr
 from hptransfer.suite.resolved import Suite
 
@@ -56,7 +56,7 @@ def _draw(
     ax: Axes, known: dict[int, Optimum], start: float, i: int, shift: float, legend: str
 ) -> None:
     """Optimizer `i`: its optima in octaves above `start`, moved sideways by `shift`."""
-    colour, mark = LABELS[i % len(LABELS)], MARKS[i % len(MARKS)]
+    colour, mark = line_style(i)
     points = [(math.log2(n) + shift, best.log2_lr - start, best) for n, best in known.items()]
     for (x0, y0, first), (x1, y1, second) in pairwise(points):
         style = (0, (2, 2)) if first.censored or second.censored else "-"

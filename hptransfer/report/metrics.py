@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hptransfer.analysis import landscape, transfer
+from hptransfer.analysis import carried, landscape
 from hptransfer.analysis.claims import ClaimJudgement, claim_sentence, suite_judgement
 from hptransfer.analysis.differences import Difference
+from hptransfer.analysis.measured_cost import MeasuredCost
 from hptransfer.analysis.points import Spread
 from hptransfer.analysis.sentences import Control, sentence
 from hptransfer.documents import metrics as shapes
-from hptransfer.documents import values
-from hptransfer.documents.values import plain
+from hptransfer.documents.values import as_json
 from hptransfer.report.batch_shapes import critical_shape, tuned_shape
 from hptransfer.report.optimum_shapes import interval_shape, optimum_shape
 from hptransfer.report.section import Section, newest_first
@@ -19,15 +19,14 @@ from hptransfer.suite.resolved import Suite
 
 def metrics_json(sections: Sequence[Section]) -> dict[str, Any]:
     """The document `Metrics` as JSON values, newest suite first."""
-    made: dict[str, Any] = plain(shapes.Metrics([_suite(each) for each in newest_first(sections)]))
-    return made
+    return as_json(shapes.Metrics([_suite(each) for each in newest_first(sections)]))
 
 
 def _suite(section: Section) -> shapes.SuiteMetrics:
     suite = section.suite
     return shapes.SuiteMetrics(
         suite=suite.name,
-        records_schema=section.schema,
+        records_schema=section.suite.records_schema,
         claim=suite.claim,
         judgement=suite_judgement(section.claims),
         judgement_sentence=claim_sentence(suite, section.claims),
@@ -35,7 +34,7 @@ def _suite(section: Section) -> shapes.SuiteMetrics:
         negative_control=control_shape(suite, section.control),
         axis=suite.axis,
         proxy=suite.proxy,
-        targets=transfer.targets(suite, section.rows),
+        targets=carried.targets(suite, section.rows),
         thresholds=shapes.Thresholds(**suite.thresholds.model_dump()),
         runs=shapes.Runs(section.n_finished, section.n_expected, list(section.missing)),
         transfers=[transfer_shape(suite, each) for each in section.transfers],
@@ -56,11 +55,9 @@ def claim_shape(claim: ClaimJudgement) -> shapes.Claim:
         optimizer=claim.optimizer,
         expected=claim.expected,
         judgement=claim.judgement,
-        target=widest.n if widest else None,
+        target=widest.target if widest else None,
         verdict=widest.verdict if widest else None,
-        nearer=[
-            shapes.TargetJudgement(each.n, each.verdict, each.judgement) for each in claim.nearer
-        ],
+        nearer=list(claim.nearer),
     )
 
 
@@ -69,7 +66,7 @@ def control_shape(suite: Suite, control: Control) -> shapes.Control:
     return shapes.Control(suite.negative_control, control.shown, control.sentence)
 
 
-def transfer_shape(suite: Suite, each: transfer.Transfer) -> shapes.Transfer:
+def transfer_shape(suite: Suite, each: carried.Transfer) -> shapes.Transfer:
     """A transfer as a document has it."""
     judged = each.judgement
     return shapes.Transfer(
@@ -99,7 +96,7 @@ def transfer_shape(suite: Suite, each: transfer.Transfer) -> shapes.Transfer:
     )
 
 
-def _cost(cost: transfer.MeasuredCost) -> shapes.MeasuredCost:
+def _cost(cost: MeasuredCost) -> shapes.MeasuredCost:
     return shapes.MeasuredCost(
         seconds_per_step=cost.seconds_per_step,
         peak_memory_bytes=cost.peak_memory,
@@ -135,8 +132,8 @@ def _landscape(each: landscape.Landscape) -> shapes.Landscape:
 
 
 def _exponent(each: landscape.Exponent) -> shapes.Exponent:
-    exponent = values.Interval(each.value, each.low, each.high)
-    return shapes.Exponent(each.optimizer, exponent, each.n_values, list(each.left_out))
+    alpha = interval_shape(each.alpha)
+    return shapes.Exponent(each.optimizer, alpha, each.n_values, list(each.left_out))
 
 
 def _difference(each: Difference) -> shapes.OptimizerDifference:

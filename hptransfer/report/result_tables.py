@@ -1,12 +1,11 @@
 """The tables of what was measured: transfer, optima, exponents, cost, audit."""
 
 from hptransfer.analysis import former
+from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.differences import Difference
 from hptransfer.analysis.landscape import Audit, Exponent, Landscape
-from hptransfer.analysis.parabola import Interval
 from hptransfer.analysis.points import Spread
 from hptransfer.analysis.sentences import axis_name, describe_hp, enough_points, signed
-from hptransfer.analysis.transfer import Transfer
 from hptransfer.report.cells import (
     DASH,
     Cell,
@@ -120,7 +119,7 @@ def exponents(table: list[Exponent]) -> Table:
     rows = [
         [
             word(row.optimizer, "head"),
-            between(Interval(row.value, row.low, row.high), 2),
+            between(row.alpha, 2),
             count(row.n_values),
             word(", ".join(map(str, row.left_out)) or "none"),
         ]
@@ -191,6 +190,7 @@ def cost(suite: Suite, transfers: list[Transfer]) -> Table:
         "Cost",
         columns,
         rows,
+        "Tuning at the proxy counts the runs for the lr and those for the fields of groups. "
         "Tuning directly is priced at as many trials as the proxy took, at the mean cost of the "
         "runs that were made there. Utilisation is not given, since the peak of the device is not "
         "recorded; FLOP/s are.",

@@ -8,6 +8,7 @@ import pandas as pd
 
 from hptransfer.analysis import (
     batch,
+    carried,
     claims,
     differences,
     landscape,
@@ -17,7 +18,6 @@ from hptransfer.analysis import (
 )
 from hptransfer.analysis.frame import belonging, select
 from hptransfer.analysis.statuses import finished
-from hptransfer.spec import SCHEMA
 from hptransfer.suite.resolved import Suite
 
 OLDER = "an earlier version made them, under the rule of 0.1"
@@ -54,13 +54,8 @@ class Section:
         """Finished runs of the suite; a run that belongs to two labels counts once."""
         return int(finished(self.all_rows)["key"].nunique())
 
-    @property
-    def schema(self) -> int:
-        """That of the records."""
-        return next((run.schema for run in self.suite.templates.values()), SCHEMA)
-
     @cached_property
-    def transfers(self) -> list[transfer.Transfer]:
+    def transfers(self) -> list[carried.Transfer]:
         return transfer.transfers(self.suite, self.rows)
 
     @cached_property

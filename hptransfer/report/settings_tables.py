@@ -106,4 +106,5 @@ def shared(suite: Suite) -> list[tuple[str, str]]:
         ("data", fields(first.data)),
         ("base", ", ".join(f"{k} {v}" for k, v in suite.base.items()) or "none"),
         ("axis", f"{axis_name(suite)}: proxy {suite.proxy}, targets {suite.targets or 'none'}"),
+        *([("waypoints", f"{suite.waypoints}, on one seed")] if suite.waypoints else []),
     ]

@@ -19,7 +19,7 @@ from hptransfer.analysis.slopes import (
     slope_text,
     steepest_by_kind,
 )
-from hptransfer.report.svg import INK, LABELS, MARKS, THEME, to_svg
+from hptransfer.report.svg import INK, THEME, line_style, to_svg
 
 PANEL = (4.1, 2.5)  # inches, the slopes beside it included
 
@@ -74,7 +74,7 @@ def _panel(ax: Axes, gate: pd.DataFrame, own: list[LayerSlopes]) -> None:
     x = np.log2(widths)
     ax.fill_between(x, -LIMIT * (x - x[0]), LIMIT * (x - x[0]), color=INK, alpha=0.25, linewidth=0)
     for i, (name, steepest) in enumerate(steepest_by_kind(own).items()):
-        colour, mark = LABELS[i % len(LABELS)], MARKS[(i + i // len(LABELS)) % len(MARKS)]
+        colour, mark = line_style(i)
         for layer in (each.layer for each in own if kind(each.layer) == name):
             part = gate[gate["layer"] == layer]
             size = part["change"].where((part["change"] > 0) & np.isfinite(part["change"]))
@@ -89,7 +89,6 @@ def _panel(ax: Axes, gate: pd.DataFrame, own: list[LayerSlopes]) -> None:
 
 def _alt(verdicts: list[SlopeVerdict]) -> str:
     told = "; ".join(
-        f"{v.optimizer} {v.verdict}, steepest {v.layer} {slope_text(Slope(v.slope, v.spread))}"
-        for v in verdicts
+        f"{v.optimizer} {v.verdict}, steepest {v.layer} {slope_text(v.slope)}" for v in verdicts
     )
     return f"Size of every layer's change against width, one panel per optimizer. {told}."

@@ -48,6 +48,12 @@ THEME: dict[Any, Any] = {
     "text.parse_math": False,  # a $ in a label is a $
 }
 
+
+def line_style(i: int) -> tuple[str, str]:
+    """Colour and marker of line `i`: no two of the first 64 lines share both."""
+    return LABELS[i % len(LABELS)], MARKS[(i + i // len(LABELS)) % len(MARKS)]
+
+
 Shade = tuple[str, str, float]  # colour, marker and line width of an axis value
 
 

@@ -74,6 +74,10 @@ def _commands(suite: Suite, results: Path) -> list[str]:
     seeds, most = _option(suite, "seeds", "--seeds"), _option(suite, "max_seeds", "--max-seeds")
     lines = [["tune", *shared, "--width", str(suite.proxy), *seeds, *most]]
     more = [*(["--verify"] if suite.verify else []), *seeds, *most]
+    once = ["--seeds", "1", "--max-seeds", "1"]
+    for n in suite.waypoints:
+        to = ["--from", str(suite.proxy), "--to", str(n), *(["--verify"] if suite.verify else [])]
+        lines.append(["transfer", *shared, *to, *once])
     for n in suite.targets:
         lines.append(["transfer", *shared, "--from", str(suite.proxy), "--to", str(n), *more])
     lines.append(["report", suite.name])

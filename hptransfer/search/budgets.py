@@ -10,7 +10,7 @@ from hptransfer.suite.resolved import Suite
 def further_budgets(suite: Suite, label: str, n: int, rows: pd.DataFrame) -> list[RunSpec]:
     """The runs at axis value `n` on tokens / k for every k of the suite's budgets.
 
-    They have the best setting of the finished search `rows`, each with the suite's first seeds and
+    They have the best setting of the finished search `rows`, each with the first seeds of `n` and
     a whole schedule of its own: the loss in the middle of a longer run is that of a learning rate
     that has not decayed yet. [] where no run of the search gave a finite loss.
     """
@@ -21,5 +21,5 @@ def further_budgets(suite: Suite, label: str, n: int, rows: pd.DataFrame) -> lis
     return [
         suite.template(label, n, divisor).point(log2_lr, seed, **best.hp)
         for divisor in suite.budgets
-        for seed in range(suite.seeds)
+        for seed in range(suite.looks_at(n)[0])
     ]

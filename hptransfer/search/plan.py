@@ -13,6 +13,7 @@ from hptransfer.analysis.statuses import finished
 from hptransfer.search import proxy, target
 from hptransfer.search.budgets import further_budgets
 from hptransfer.search.proxy import Propose
+from hptransfer.search.ruled import ruled
 from hptransfer.search.target import EXPECTED, Looks
 from hptransfer.search.trials import Point
 from hptransfer.spec import RunSpec, Unit, canonical
@@ -34,7 +35,9 @@ def plan(
 
     Per optimizer: the search at the proxy; then, at every target, the carried lr on the first
     seeds and, if the suite verifies, all that its verdict needs (search.target). An optimum
-    that is known runs on the suite's further budgets too.
+    that is known runs on the suite's further budgets too, and beside it the learning rates of
+    the rules that a comparison judges (search.ruled). The waypoints of all optimizers come
+    last, each with one seed.
     `propose`: the search at the proxy, proxy.propose or samplers.propose. `surprise`: as in
     target.Looks.
     """
@@ -44,6 +47,7 @@ def plan(
     empty = rows.iloc[:0]
     at_edge = {each.optimizer for each in group_values(suite, rows) if each.censored}
     todo: list[RunSpec] = []
+    last: list[RunSpec] = []
     for label in suite.optimizers:
         searched = parts.get((label, suite.proxy), empty)
         missing = propose(suite, label, suite.proxy, searched)
@@ -56,17 +60,29 @@ def plan(
         todo += further_budgets(suite, label, suite.proxy, own)
         # More seeds cannot change a verdict that says that the proxy's optimum is not known.
         known_best = best.censored is None and label not in at_edge
-        looks = Looks(suite.looks if known_best else suite.looks[:1], surprise)
-        for n in suite.targets:
-            pairs = [(carried, seed) for seed in range(suite.seeds)]
-            if suite.verify:
-                at_n = parts.get((label, n), empty)
-                pairs = target.propose(suite, label, at_n, carried, looks)
-                if not pairs:
-                    at_carried_hp = at_n[at_n["hp_point"] == canonical(best.hp)]
-                    todo += further_budgets(suite, label, n, at_carried_hp)
-            todo += _specs(suite, label, n, pairs)
-    return [spec for key, spec in {spec.key: spec for spec in todo}.items() if key not in known]
+        for n in (*suite.targets, *suite.waypoints):
+            counts = suite.looks_at(n) if known_best else suite.looks_at(n)[:1]
+            at_n = parts.get((label, n), empty)
+            runs = _carried_to(suite, label, n, at_n, carried, Looks(counts, surprise))
+            (last if n in suite.waypoints else todo).extend(runs)
+    named = {spec.key: spec for spec in (*todo, *last)}
+    return [spec for key, spec in named.items() if key not in known]
+
+
+def _carried_to(
+    suite: Suite, label: str, n: int, rows: pd.DataFrame, carried: Point, looks: Looks
+) -> list[RunSpec]:
+    """The runs that axis value `n` asks for, of a label whose lr at the proxy is known.
+
+    `rows`: those of (label, n).
+    """
+    if not suite.verify:
+        return _specs(suite, label, n, [(carried, seed) for seed in range(looks.counts[0])])
+    pairs = target.propose(suite, label, rows, carried, looks)
+    if pairs:
+        return _specs(suite, label, n, pairs)
+    searched = rows[rows["hp_point"] == canonical(carried[1])]
+    return further_budgets(suite, label, n, searched) + ruled(suite, label, n, searched, carried)
 
 
 def _specs(suite: Suite, label: str, n: int, pairs: Iterable[tuple[Point, int]]) -> list[RunSpec]:

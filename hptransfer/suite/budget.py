@@ -69,11 +69,14 @@ def check_batches(tokens: int, batches: list[int], context: int, budgets: list[i
             )
 
 
-def check_data(batch: int, examples: int | None) -> None:
-    """Raises InputError for a batch of more examples than the data has; None: not known."""
+def check_data(batch: int, examples: int | None, key: str) -> None:
+    """Raises InputError for a batch of more examples than the data has; None: not known.
+
+    `key`: field of the suite that names the batch.
+    """
     if examples is not None and batch > examples:
         raise InputError(
-            f"targets: batch {batch} is larger than the training part, which has {examples:,} "
+            f"{key}: batch {batch} is larger than the training part, which has {examples:,} "
             "examples",
             "a smaller batch, or more data",
         )

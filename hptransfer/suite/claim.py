@@ -61,6 +61,9 @@ class SuiteTable(Table):
     """Axis value of the search for the lr."""
     targets: list[_Bounded] = Field(default_factory=list)
     """Axis values to which the suite carries the lr."""
+    waypoints: list[_Bounded] = Field(default_factory=list)
+    """Axis values below the largest target whose best lr is searched on one seed alone, for the
+    exponent of lr*. Their verdicts are indicative, and no claim hangs on them."""
     steps: int | None = Field(default=None, ge=1, le=10**9)
     """Training steps per run. Every suite needs them or `tokens`."""
     batch: int = Field(ge=1, le=10**9)
@@ -182,6 +185,7 @@ class SuiteTable(Table):
             )
         if self.proxy in self.targets:
             raise InputError(f"targets: {self.proxy} is the proxy itself", "name other axis values")
+        self._check_waypoints()
         return self
 
     @model_validator(mode="after")
@@ -194,6 +198,22 @@ class SuiteTable(Table):
             momentum=self.momentum,
         )
         return self
+
+    def _check_waypoints(self) -> None:
+        """Raises InputError for a waypoint that is no value of its own below the largest target."""
+        for n in self.waypoints:
+            if n < 1:
+                raise InputError(
+                    f"waypoints: got {n}, needs values of at least 1", "name other axis values"
+                )
+            if n == self.proxy or n in self.targets:
+                what = "the proxy itself" if n == self.proxy else "a target"
+                raise InputError(f"waypoints: {n} is {what}", "take it out of waypoints")
+            if n > max(self.targets, default=0):
+                raise InputError(
+                    f"waypoints: {n} lies above every target ({self.targets or 'there is none'})",
+                    f"targets = {[*self.targets, n]}: the largest axis value is one that decides",
+                )
 
     def _check_labels(self) -> None:
         """Raises InputError for a label without an optimizer, and for two demands on one label."""
@@ -221,7 +241,8 @@ class SuiteTable(Table):
     def narrowed(self, *, proxy: int | None = None, targets: list[int] | None = None) -> Self:
         """This suite with another proxy or other targets. Raises InputError for a proxy in both.
 
-        Default of `targets`: those of the suite, without the new proxy.
+        Default of `targets`: those of the suite, without the new proxy. Other targets than those
+        leave the waypoints out.
         """
         proxy = self.proxy if proxy is None else proxy
         values = [n for n in self.targets if n != proxy] if targets is None else targets
@@ -234,7 +255,24 @@ class SuiteTable(Table):
             )
         if max([proxy, *values]) > MOST:
             raise InputError(f"{self.axis}: got an integer beyond {MOST}", "name a smaller one")
-        return self.model_copy(update={"proxy": proxy, "targets": list(dict.fromkeys(values))})
+        kept = [] if targets is not None else self.waypoints
+        waypoints = [n for n in kept if proxy != n < max(values, default=0)]
+        return self.model_copy(
+            update={
+                "proxy": proxy,
+                "targets": list(dict.fromkeys(values)),
+                "waypoints": waypoints,
+            }
+        )
+
+    @property
+    def axis_values(self) -> list[int]:
+        """The proxy, the targets and the waypoints, rising, each once."""
+        return sorted({self.proxy, *self.targets, *self.waypoints})
+
+    def looks_at(self, n: int) -> tuple[int, ...]:
+        """`looks` at an axis value: a waypoint has its one seed, and no further look."""
+        return (1,) if n in self.waypoints else self.looks
 
     def setting(self, label: str, name: str) -> Any:
         """The value of a field for a label: its own one, else that of the suite."""

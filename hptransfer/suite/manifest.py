@@ -89,7 +89,7 @@ def stored_suite(manifest: dict[str, Any], schema: int = SCHEMA) -> Suite:
         {label: _tuned(table, label, resolved) for label in resolved.tuned},
     )
     for label in suite.templates if suite.tokens else ():
-        for n in (suite.proxy, *suite.targets):
+        for n in suite.axis_values:
             suite.template(label, n)  # raises where the tokens are no whole steps
     for n, loss in resolved.ngrams.items():
         if not n.isdecimal() or not fits(loss, ((int, float), 0, LARGEST)):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from hptransfer.datasets import Examples, Tokens, Unread
 from hptransfer.errors import located
-from hptransfer.spec import AXIS_FIELD, COUNT, RunSpec, canonical, fits, round_lr
+from hptransfer.spec import AXIS_FIELD, COUNT, SCHEMA, RunSpec, canonical, fits, round_lr
 from hptransfer.suite import budget, parts
 from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.parts import GROWTH
@@ -48,6 +48,11 @@ class Suite(SuiteTable):
             "tuned": tuned or {},
         }
         return cls.model_construct(**{**dict(table), **own})
+
+    @property
+    def records_schema(self) -> int:
+        """That of its runs, which have one in common."""
+        return next((run.schema for run in self.templates.values()), SCHEMA)
 
     def only(self, labels: list[str]) -> Self:
         """This suite with these labels alone."""
@@ -150,7 +155,7 @@ def resolve(suite: SuiteTable, data: Tokens | Examples | Unread) -> Suite:
     Raises InputError for an unknown part, an unknown field, or a value outside its limits.
     """
     if suite.axis == "depth":
-        parts.check_depth(suite.model, [suite.proxy, *suite.targets])
+        parts.check_depth(suite.model, suite.axis_values)
     templates, bounds, decay_rates, tuned = {}, {}, {}, {}
     for label, table in suite.optimizers.items():
         with located(f"optimizers.{label}"):
@@ -179,9 +184,9 @@ def _check_batches(suite: Suite, data: Tokens | Examples | Unread) -> None:
 
     Every decay rate must lie within the limits of its optimizer at every batch.
     """
-    batches = sorted({suite.proxy, *suite.targets})
+    batches = suite.axis_values
     context = next(iter(suite.templates.values())).model.get("context", 1)
-    budget.check_data(batches[-1], data.train_examples(context))
+    budget.check_data(batches[-1], data.train_examples(context), _key(suite, batches[-1]))
     if suite.tokens is None:
         return
     budget.check_batches(suite.tokens, batches, context, suite.budgets)
@@ -195,6 +200,13 @@ def _check_batches(suite: Suite, data: Tokens | Examples | Unread) -> None:
                 limits,
                 (suite.batch, batch),
             )
+
+
+def _key(suite: SuiteTable, n: int) -> str:
+    """The field of a suite that names an axis value."""
+    if n == suite.proxy:
+        return "proxy"
+    return "targets" if n in suite.targets else "waypoints"
 
 
 def _template(

@@ -1,128 +1,68 @@
 """How often the verdict errs: simulated studies through the search, and the rule on each of them.
 
-Prints Markdown tables: verdicts by true drift, errors and agreement, coverage of each interval; for
-the rule of the package, for rule B (the same without the cubic's widening) and for the former rule.
-Two studies in a row share their truth and differ in their seeds.
+The surfaces are fitted to the committed records; those that were set by hand before come after
+them. Prints Markdown tables: the fits, the surfaces, verdicts by true drift, errors and agreement,
+marks, `insensitive`, coverage of each interval; for the rule of the package, for rule B (the same
+without the cubic's widening) and for the former rule. Two studies in a row share their truth and
+differ in their seeds.
 
-    python tests/benchmarks/verdicts.py [--studies 150] [--seed 0] [--surfaces flat noisy ...]
+    python tests/benchmarks/verdicts.py [--studies 150] [--seed 0] [--surfaces typical ...]
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-from scipy.stats import ttest_1samp
 
 sys.path.append(str(Path(__file__).parents[1]))
-import former_rule
-from hptransfer.analysis.judgement import Case, judge, verdict
+from fitted import Recorded, recorded, surfaces
+from hptransfer.analysis.judgement import judge, verdict
 from hptransfer.analysis.parabola import Interval, combination, vertex
-from hptransfer.suite.tables import Thresholds
 from simulated import LOOKS, Study, Surface, studies
+from verdict_rules import LAST, LIMITS, RULES, Seen, bounds, stopped
 
-SURFACES = {
-    "very flat": Surface(0.004, 0.015, 0.006, 0.004),
+RECORDS = Path(__file__).parents[2] / "results" / "reference"
+BY_HAND = {
     "flat noisy": Surface(0.018, 0.02, 0.015, 0.010),
     "noisy": Surface(0.030, 0.03, 0.025, 0.012),
     "typical": Surface(0.036, 0.006, 0.004, 0.003),
     "sharp": Surface(0.060, 0.02, 0.015, 0.012),
     "vit-like": Surface(0.060, 0.03, 0.020, 0.012),
-    "lopsided": Surface(0.060, 0.02, 0.015, 0.006, skew=1.0),
 }
+NUMBERS = ("curvature", "height", "slope", "remainder", "skew")
 DRIFTS = (0.0, -0.5, -1.0, -2.0)  # octaves from the proxy to the last target
 OCTAVES = np.array([0.0, 1.0, 3.0])  # of the axis, from the proxy
-LAST = 1  # the target that is judged
-LIMITS = Thresholds()
 WORDS = ("drifts", "inconclusive", "transfers", "insensitive")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a rule made of one study: verdict, seeds and runs at the target, mark (or none)."""
-
-    verdict: str
-    seeds: int
-    runs: int
-    on_edge: bool = False
-
-
-def former(study: Study) -> Seen:
-    word, runs = former_rule.verdict(study, LAST, LIMITS)
-    return Seen(word, 3, runs)
-
-
-def rule_b(study: Study) -> Seen:
-    """The t-interval of the seeds' regrets as it is."""
-
-    def word(case: Case) -> str:
-        costs = case.seen()
-        low, high = _bounds(costs.carried)
-        passes = high < LIMITS.limit
-        flat = max(_bounds(costs.down)[1], _bounds(costs.up)[1]) < LIMITS.tol
-        if low > LIMITS.tol:
-            return "drifts"
-        return ("insensitive" if flat else "transfers") if passes else "inconclusive"
-
-    return _sequential(study, LAST, word)
-
-
-def _bounds(costs: np.ndarray) -> tuple[float, float]:
-    found = ttest_1samp(costs[0], 0).confidence_interval(0.96)
-    return float(found.low), float(found.high)
-
-
-def ours(study: Study) -> Seen:
-    seen = stopped(study, LAST)
-    case = study.targets[LAST].looks[seen.seeds].case(study.carried, seen.seeds)
-    return replace(seen, on_edge=judge(case, LIMITS, LOOKS, study.redrawn).on_edge)
-
-
-def stopped(study: Study, target: int) -> Seen:
-    """Where the sequence of the package's rule ends."""
-    return _sequential(study, target, lambda case: verdict(case, LIMITS))
-
-
-def _sequential(study: Study, target: int, word_of: Callable[[Case], str]) -> Seen:
-    """Looks at each number of seeds until the verdict is no longer inconclusive."""
-    word, seeds, told = "", 0, study.targets[target].looks[LOOKS[0]]
-    for seeds in LOOKS:
-        told = study.targets[target].looks[seeds]
-        word = word_of(told.case(study.carried, seeds))
-        if word != "inconclusive":
-            break
-    return Seen(word, seeds, told.n_runs)
-
-
-RULES: dict[str, Callable[[Study], Seen]] = {"former": former, "B": rule_b, "package": ours}
 
 
 @dataclass(frozen=True)
 class Cell:
     """Studies of one surface and true drift, again with rounding, and what each rule made of them.
 
-    `seen`, `again`: by rule.
+    `name`: of the surface. `seen`, `again`: by rule.
     """
 
-    surface: str
+    name: str
+    surface: Surface
     drift: float
     studies: list[Study]
     seen: dict[str, list[Seen]]
     again: dict[str, list[Seen]]
 
     @classmethod
-    def of(cls, surface: str, drift: float, count: int, seed: int) -> Self:
-        made = studies(SURFACES[surface], drift, count=count, seed=seed)
+    def of(cls, name: str, surface: Surface, drift: float, *, count: int, seed: int) -> Self:
+        made = studies(surface, drift, count=count, seed=seed)
         rng = np.random.default_rng([seed, 1])
         others = [study.rounded(rng, LIMITS.rounding) for study in made]
         seen, again = (
-            {name: [rule(each) for each in some] for name, rule in RULES.items()}
+            {word: [rule(each) for each in some] for word, rule in RULES.items()}
             for some in (made, others)
         )
-        return cls(surface, drift, made, seen, again)
+        return cls(name, surface, drift, made, seen, again)
 
     @property
     def regrets(self) -> np.ndarray:
@@ -146,16 +86,16 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 
 def verdict_rows(cells: Sequence[Cell]) -> Iterator[Sequence[object]]:
     for cell in cells:
-        row = [cell.surface, f"{cell.drift:g}", f"{cell.regrets.mean():.3f}"]
-        for name in RULES:
-            words = [seen.verdict for seen in cell.seen[name]]
+        row = [cell.name, f"{cell.drift:g}", f"{cell.regrets.mean():.3f}"]
+        for rule in RULES:
+            words = [seen.verdict for seen in cell.seen[rule]]
             row.append(" / ".join(f"{100 * np.mean([w == x for w in words]):.0f}" for x in WORDS))
         yield row
 
 
-def rule_row(cells: Sequence[Cell], name: str) -> list[object]:
-    """Errors and agreement of one rule over all cells."""
-    pairs = [(cell.seen[name], cell.again[name], cell.regrets) for cell in cells]
+def rule_row(cells: Sequence[Cell], rule: str) -> list[object]:
+    """Errors and agreement of one rule over some cells."""
+    pairs = [(cell.seen[rule], cell.again[rule], cell.regrets) for cell in cells]
     seen = [one for first, _, _ in pairs for one in first]
     flips = [a.verdict != b.verdict for first, second, _ in pairs
              for a, b in zip(first, second, strict=True)]  # fmt: skip
@@ -167,7 +107,7 @@ def rule_row(cells: Sequence[Cell], name: str) -> list[object]:
     drifted = [one.verdict == "drifts" for one in seen]
     judged = list(zip(regrets, passed, drifted, strict=True))
     return [
-        name,
+        rule,
         share(agree),
         share(flips),
         share(one.on_edge for one in seen),
@@ -176,6 +116,57 @@ def rule_row(cells: Sequence[Cell], name: str) -> list[object]:
         share(drift and regret < LIMITS.tol for regret, _, drift in judged),
         f"{np.mean([one.runs for one in seen]):.1f}",
     ]
+
+
+def by_name(cells: Sequence[Cell]) -> Mapping[str, list[Cell]]:
+    """The cells of each surface."""
+    parts: dict[str, list[Cell]] = {}
+    for cell in cells:
+        parts.setdefault(cell.name, []).append(cell)
+    return parts
+
+
+def mark_rows(cells: Sequence[Cell]) -> Iterator[list[object]]:
+    """By surface: how many verdicts are marked, and what the mark says of them."""
+    parts = by_name(cells)
+    for name, part in {**parts, "all": cells}.items():
+        both = [
+            (one, other, pair)
+            for cell in part
+            for one, other, pair in zip(
+                cell.seen["package"], cell.again["package"], _twins(cell), strict=True
+            )
+        ]
+        row: list[object] = [name, share(one.on_edge for one, _, _ in both)]
+        for marked in (False, True):
+            own = [each for each in both if each[0].on_edge == marked]
+            row.append(share(one.verdict != other.verdict for one, other, _ in own))
+            row.append(share(one.verdict == twin.verdict for one, _, twin in own))
+        yield row
+
+
+def _twins(cell: Cell) -> list[Seen]:
+    """The verdict of the study that shares its truth, for each study."""
+    seen = cell.seen["package"]
+    return [seen[i ^ 1] for i in range(len(seen))]
+
+
+def insensitive_rows(cells: Sequence[Cell]) -> Iterator[list[object]]:
+    """By surface, without a drift: how flat it is, and how flat it is known to be."""
+    for cell in cells:
+        if cell.drift:
+            continue
+        down, up = (float(cell.surface.cost(z)) for z in (-1.0, 1.0))
+        row: list[object] = [cell.name, f"{down:.4f}", f"{up:.4f}"]
+        for seeds in LOOKS:
+            cases = [study.targets[LAST].looks[seeds].case(study.carried, seeds)
+                     for study in cell.studies]  # fmt: skip
+            costs = [case.seen() for case in cases]
+            worst = [max(bounds(each.down)[1], bounds(each.up)[1]) for each in costs]
+            row.append(f"{np.median(worst):.4f}")
+            row.append(share(verdict(case, LIMITS) == "insensitive" for case in cases))
+        row.append(share(one.verdict == "insensitive" for one in cell.seen["package"]))
+        yield row
 
 
 def covered(study: Study, seeds: Sequence[int]) -> dict[str, bool]:
@@ -208,50 +199,102 @@ def holds(interval: Interval, truth: float) -> bool:
 
 def coverage_rows(cells: Sequence[Cell]) -> Iterator[list[object]]:
     """By surface and number of seeds: share of the studies in which each interval is right."""
-    for surface in dict.fromkeys(cell.surface for cell in cells):
-        made = [study for cell in cells if cell.surface == surface for study in cell.studies]
+    for name, part in by_name(cells).items():
+        made = [study for cell in part for study in cell.studies]
+        known: dict[tuple[int, ...], dict[str, bool]] = {}  # most studies stop at the first look
         for seeds in (*LOOKS, 0):
-            ends = [
-                [seeds or stopped(study, i).seeds for i in range(len(study.targets))]
-                for study in made
-            ]
-            found = [covered(study, each) for study, each in zip(made, ends, strict=True)]
-            yield [surface, seeds or "stopped", *(share(f[n] for f in found) for n in found[0])]
+            found = []
+            for i, study in enumerate(made):
+                ends = [seeds or stopped(study, k).seeds for k in range(len(study.targets))]
+                key = (i, *ends)
+                if key not in known:
+                    known[key] = covered(study, ends)
+                found.append(known[key])
+            yield [name, seeds or "stopped", *(share(f[n] for f in found) for n in found[0])]
+
+
+def fit_rows(fits: Sequence[Recorded]) -> Iterator[list[object]]:
+    """One per curve; a variance below 0 stands as minus its root."""
+
+    def root(variance: float) -> str:
+        return "-" if np.isnan(variance) else f"{np.sign(variance) * abs(variance) ** 0.5:.4f}"
+
+    for each in fits:
+        one = each.fitted
+        yield [
+            each.suite, each.schema, each.optimizer, each.width, one.seeds, one.runs,
+            f"{one.octave:.4f}", f"{one.curvature:.4f}", root(one.height), root(one.slope),
+            f"{one.remainder:.4f}", f"{one.skew:.2f}",
+        ]  # fmt: skip
+
+
+def surface_rows(chosen: Mapping[str, Surface]) -> Iterator[list[object]]:
+    for name, surface in chosen.items():
+        yield [name, *(f"{getattr(surface, number):.4f}" for number in NUMBERS)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--surfaces", nargs="+", choices=SURFACES, default=list(SURFACES))
+    parser.add_argument("--surfaces", nargs="+", help="some of them, by name; default: all")
     options = parser.parse_args()
+    fits = list(recorded(RECORDS))
+    fitted = surfaces([each.fitted for each in fits], LIMITS.tol)
+    known = {**fitted, **BY_HAND}
+    if unknown := set(options.surfaces or ()) - known.keys():
+        parser.error(f"no surface {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    chosen = {name: known[name] for name in options.surfaces or known}
     count = options.studies + options.studies % 2
     cells = [
-        Cell.of(name, drift, count, 100 * options.seed + 10 * list(SURFACES).index(name) + i)
-        for name in options.surfaces
+        Cell.of(
+            name, surface, drift,
+            count=count, seed=100 * options.seed + 10 * list(known).index(name) + i,
+        )
+        for name, surface in chosen.items()
         for i, drift in enumerate(DRIFTS)
-    ]
+    ]  # fmt: skip
     print(
         f"# Operating characteristics of the verdict\n\n{count} studies a cell, seed "
         f"{options.seed}; tol {LIMITS.tol:g}, limit {LIMITS.limit:g}, rounding "
         f"{LIMITS.rounding:g} nat; {LOOKS} seeds."
     )
-    names = ("curvature", "height", "slope", "remainder", "skew")
     table(
-        "Surfaces",
-        ("surface", *names),
-        ([name, *(getattr(SURFACES[name], n) for n in names)] for name in options.surfaces),
+        f"{len(fits)} fitted curves",
+        ("suite", "schema", "optimizer", "width", "seeds", "runs", "an octave costs", *NUMBERS),
+        fit_rows(fits),
     )
+    table("Surfaces", ("surface", *NUMBERS), surface_rows(chosen))
+    _print(cells, {"fitted": list(fitted), "by hand": list(BY_HAND)})
+
+
+def _print(cells: Sequence[Cell], kinds: Mapping[str, Sequence[str]]) -> None:
+    """The tables of what the rules made of the cells. `kinds`: names of surfaces by origin."""
     table(
         f"Verdicts, %: {' / '.join(WORDS)}",
         ("surface", "drift, octaves", "mean regret, nat", *RULES),
         verdict_rows(cells),
     )
+    parts = {kind: [cell for cell in cells if cell.name in names] for kind, names in kinds.items()}
     table(
         "Errors and agreement, % of all studies",
-        ("rule", "replicates agree", "rounding flips", "on the edge", "flips, unmarked",
-         "transfers, regret > limit", "drifts, regret < tol", "runs at the target"),
-        (rule_row(cells, name) for name in RULES),
+        ("surfaces", "rule", "replicates agree", "rounding flips", "on the edge",
+         "flips, unmarked", "transfers, regret > limit", "drifts, regret < tol",
+         "runs at the target"),
+        ([kind, *rule_row(part, rule)] for kind, part in parts.items() if part for rule in RULES),
+    )  # fmt: skip
+    table(
+        "On the edge, %",
+        ("surface", "marked", "flips, unmarked", "replicates agree, unmarked", "flips, marked",
+         "replicates agree, marked"),
+        mark_rows(cells),
+    )  # fmt: skip
+    table(
+        "Insensitive, without a drift: upper bounds in nat, verdicts in %",
+        ("surface", "octave down", "octave up",
+         *(text for s in LOOKS for text in (f"bound, {s} seeds", f"fires, {s} seeds")),
+         "fires, stopped"),
+        insensitive_rows(cells),
     )  # fmt: skip
     table(
         "Intervals that hold the truth, %",
