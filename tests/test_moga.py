@@ -155,7 +155,7 @@ def authors_direction(p: Param, m: Tensor) -> Tensor:
     return torch.cat(units).view(p.shape)
 
 
-TIED = Param("t", "output", (7, 8), (7, 2), tied=True, embedding=True)
+TIED = Param("t", "output", (7, 8), (7, 2), tied=True)
 POSITIONS = Param("x", "input", (1, 7, 8), (1, 7, 2), embedding=True)
 
 

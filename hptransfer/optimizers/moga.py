@@ -163,8 +163,8 @@ def moga_official(
     vectors: W <- W - lr sign(M). Decay lr weight_decay, none on vectors. lr: change per element of
     an embedding; lr base_factor is that of hidden weights in `moga_row`, which is 0.2 at the
     authors' 1e-2 for GPT-2 small. Their schedule is 10% warm-up, then a cosine down to 0.1 of the
-    peak; the cosine here ends at 0. Ours: the init (muP's, with zero output), tied embeddings as
-    embeddings (their code unties them), dense inputs and convolutions as hidden weights.
+    peak; the cosine here ends at 0. Ours: the init (muP's, with zero output), tied weights as
+    output weights (their code unties them), dense inputs and convolutions as hidden weights.
     Source: Xu, Li, Lu 2026, arXiv:2603.09952; constants: the code ruihanxx/rownorm, c002d5a.
     """
     if param.role == "vector":
