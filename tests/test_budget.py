@@ -219,5 +219,5 @@ def test_every_built_in_optimizer_says_which_fields_are_decay_rates() -> None:
 
     for name in registry.BUILTINS["optimizer"]:
         part = registry.describe("optimizer", name)
-        averages = {key for key in part.defaults if "beta" in key or key == "momentum"}
+        averages = {key for key in part.defaults if "beta" in key or key in ("gamma", "momentum")}
         assert set(part.decay_rates or ()) == averages, name

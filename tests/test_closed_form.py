@@ -191,6 +191,7 @@ def test_jordans_muon_is_the_spectral_ball_up_to_its_polynomial_and_nesterovs_mo
         ("transported_scion", {"constrained": True, "start": "zero"}),
         *[("moga_row", {"p": p}) for p in ("1", "1.5", "2", "3", "inf")],
         *[("moga_col", {"q": q, "embedding": "sign"}) for q in ("2", "3", "inf")],
+        ("moga_official", {}),
         ("nsgd", {}),
         ("signsgd", {}),
         ("lion", {}),

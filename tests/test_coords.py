@@ -83,6 +83,19 @@ def test_plain_adamw_fails_the_gate_and_scion_passes_it() -> None:
     assert slopes.as_expected(found)
 
 
+def test_the_logits_of_mogas_public_code_move_more_the_wider_they_are() -> None:
+    runs = [
+        found
+        for label, log2_lr in (("moga_official", -9.0), ("moga_row", -4.0))
+        for found in measured(
+            label, spec(label, "mlp", steps=5, batch=16, log2_lr=log2_lr), seeds=(0, 1, 2)
+        )
+    ]
+    found = slopes.judge(slopes.by_layer(frame(*runs)), controls=["moga_official"])
+    assert [v.verdict for v in found] == ["fails", "passes"], [v.sentence for v in found]
+    assert "that of logits, width^(0.4" in found[0].sentence
+
+
 @pytest.mark.parametrize("model", ["gpt", "mlp"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_probing_leaves_a_run_as_it_was_bit_for_bit(optimizer: str, model: str) -> None:

@@ -1,4 +1,4 @@
-"""MOGA: its two families of norms by role, the look-ahead on the old average, and the defaults."""
+"""MOGA: its norms by role, the look-ahead on the old average, the defaults, its authors' code."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hptransfer.optimizers.moga import MOGA, moga_col, moga_row
+from hptransfer.geometry.norms import rownorm
+from hptransfer.optimizers.moga import MOGA, moga_col, moga_official, moga_row
 from hptransfer.optimizers.rules import as_matrix, from_matrix, init_state
 from hptransfer.optimizers.scion import NormName, scion_unconstrained
 from hptransfer.spec import Param
@@ -140,3 +141,75 @@ def test_weights_start_as_in_mup_with_a_zero_output() -> None:
     assert moga_row(OUTPUT).init_weight(generator).abs().max() == 0
     tied = Param("t", "output", (300, 400), (300, 100), tied=True)
     assert moga_row(tied).init_weight(generator).std().item() == pytest.approx(1 / 40, rel=0.02)
+
+
+def authors_direction(p: Param, m: Tensor) -> Tensor:
+    """The update of the authors' code over the lr, role by role, at p = 2 and base factor 20."""
+    if p.embedding or p.role == "vector":
+        return m.sign()
+    if p.role == "output":
+        return m / m.norm(dim=1, keepdim=True)
+    blocks = m.chunk(p.parts)  # q, k and v one after another
+    lines = [block.flatten(1) for block in blocks]
+    units = [20 / line.shape[1] ** 0.5 * line / line.norm(dim=1, keepdim=True) for line in lines]
+    return torch.cat(units).view(p.shape)
+
+
+TIED = Param("t", "output", (7, 8), (7, 2), tied=True)
+POSITIONS = Param("x", "input", (1, 7, 8), (1, 7, 2), embedding=True)
+
+
+@pytest.mark.parametrize(
+    "param", [*MATRICES, EMBEDDING, POSITIONS, TIED, VECTOR, GAIN], ids=lambda p: p.name
+)
+def test_moga_official_follows_a_plain_loop_with_the_authors_constants(param: Param) -> None:
+    rule = moga_official(param)
+    w = random(1, *param.shape, seed=9)
+    state = init_state(rule, w)
+    x, m = w[0].clone(), torch.zeros(param.shape, dtype=torch.float64)
+    for t in range(50):
+        lr = 0.01 * (1 - t / 50)
+        g = torch.tanh(x - random(*param.shape, seed=8)) + 0.3 * random(*param.shape, seed=100 + t)
+        m = 0.95 * m + 0.05 * g
+        decay = 0.0 if param.role == "vector" else 0.1
+        x = x * (1 - lr * decay) - lr * authors_direction(param, m)
+        w, state = rule.update(g[None], state, w, at(t, lr, lr_peak=0.01))
+        torch.testing.assert_close(w[0], x, rtol=0, atol=1e-12)
+
+
+def test_on_hidden_weights_moga_official_is_moga_row_at_20_times_the_lr() -> None:
+    official = moga_official(HIDDEN, weight_decay=0.0)
+    row = moga_row(HIDDEN, beta1=0.95, beta2=0.95, weight_decay=0.0)
+    g, w = random(*HIDDEN.shape), random(*HIDDEN.shape, seed=1)
+    one, other = moved(official, g, w, at(lr=0.01)), moved(row, g, w, at(lr=0.2))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("power", ["1", "2", "3"])
+def test_the_base_factor_moves_hidden_weights_and_no_others(power: Literal["1", "2", "3"]) -> None:
+    for p in (*MATRICES, EMBEDDING, VECTOR):
+        g, zero = random(*p.shape), torch.zeros(p.shape, dtype=torch.float64)
+        one, other = (
+            moved(moga_official(p, p=power, base_factor=f), g, zero, at()) for f in (1, 3)
+        )
+        hidden = p in (DENSE, HIDDEN, CONV, QKV)
+        torch.testing.assert_close(other, 3 * one if hidden else one)
+    g, zero = random(*HIDDEN.shape), torch.zeros(HIDDEN.shape, dtype=torch.float64)
+    step = moved(moga_official(HIDDEN, p=power), g, zero, at(lr=0.5))
+    torch.testing.assert_close(step, -0.5 * 20 * by_row(g, float(power)))
+
+
+def test_without_a_fan_factor_the_norm_of_an_output_update_grows_with_the_root_of_the_width() -> (
+    None
+):
+    def sizes(factory: Callable[[Param], MOGA], role: Literal["hidden", "output"]) -> list[float]:
+        found = []
+        for width in (64, 256, 1024):
+            p = Param("w", role, (10, width), (10, 64))
+            step = moved(factory(p), random(10, width), torch.zeros(10, width).double(), at(lr=1.0))
+            found.append(rownorm().norm(step).item())
+        return found
+
+    assert sizes(moga_official, "output") == pytest.approx([8.0, 16.0, 32.0])
+    assert sizes(moga_official, "hidden") == pytest.approx([20.0, 20.0, 20.0])
+    assert sizes(moga_row, "output") == pytest.approx([1.0, 1.0, 1.0])

@@ -56,7 +56,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
 
 
 @pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("optimizer", ["adamw", "scion_light", "transported_scion"])
+@pytest.mark.parametrize("optimizer", ["adamw", "ema_nesterov", "scion_light", "transported_scion"])
 def test_a_snapshot_of_a_device_that_groups_otherwise_is_gone_on_from(
     optimizer: str, n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

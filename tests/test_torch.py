@@ -17,7 +17,7 @@ from hptransfer.optimizers.rules import generator_for
 from hptransfer.spec import RunSpec
 from hptransfer.train.build import context_of, model_factory
 from hptransfer.train.schedule import lr_factor
-from units import MODELS, OPTIMIZERS, data_for, lanes, spec, weights
+from units import MODELS, OPTIMIZERS, SHORT, data_for, lanes, spec, weights
 
 STEPS = 6
 
@@ -40,6 +40,7 @@ def own_loop(run: RunSpec, **hp: Any) -> tuple[nn.Module, hptransfer.optim.RuleO
     with torch.device("meta"):
         base = model_factory(run, data)(run.base["width"])
     name = run.optimizer["name"]
+    hp = {**SHORT.get(name, {}), **hp}
     hptransfer.optim.init_(model, name, base=base, seed=run.seed, **hp)
     optimizer = hptransfer.optim.optimizer(model, name, lr=run.lr, base=base, **hp)
     schedule = hptransfer.optim.scheduler(
@@ -84,7 +85,9 @@ def test_a_loop_of_ones_own_follows_the_engine(name: str, model_name: str) -> No
 
 
 @pytest.mark.parametrize("at_x", [False, True])
-@pytest.mark.parametrize("name", ["transported_scion", "adamw_mup", "muon", "scion_light"])
+@pytest.mark.parametrize(
+    "name", ["transported_scion", "ema_nesterov", "adamw_mup", "muon", "scion_light"]
+)
 def test_saving_and_loading_goes_on_bit_for_bit_from_x_and_from_y(name: str, at_x: bool) -> None:
     run = spec(name, "mlp", steps=STEPS)
     straight, stopped, loaded = own_loop(run), own_loop(run), own_loop(run)

@@ -37,8 +37,12 @@ LOG2_LR = {  # the others move by a norm, and take 2^-4
     "adamw_emb": -7.0,
     "adamw_mup": -7.0,
     "lion": -7.0,
+    "moga_official": -7.0,
     "sgd": -5.0,
     "signsgd": -7.0,
+}
+SHORT: dict[str, dict[str, Any]] = {  # for the small runs, which end before the defaults begin
+    "ema_nesterov": {"off_first": 2, "gamma": 0.5},
 }
 
 
@@ -90,7 +94,7 @@ def spec(optimizer: str = "adamw", model: str = "gpt", **changes: Any) -> RunSpe
         "model": {"name": model, "revision": 1, **fields, **changes.pop("model_fields", {})},
         "data": {"name": "made_up", "revision": 1, "sha256": "0" * 64},
         "optimizer": {"name": optimizer, "revision": part.revision},
-        "hp": {**part.defaults, **changes.pop("hp", {})},
+        "hp": {**part.defaults, **SHORT.get(optimizer, {}), **changes.pop("hp", {})},
         "width": 16,
         "base": {"width": 8},
         "log2_lr": LOG2_LR.get(optimizer, -4.0),

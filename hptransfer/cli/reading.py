@@ -26,6 +26,7 @@ def report(
 ) -> None:
     """Write the report: one HTML page, metrics.json and runs.csv."""
     from hptransfer.cli.text import shown
+    from hptransfer.laboratory import write as laboratory
     from hptransfer.records.store import stored_suites
     from hptransfer.report.write import write_report
 
@@ -37,7 +38,14 @@ def report(
     for name in names:
         if name in ("", "..") or Path(name).name != name:
             raise InputError(f"report: {name!r} is no suite's name", f"name a folder of {results}")
-    page, metrics = write_report(names, results, target)
+    studies = [name for name in names if laboratory.is_stored(name, results)]
+    if studies and len(names) > 1:
+        raise InputError(
+            f"{studies[0]} is a study of the noise laboratory, whose page stands alone",
+            f"hptransfer report {studies[0]}",
+        )
+    write = laboratory.write_report if studies else write_report
+    page, metrics = write(studies[0] if studies else names, results, target)  # type: ignore[arg-type]
     if options.as_json:
         typer.echo(json.dumps(metrics))
     (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
@@ -48,15 +56,19 @@ def report(
 @takes("as_json")
 def list_(
     what: Annotated[
-        str | None, typer.Argument(help="optimizers, models, datasets or suites. Default: all.")
+        str | None,
+        typer.Argument(help="optimizers, models, datasets, suites or studies. Default: all."),
     ] = None,
     *,
     options: RunOptions,
 ) -> None:
-    """List optimizers, models, data sets and suites."""
+    """List optimizers, models, data sets, suites and studies."""
     from hptransfer.cli import tables
 
-    kinds = {"optimizers": "optimizer", "models": "model", "datasets": "dataset", "suites": "suite"}
+    kinds = {
+        "optimizers": "optimizer", "models": "model", "datasets": "dataset",
+        "suites": "suite", "studies": "study",
+    }  # fmt: skip
     if what is not None and what not in kinds:
         raise InputError(f"list: got {what!r}", suggest(what, kinds) or ", ".join(kinds))
     keys = [what] if what else list(kinds)
@@ -65,8 +77,8 @@ def list_(
         from hptransfer.documents.values import as_json
 
         listed = [tables.names(kind) if key in keys else None for key, kind in kinds.items()]
-        optimizers, models, datasets, suites = listed
-        document = Names(optimizers, models, datasets, suites)
+        optimizers, models, datasets, suites, studies = listed
+        document = Names(optimizers, models, datasets, suites, studies)
         typer.echo(json.dumps(as_json(document)))
         return
     for key in keys:

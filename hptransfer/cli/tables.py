@@ -8,7 +8,7 @@ from rich.text import Text
 
 from hptransfer import registry
 from hptransfer.cli.text import duration, power, shown
-from hptransfer.suite.file import load_suite, suite_names
+from hptransfer.suite.file import load_suite, read_table, study_names, suite_names
 from hptransfer.suite.resolved import Suite
 
 if TYPE_CHECKING:
@@ -42,8 +42,14 @@ def plain_table(
 
 
 def names(kind: str) -> list[str]:
-    """Every name of a kind, `suite` included."""
-    return suite_names() if kind == "suite" else registry.names(kind)
+    """Every name of a kind, `suite` and `study` included."""
+    match kind:
+        case "suite":
+            return suite_names()
+        case "study":
+            return study_names()
+        case _:
+            return registry.names(kind)
 
 
 def plan_table(session: "Session", expected: "list[Forecast]", known: int, costs: bool) -> Table:
@@ -95,6 +101,8 @@ def parts_table(kind: str) -> Table:
     """Names and one-line summaries of optimizers, models or data sets, or the suites."""
     if kind == "suite":
         rows = [(name, load_suite(name).claim) for name in suite_names()]
+    elif kind == "study":
+        rows = [(name, read_table(name)[0]["claim"]) for name in study_names()]
     else:
         rows = [(name, registry.describe(kind, name).summary) for name in registry.names(kind)]
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -102,7 +110,8 @@ def parts_table(kind: str) -> Table:
     table.add_column()
     for row in rows:
         table.add_row(*map(shown, row))
-    table.title, table.title_justify = f"{kind}s", "left"
+    table.title = "studies" if kind == "study" else f"{kind}s"
+    table.title_justify = "left"
     return table
 
 

@@ -264,7 +264,8 @@ def finish(table: "SuiteTable", options: RunOptions) -> "Session":
 @takes()
 def run(suite: SuiteName = DEFAULT_SUITE, *, options: RunOptions) -> None:
     """Run all that the suite's claim needs, then write the report."""
-    _run(suite, options)
+    if not _is_study(suite, options):
+        _run(suite, options)
 
 
 @takes(
@@ -276,4 +277,18 @@ def plan(suite: SuiteName = DEFAULT_SUITE, *, options: RunOptions) -> None:
 
     It imports the parts that the suite names: a stranger's suite is a stranger's code.
     """
-    _run(suite, dataclasses.replace(options, dry_run=True))
+    dry = dataclasses.replace(options, dry_run=True)
+    if not _is_study(suite, dry):
+        _run(suite, dry)
+
+
+def _is_study(name: str, options: RunOptions) -> bool:
+    """Whether a name is that of a study of the noise laboratory, which is run or planned here."""
+    from hptransfer.laboratory.file import is_study
+
+    if not is_study(name):
+        return False
+    from hptransfer.cli.laboratory import run_study
+
+    run_study(name, options)
+    return True

@@ -20,6 +20,8 @@ class Names:
     """Data sets."""
     suites: list[str] | None = None
     """Built-in suites."""
+    studies: list[str] | None = None
+    """Built-in studies of the noise laboratory."""
     schema: int = DOCUMENT
     """Version of this document."""
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from hptransfer.errors import InputError
 
 Matrix = Float[Tensor, "*batch d_out d_in"]
-PolarMethod = Literal["polar_express", "jordan", "svd"]
+PolarMethod = Literal["polar_express", "jordan", "svd", "eigh"]
 PolarDtype = Literal["float32", "mixed", "bfloat16"]
 ProductDtype = Literal["float32", "mixed"]  # that optimizers offer
 PolarForm = Literal["auto", "plain", "gram"]
@@ -88,7 +88,9 @@ def polar(
 ) -> Matrix:
     """Polar factor U V^T of M = U S V^T; zero for M = 0.
 
-    `svd`: float64, the reference. `jordan`: Muon's polynomial, 5 steps unless told otherwise.
+    `svd`: float64, the reference. `eigh`: float64, by the eigenvectors of the Gram matrix, the
+    fastest for short sides up to 32; singular values below 1e-7 of the largest are lost.
+    `jordan`: Muon's polynomial, 5 steps unless told otherwise.
     `polar_express`: 8 quintic steps unless told otherwise; with 8, `||D||_op` is within 1e-3 of 1
     and `<M, D> >= 0.999 ||M||_*`, unless singular values below 1e-3 of the largest count in the
     nuclear norm (0.988 for k^-1.5 at width 1024, 0.989 in float32; 0.9984 with three in four at
@@ -115,8 +117,12 @@ def polar(
             "polar: form = 'gram' with dtype = 'bfloat16', allowed are 'float32' and 'mixed'",
             "the Gram matrix squares the condition number, and its rounding diverges",
         )
+    if m.shape[-2:] == (1, 1):
+        return m.sign()
     if method == "svd":
         return _svd(m)
+    if method == "eigh":
+        return _eigh(m)
     x = m.to(torch.promote_types(m.dtype, torch.float32))
     rows = coefficients(method, steps)
     x = _Steps.apply(x.reshape(-1, *x.shape[-2:]), rows, method, dtype, form).reshape(x.shape)
@@ -330,3 +336,14 @@ def _svd(m: Tensor) -> Tensor:
     u, s, vh = torch.linalg.svd(torch.where(finite, m, 0.0).double(), full_matrices=False)
     rank = s > s.amax(-1, keepdim=True) * max(m.shape[-2:]) * torch.finfo(m.dtype).eps
     return torch.where(finite, (u * rank[..., None, :]) @ vh, torch.nan).to(m.dtype)
+
+
+def _eigh(m: Tensor) -> Tensor:
+    finite = m.isfinite().all(dim=-1).all(dim=-1)[..., None, None]
+    x = torch.where(finite, m, 0.0).double()
+    tall = x.shape[-2] > x.shape[-1]
+    values, vectors = torch.linalg.eigh(x.mT @ x if tall else x @ x.mT)
+    rank = values > values.amax(-1, keepdim=True) * max(m.shape[-2:]) * torch.finfo(x.dtype).eps
+    inverse = torch.where(rank, values.clamp(min=0), torch.inf).rsqrt()
+    root = (vectors * inverse[..., None, :]) @ vectors.mT
+    return torch.where(finite, x @ root if tall else root @ x, torch.nan).to(m.dtype)

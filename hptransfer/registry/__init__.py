@@ -23,8 +23,10 @@ BUILTINS: dict[str, dict[str, str]] = {
         "adamw": "hptransfer.optimizers.adamw:adamw",
         "adamw_emb": "hptransfer.optimizers.adamw:adamw_emb",
         "adamw_mup": "hptransfer.optimizers.adamw:adamw_mup",
+        "ema_nesterov": "hptransfer.optimizers.ema_nesterov:ema_nesterov",
         "lion": "hptransfer.optimizers.lion:lion",
         "moga_col": "hptransfer.optimizers.moga:moga_col",
+        "moga_official": "hptransfer.optimizers.moga:moga_official",
         "moga_row": "hptransfer.optimizers.moga:moga_row",
         "muon": "hptransfer.optimizers.muon:muon",
         "muon_sp": "hptransfer.optimizers.muon:muon_sp",
@@ -41,6 +43,7 @@ BUILTINS: dict[str, dict[str, str]] = {
         "mlp": "hptransfer.models.mlp:mlp",
         "vit": "hptransfer.models.vit:vit",
         "cnn": "hptransfer.models.cnn:cnn",
+        "plateau": "hptransfer.models.plateau:plateau",
     },
     "dataset": {
         "python_source": "hptransfer.datasets.text:python_source",

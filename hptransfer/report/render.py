@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -29,16 +29,26 @@ NAMED = 20  # missing runs that are named on the page; metrics.json names all
 
 def render(sections: Sequence[Section]) -> str:
     """One HTML page, one section per suite, newest records first; no external reference."""
-    folder = files("hptransfer.report")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string((folder / "template.html.j2").read_text(encoding="utf-8"))
+    template = environment().get_template("template.html.j2")
     ordered = newest_first(sections)
     return template.render(
         title=", ".join(section.suite.name for section in ordered),
         sections=[_context(section, i) for i, section in enumerate(ordered)],
-        css=Markup((folder / "style.css").read_text(encoding="utf-8")),
-        script=Markup((folder / "sort.js").read_text(encoding="utf-8")),
     )
+
+
+def environment() -> Environment:
+    """The templates of pages, with the style and the script that every page holds."""
+    folder = files("hptransfer.report")
+
+    def read(name: str) -> str:
+        return (folder / name).read_text(encoding="utf-8")
+
+    made = Environment(
+        loader=FunctionLoader(read), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    made.globals |= {"css": Markup(read("style.css")), "script": Markup(read("sort.js"))}
+    return made
 
 
 def _figure(draw: Callable[[], Figure], salt: str) -> dict[str, Any]:

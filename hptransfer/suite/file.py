@@ -18,6 +18,7 @@ from hptransfer.suite.tables import OptimizerTable, Origin, Thresholds
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 NOT_IN_A_FILE = ("name", "origin")  # fields of a suite that its file cannot set
+LABORATORY = "laboratory"  # `kind` of a study of the noise laboratory
 _SUITES = "see docs/how-to/own-suite.md"
 _ALLOWED = "letters a to z, digits and . _ -"
 _COUNTS = ("trials", "seeds", "max_seeds")
@@ -35,29 +36,29 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in suites_folder().glob("*.toml"))
 
 
+def study_names() -> list[str]:
+    """Names of the built-in studies of the noise laboratory."""
+    return sorted(path.stem for path in (suites_folder() / LABORATORY).glob("*.toml"))
+
+
 def load_suite(name: str, overrides: dict[str, Any] | None = None) -> SuiteTable:
     """A built-in name or a path to a TOML file -> SuiteTable. Raises InputError.
 
     `overrides`: fields from the command line, in place of those of the file.
     """
-    path = Path(name)
-    if path.suffix != ".toml":
-        path = suites_folder() / f"{name}.toml"
-        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
-            names = suite_names()
-            raise InputError(
-                f"unknown suite {name!r}",
-                suggest(name, names) or f"suites: {', '.join(names)}, or a path to a .toml file",
-            )
-    table = _read(name, path)
-    place = name if Path(name).suffix == ".toml" else f"suites/{path.name}"
+    table, path, place = read_table(name)
+    if table.get("kind") == LABORATORY:
+        raise InputError(
+            f"{place} is a study of the noise laboratory, not a suite of training runs",
+            "run, plan and report take it",
+        )
     with located(place):
         for key in NOT_IN_A_FILE:
             if key in table:
                 raise InputError(f"{key}: not a field of a suite file", "take the line out")
         changes = overrides or {}
         _check_values({**table, **changes})
-        _check_names(path.stem, table)
+        check_names(path.stem, table)
         suite = parse_suite(
             {"name": path.stem, **table}, {**changes, "origin": _origin(name, changes)}
         )
@@ -68,6 +69,27 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None) -> SuiteTable
             )
         resolve(suite, Unread())  # checks every part and field without the data
         return suite
+
+
+def read_table(name: str) -> tuple[dict[str, Any], Path, str]:
+    """A built-in name or a path to a TOML file -> its table, its path, its name in messages.
+
+    Raises InputError.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        folder = suites_folder()
+        path = folder / f"{name}.toml"
+        if name in study_names():
+            path = folder / LABORATORY / path.name
+        elif not os.path.isfile(path):  # Path.is_file raises for a name that is too long
+            names = [*suite_names(), *study_names()]
+            raise InputError(
+                f"unknown suite {name!r}",
+                suggest(name, names) or f"suites: {', '.join(names)}, or a path to a .toml file",
+            )
+    place = name if Path(name).suffix == ".toml" else f"suites/{path.relative_to(suites_folder())}"
+    return _read(name, path), path, place
 
 
 def _origin(source: str, changes: dict[str, Any]) -> Origin:
@@ -126,7 +148,7 @@ def _check_values(value: Any, place: str = "") -> None:
         raise InputError(f"{place}: got {value!r}, with a NUL", "take the character out")
 
 
-def _check_names(name: str, table: dict[str, Any]) -> None:
+def check_names(name: str, table: dict[str, Any]) -> None:
     """Raises InputError for a name that is not safe in a path, an XML id or code."""
     if not re.fullmatch(NAME, name) or name.startswith("."):
         raise InputError(

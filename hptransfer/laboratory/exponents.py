@@ -1,0 +1,161 @@
+"""Exponents of the calls, in 1/eps and in the number of directions, beside the theory's."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hptransfer.laboratory.plan import Point, Progress
+
+REDRAWS = 2000  # of the fresh seeds
+LEAST = 3  # points of a fit
+WIDEST = 0.5  # of the union of the intervals, for a verdict
+
+Verdict = Literal["agrees", "disagrees", "undecided", "capped", "censored", "incomplete"]
+Range = tuple[float, float]
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Slope of log calls, with three intervals.
+
+    `seeds`: 95% of redraws of the fresh seeds. `left_out`: least and largest slope where one point
+    is left out. `grid`: as far as settings between those of the grid may move it. `theory`: None
+    where none is stated. `n_points`: that were fitted; capped and censored ones never are.
+    """
+
+    slope: float
+    seeds: Range
+    left_out: Range
+    grid: Range
+    theory: float | None
+    n_points: int
+    verdict: Verdict
+
+    @property
+    def union(self) -> Range:
+        """The hull of the three intervals."""
+        ranges = (self.seeds, self.left_out, self.grid)
+        return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def worst_case(index: float, theory: Literal["batched", "transported"]) -> float:
+    """Exponent of 1/eps: (3p-2)/(p-1) batched, (5p-3)/(2p-2) transported.
+
+    Source: Zhang & Lin 2026, arXiv:2605.18528 (abstract).
+    """
+    p = index
+    return (3 * p - 2) / (p - 1) if theory == "batched" else (5 * p - 3) / (2 * p - 2)
+
+
+Name = tuple[str, str, str]  # part, method, noise in words
+
+
+def fits(known: Sequence[Progress]) -> list[tuple[Name, Fit]]:
+    """How the calls grow with 1/eps: one per series with several goals."""
+    return [(_name(each), _in_goal(each)) for each in known if len(each.series.part.log2_eps) > 1]
+
+
+def growths(known: Sequence[Progress]) -> list[tuple[Name, Fit]]:
+    """How the calls grow with min(m, n): one per set of series that differ in it alone."""
+    alike: dict[Name, list[Progress]] = {}
+    for each in known:
+        if len(each.series.part.directions) > 1:
+            alike.setdefault(_name(each), []).append(each)
+    return [(name, _in_directions(own)) for name, own in alike.items()]
+
+
+def _name(progress: Progress) -> Name:
+    series = progress.series
+    return series.part.name, series.label, f"{series.law} {series.index:g}"
+
+
+def _in_goal(progress: Progress) -> Fit:
+    theory = progress.series.method.theory
+    exponent = None if theory is None else worst_case(progress.series.index, theory)
+    x = [-math.log2(point.eps) for point in progress.points]
+    return fit(x, progress.points, exponent, whole=progress.missing is None)
+
+
+def _in_directions(alike: Sequence[Progress]) -> Fit:
+    """At the least goal. Theory: 1, Zhang & Lin 2026 and Hübler et al. 2026 (abstracts)."""
+    known = [(each.series.directions, each.points[-1]) for each in alike if each.points]
+    theory = 1.0 if alike[0].series.method.theory else None
+    whole = all(each.missing is None for each in alike)
+    return fit([math.log2(r) for r, _ in known], [point for _, point in known], theory, whole=whole)
+
+
+def fit(x: Sequence[float], points: Sequence[Point], theory: float | None, *, whole: bool) -> Fit:
+    """The slope of log2 calls against x, octaves, by the measured points."""
+    used = [i for i, point in enumerate(points) if point.outcome == "measured"]
+    nan = math.nan
+    if len(used) < LEAST:
+        others = [point.outcome for point in points if point.outcome != "measured"]
+        verdict: Verdict = "incomplete" if not whole or not others else others[-1]  # type: ignore[assignment]
+        return Fit(nan, (nan, nan), (nan, nan), (nan, nan), theory, len(used), verdict)
+    at = np.array([x[i] for i in used])
+    calls = [points[i].calls for i in used]
+    weights = _weights(at)
+    slope = float(weights @ np.log2([each.mean() for each in calls]))
+    grid = np.array([points[i].grid for i in used])
+    result = Fit(
+        slope=slope,
+        seeds=_redrawn(weights, calls),
+        left_out=_left_out(at, calls),
+        grid=(
+            slope - float(np.clip(weights, 0, None) @ grid),
+            slope + float(np.clip(-weights, 0, None) @ grid),
+        ),
+        theory=theory,
+        n_points=len(used),
+        verdict="undecided",
+    )
+    return _judged(result)
+
+
+def _judged(fit: Fit) -> Fit:
+    low, high = fit.union
+    if fit.theory is None or high - low >= WIDEST:
+        return fit
+    verdict: Verdict = "agrees" if low <= fit.theory <= high else "disagrees"
+    return Fit(**{**vars(fit), "verdict": verdict})
+
+
+def _weights(x: Array) -> Array:
+    """w with w @ y the least-squares slope of y on x."""
+    centred = x - x.mean()
+    return centred / (centred @ centred)
+
+
+def _redrawn(weights: Array, calls: Sequence[Array]) -> Range:
+    """95% of the slopes over redraws of the seeds of every point."""
+    rng = np.random.default_rng(0)
+    means = np.stack(
+        [each[rng.integers(len(each), size=(REDRAWS, len(each)))].mean(axis=1) for each in calls]
+    )
+    low, high = np.quantile(weights @ np.log2(means), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _left_out(x: Array, calls: Sequence[Array]) -> Range:
+    y = np.log2([each.mean() for each in calls])
+    slopes = []
+    for i in range(len(x)):
+        rest = np.arange(len(x)) != i
+        slopes.append(float(_weights(x[rest]) @ y[rest]))
+    return min(slopes), max(slopes)
+
+
+def gain(one: Point, other: Point) -> tuple[float, Range]:
+    """Calls of one method over those of another at a goal, with 95% over redraws of the seeds."""
+    rng = np.random.default_rng(0)
+    means = [
+        p.calls[rng.integers(len(p.calls), size=(REDRAWS, len(p.calls)))].mean(axis=1)
+        for p in (one, other)
+    ]
+    low, high = np.quantile(means[0] / means[1], (0.025, 0.975))
+    return one.mean / other.mean, (float(low), float(high))

@@ -1,0 +1,192 @@
+"""The cells that a study still lacks: a pure function of the study and its records."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from hptransfer.laboratory.study import BATCHES, Series, Study
+from hptransfer.records.cells import ADMITTED, CAPPED, MARGIN, Cell, CellRecord
+
+MOVES = 4  # widenings of a grid whose best setting lies at an edge
+STEP_SECONDS = 2e-3  # of a step of all lanes of a point, in the diagonal mode
+NEAR_CAP = 0.8  # of the cap: a mean beyond it may have been cut off
+
+Settings = tuple[float, float, float]  # log2 lr, log2 alpha, log2 batch
+Outcome = Literal["measured", "censored", "capped"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Calls of a method to one goal, at its best setting.
+
+    `calls`: of the fresh seeds, (seeds,). `share_of_cap`: mean steps over the cap. `settings`: of
+    the best setting. `outcome`: measured; censored, the best setting lies at an edge that could not
+    be moved on; capped, most lanes or the mean come near the cap. `tuned`: mean calls of the tuning
+    seeds, which chose the setting and so lie low. `grid`: log2 calls by which a setting between
+    those of the grid may lie below the best one.
+    """
+
+    eps: float
+    settings: Settings
+    calls: np.ndarray
+    tuned: float
+    grid: float
+    share_of_cap: float
+    outcome: Outcome
+
+    @property
+    def mean(self) -> float:
+        """Mean calls over the fresh seeds; infinite where one did not reach the goal."""
+        return float(self.calls.mean())
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known of a series: its points so far, and the next cell, None at the end."""
+
+    series: Series
+    points: list[Point] = field(default_factory=list)
+    missing: Cell | None = None
+
+
+def progress(study: Study, records: Mapping[str, CellRecord]) -> list[Progress]:
+    """The progress of every series."""
+    return [_progress(series, records) for series in study.series()]
+
+
+def _progress(series: Series, records: Mapping[str, CellRecord]) -> Progress:
+    points: list[Point] = []
+    middle, eps_before = 0.0, 0.0
+    for log2_eps in series.part.log2_eps:
+        eps = 2.0**log2_eps
+        middle = middle + series.octaves(eps_before, eps) if points else series.middle(eps)
+        found = _point(series, eps, max(0.0, middle), records)
+        if isinstance(found, Cell):
+            return Progress(series, points, found)
+        points.append(found)
+        if found.outcome == "capped" and not math.isfinite(found.mean):
+            break  # smaller goals would be capped too
+        middle, eps_before = found.settings[2], eps
+    return Progress(series, points)
+
+
+def _point(
+    series: Series, eps: float, middle: float, records: Mapping[str, CellRecord]
+) -> Point | Cell:
+    """The point at a goal, or the cell that it lacks."""
+    method = series.method
+    low, high = method.log2_lr
+    lrs = tuple(np.arange(low, high + 0.25, 0.5).tolist())
+    alphas = tuple(math.log2(alpha) for alpha in method.alpha)
+    batches = _octaves(middle - BATCHES, middle + BATCHES)
+    cell = series.cell(eps, lrs, alphas, batches)
+    known: dict[Settings, float] = {}
+    moves = 0
+    while True:
+        record = records.get(cell.key)
+        if record is None:
+            return cell
+        means = admitted(record)
+        for settings, mean in zip(cell.settings.tolist(), means.tolist(), strict=True):
+            known[tuple(settings)] = mean
+        best = min(known, key=known.__getitem__)
+        reached = math.isfinite(known[best])
+        if not reached and moves == MOVES:
+            nan = math.nan
+            return Point(eps, (nan, nan, nan), np.array([math.inf]), nan, nan, 1.0, "capped")
+        added = (
+            _beyond(best, lrs, batches)
+            if reached
+            else ((), _octaves(batches[-1] + 1, batches[-1] + BATCHES))
+        )
+        if added is None or moves == MOVES:
+            break
+        moves += 1
+        new_lrs, new_batches = added
+        cell = series.cell(eps, new_lrs or lrs, alphas, new_batches or batches, limit=known[best])
+        lrs, batches = (
+            tuple(sorted({*a, *b})) for a, b in ((lrs, new_lrs), (batches, new_batches))
+        )
+    fresh = series.cell(eps, best[:1], best[1:2], best[2:], fresh=True)
+    record = records.get(fresh.key)
+    if record is None:
+        return fresh
+    share = float(record.steps.mean() / series.cap(eps))
+    outcome: Outcome = "measured" if added is None else "censored"
+    if share > NEAR_CAP or (record.status == CAPPED).any():
+        outcome = "capped"
+    return Point(eps, best, record.calls[0], known[best], _between(known, best), share, outcome)
+
+
+def admitted(record: CellRecord) -> np.ndarray:
+    """Mean calls of every setting, infinite for those that take too many steps; (settings,)."""
+    means = record.calls.mean(axis=1)
+    steps = means / 2.0 ** record.cell.settings[:, 2]
+    return np.where(steps <= ADMITTED * record.cell.cap, means, np.inf)
+
+
+def _octaves(low: float, high: float) -> tuple[float, ...]:
+    """Octaves from low to high; a batch has at least one sample."""
+    return tuple(np.arange(max(0.0, low), high + 0.5).tolist())
+
+
+def _between(known: Mapping[Settings, float], best: Settings) -> float:
+    """How far below the best setting another one between grid points may lie, log2 calls.
+
+    By the parabola through the best lr and its neighbours, and that of the batch. A neighbour that
+    was given up counts as MARGIN times as dear.
+    """
+    depth = 0.0
+    for axis in (0, 2):
+        value = best[axis]
+        least: dict[float, float] = {}
+        for settings, mean in known.items():
+            least[settings[axis]] = min(mean, least.get(settings[axis], math.inf))
+        beside = [
+            math.log2(min(least[at] / least[value], MARGIN))
+            for at in (
+                max((v for v in least if v < value), default=None),
+                min((v for v in least if v > value), default=None),
+            )
+            if at is not None
+        ]
+        if len(beside) == 2 and sum(beside) > 0:
+            depth += (beside[1] - beside[0]) ** 2 / (16 * sum(beside)) + sum(beside) / 16
+    return depth
+
+
+def _beyond(
+    best: Settings, lrs: tuple[float, ...], batches: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Further lrs or batches beyond the edge at which the best setting lies; None inside.
+
+    A batch of one is no edge: there is none smaller. An edge in alpha is harmless, for batch and
+    1/alpha are interchangeable.
+    """
+    lr, _, batch = best
+    if batch == batches[-1]:
+        return (), (batch + 1, batch + 2)
+    if batch == batches[0] and batch > 0:
+        return (), tuple(b for b in (batch - 2, batch - 1) if b >= 0)
+    if lr == lrs[-1]:
+        return (lr + 0.5, lr + 1), ()
+    if lr == lrs[0]:
+        return (lr - 1, lr - 0.5), ()
+    return None
+
+
+def forecast(known: Sequence[Progress], workers: int) -> tuple[int, float]:
+    """Number of missing points, and the seconds that they take all workers, roughly."""
+    count, seconds = 0, 0.0
+    for each in known:
+        if each.missing is None:
+            continue
+        series = each.series
+        for log2_eps in series.part.log2_eps[len(each.points) :]:
+            count += 1
+            per_step = STEP_SECONDS * (1 + series.part.aspect * series.directions**2 / 16)
+            seconds += per_step * series.cap(2.0**log2_eps)
+    return count, seconds / workers

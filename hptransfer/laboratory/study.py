@@ -1,0 +1,188 @@
+"""A study of the noise laboratory: its TOML file, and the series of cells that it asks for."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hptransfer import registry
+from hptransfer.errors import located
+from hptransfer.records.cells import Cell
+from hptransfer.suite.tables import Table
+
+Law = Literal["skew", "sym", "gauss", "pareto", "t", "spike"]
+Spread = Literal["one", "all", "first"]
+FRESH_CAP = 4  # caps of the tuning seeds that a fresh seed may take
+BATCHES = 3  # octaves on each side of the middle batch of a first grid
+
+
+class Method(Table):
+    """`[methods.LABEL]`: an optimizer and the grid of its settings."""
+
+    use: str = ""
+    """Optimizer: its name. Default: the label."""
+    hp: dict[str, Any] = Field(default_factory=dict)
+    """Hyperparameters other than lr and momentum."""
+    momentum: str = "beta"
+    """Hyperparameter that holds the momentum."""
+    unit: Literal["eps", "directions"] = "eps"
+    """Unit of lr: eps, or the number of directions over the smoothness L."""
+    clip: float = Field(default=0.0, ge=0.0)
+    """Largest norm of a gradient in eps; 0 for no limit."""
+    log2_lr: list[float] = Field(min_length=2, max_length=2)
+    """Lowest and highest log2 lr of the first grid, in the unit; half octaves between."""
+    alpha: list[float]
+    """Values of 1 - momentum."""
+    theory: Literal["batched", "transported"] | None = None
+    """Whose exponent the theory states for this method."""
+
+
+class Part(Table):
+    """`[[parts]]`: every method at every index, eps and number of directions named here."""
+
+    name: str
+    """Name of the part."""
+    methods: list[str]
+    """Labels of methods."""
+    law: Law = "skew"
+    """Law of the noise; gauss stands in for skew and sym at index 2."""
+    spread: Spread = "one"
+    """Directions that a sample of the noise reaches."""
+    index: list[float]
+    """Indices p of the noise."""
+    log2_eps: list[float]
+    """log2 of the goals eps, falling."""
+    directions: list[int]
+    """Values of min(m, n)."""
+    aspect: int = 0
+    """Columns over rows of X in the matrix mode; 0 for the diagonal mode."""
+
+
+class Study(Table):
+    """A study file. `name`: that of the file."""
+
+    kind: Literal["laboratory"]
+    """A study of the noise laboratory, not a suite of training runs."""
+    name: str = ""
+    claim: str
+    """What the study claims."""
+    objective: dict[str, Any]
+    """The model with a known gradient, and its fields."""
+    sigma: float = Field(gt=0.0)
+    """Scale of the noise."""
+    tuning_seeds: int = Field(default=8, ge=2)
+    """Seeds that choose the settings."""
+    fresh_seeds: int = Field(default=24, ge=2)
+    """Further seeds that measure the chosen one."""
+    cap: float = Field(default=14.0, gt=0.0)
+    """Most steps, in Delta L / eps^2."""
+    methods: dict[str, Method]
+    """The methods by label."""
+    parts: list[Part]
+    """The parts of the study."""
+
+    @cached_property
+    def gap(self) -> float:
+        """F(X_0) - inf F times the smoothness, Delta L."""
+        fields = registry.describe("model", self.objective["name"]).defaults | self.objective
+        return fields["gap"] * fields["smoothness"]
+
+    def series(self) -> Iterator["Series"]:
+        """Every series of every part, in order."""
+        for part in self.parts:
+            for method in part.methods:
+                for index in part.index:
+                    for directions in part.directions:
+                        yield Series(self, part, method, index, directions)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One method under one noise in some directions, at goals eps that fall."""
+
+    study: Study
+    part: Part
+    label: str
+    index: float
+    directions: int
+
+    @property
+    def method(self) -> Method:
+        return self.study.methods[self.label]
+
+    @property
+    def name(self) -> str:
+        """The series in words."""
+        mode = f" x {self.part.aspect * self.directions}" if self.part.aspect else ""
+        return f"{self.label} {self.law} p {self.index:g} r {self.directions}{mode}"
+
+    @property
+    def law(self) -> Law:
+        """The law of the noise: gauss at index 2, where skew and sym would have variance 2."""
+        return "gauss" if self.index == 2 and self.part.law in ("skew", "sym") else self.part.law
+
+    @property
+    def conjugate(self) -> float:
+        """q* = p / (p - 1)."""
+        return self.index / (self.index - 1)
+
+    def middle(self, eps: float) -> float:
+        """log2 of the batch that the theory gives alpha = 1: r (sigma / eps)^q*, rounded."""
+        size = self.directions if self.part.spread == "one" else 1
+        exact = math.log2(size) + self.conjugate * math.log2(self.study.sigma / eps)
+        return max(0.0, float(round(exact)))
+
+    def octaves(self, eps_before: float, eps: float) -> float:
+        """Octaves by which the best batch grows from one goal to the next."""
+        return float(round(self.conjugate * math.log2(eps_before / eps)))
+
+    def cap(self, eps: float) -> int:
+        """Most steps at a goal."""
+        return math.ceil(self.study.cap * self.study.gap / eps**2)
+
+    def cell(
+        self,
+        eps: float,
+        log2_lr: tuple[float, ...],
+        log2_alpha: tuple[float, ...],
+        log2_batch: tuple[float, ...],
+        *,
+        fresh: bool = False,
+        limit: float = math.inf,
+    ) -> Cell:
+        """The cell of these settings. Raises InputError for a field that its part has not."""
+        study, method = self.study, self.method
+        fields = {k: v for k, v in study.objective.items() if k != "name"}
+        fields |= {"eps": eps, "columns": self.part.aspect * self.directions}
+        model = registry.describe("model", study.objective["name"])
+        optimizer = registry.describe("optimizer", method.use or self.label)
+        with located(f"methods.{self.label}"):
+            hp = optimizer.resolve(method.hp, "hp")
+        hp.pop(method.momentum)
+        seeds = (0, study.tuning_seeds)
+        if fresh:
+            seeds = (study.tuning_seeds, study.tuning_seeds + study.fresh_seeds)
+        return Cell(
+            model={
+                "name": model.name, "revision": model.revision, "width": self.directions,
+                **model.resolve(fields, "objective"),
+            },
+            noise={
+                "law": self.law, "index": self.index, "sigma": study.sigma,
+                "spread": "all" if self.part.aspect else self.part.spread,
+            },
+            optimizer={"name": optimizer.name, "revision": optimizer.revision},
+            hp=hp,
+            momentum=method.momentum,
+            clip=method.clip * eps,
+            unit=eps if method.unit == "eps" else float(self.directions),
+            log2_lr=log2_lr,
+            log2_alpha=log2_alpha,
+            log2_batch=log2_batch,
+            seeds=seeds,
+            cap=self.cap(eps) * (FRESH_CAP if fresh else 1),
+            limit=limit,
+        )  # fmt: skip

@@ -1,0 +1,75 @@
+"""Manifest and cells of a study -> its page, points.csv and exponents.json."""
+
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hptransfer.documents.values import plain
+from hptransfer.errors import InputError
+from hptransfer.laboratory.exponents import fits, growths
+from hptransfer.laboratory.page import page, points_csv
+from hptransfer.laboratory.plan import Progress, progress
+from hptransfer.laboratory.study import Study
+from hptransfer.records.cells import CellStore
+from hptransfer.records.store import Store, disk
+
+MANIFEST = "study.json"
+
+
+def is_stored(name: str, results: Path) -> bool:
+    """Whether a results folder holds a study of this name."""
+    return os.path.isfile(results / name / MANIFEST)  # Path.is_file raises for long names
+
+
+def write_manifest(study: Study, results: Path) -> None:
+    """Keep the study beside its cells, so that a report needs no file."""
+    Store(results, study.name).write_text(MANIFEST, study.model_dump_json(indent=1) + "\n")
+
+
+def stored(name: str, results: Path) -> Study:
+    """The study of a results folder. Raises InputError."""
+    path = results / name / MANIFEST
+    try:
+        with disk(path, "read"):
+            return Study.model_validate_json(path.read_bytes())
+    except (ValidationError, FileNotFoundError):
+        raise InputError(
+            f"{path}: holds no study of this version", f"hptransfer run {name} writes it again"
+        ) from None
+
+
+def write_report(name: str, results: Path, target: Path | None) -> tuple[Path, dict[str, Any]]:
+    """Write the page, points.csv and exponents.json; (path of the page, exponents)."""
+    study = stored(name, results)
+    known = progress(study, CellStore(results, name).read())
+    place = [] if results == Path("results") else ["--results", str(results)]
+    text = page(study, known, shlex.join(["hptransfer", "run", name, *place]))
+    store, found = Store(results, name), exponents_json(study, known)
+    store.write_text("points.csv", points_csv(known))
+    store.write_text("exponents.json", json.dumps(found, indent=1) + "\n")
+    if target is None:
+        store.write_text("report.html", text)
+        return store.folder / "report.html", found
+    with disk(target, "written"):
+        target.write_text(text, encoding="utf-8")
+    return target, found
+
+
+def exponents_json(study: Study, known: Sequence[Progress]) -> dict[str, Any]:
+    """The fits of a study as JSON values."""
+    return {
+        "study": study.name,
+        "claim": study.claim,
+        **{
+            key: [
+                {"part": part, "method": method, "noise": noise, **plain(vars(fit))}
+                for (part, method, noise), fit in found
+            ]
+            for key, found in (("in_goal", fits(known)), ("in_directions", growths(known)))
+        },
+    }

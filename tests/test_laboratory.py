@@ -1,0 +1,305 @@
+"""The noise laboratory: cells, their records, the plan, exponents and the command."""
+
+import dataclasses
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hptransfer.errors import InputError
+from hptransfer.laboratory import exponents
+from hptransfer.laboratory.descent import measure
+from hptransfer.laboratory.exponents import fit, worst_case
+from hptransfer.laboratory.file import is_study, load_study
+from hptransfer.laboratory.page import page, points_csv
+from hptransfer.laboratory.plan import Outcome, Point, progress
+from hptransfer.laboratory.study import Series, Study
+from hptransfer.records.cells import CAPPED, DEARER, REACHED, Cell, CellRecord, CellStore
+from hptransfer.suite.file import load_suite
+
+TINY = """
+kind = "laboratory"
+claim = "tiny"
+objective = { name = "plateau", gap = 20.0 }
+sigma = 4.0
+tuning_seeds = 2
+fresh_seeds = 2
+cap = 60.0
+
+[methods.scion]
+use = "scion_unconstrained"
+hp = { radius_hidden = 1.0, start = "first", polar = "eigh" }
+log2_lr = [-2.0, 1.0]
+alpha = [1.0, 0.5]
+theory = "batched"
+
+[[parts]]
+name = "exponents"
+methods = ["scion"]
+index = [2.0]
+log2_eps = [0.0, -0.5, -1.0]
+directions = [2]
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Study:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return load_study(str(tmp_path / "tiny.toml"))
+
+
+def first(study: Study) -> Cell:
+    cell = progress(study, {})[0].missing
+    assert cell is not None
+    return cell
+
+
+def finish(study: Study) -> dict[str, CellRecord]:
+    records: dict[str, CellRecord] = {}
+    while (cell := progress(study, records)[0].missing) is not None:
+        records[cell.key] = measure(cell)
+    return records
+
+
+def single(study: Study, **changes: object) -> Cell:
+    """A cell of one setting and four seeds without noise to speak of."""
+    series = next(study.series())
+    cell = series.cell(1.0, (-1.0,), (0.0,), (4.0,))
+    return dataclasses.replace(cell, **{"seeds": (0, 4), **changes})
+
+
+def test_a_cell_ends_where_the_running_mean_of_the_norm_reaches_the_goal(tiny: Study) -> None:
+    quiet = {**single(tiny).noise, "sigma": 1e-12}
+    record = measure(single(tiny, noise=quiet))
+    # The norm is 2 eps on the slope and falls to 0 at its end, so the mean halves the time.
+    assert (record.status == REACHED).all()
+    top = 20 / 2 + math.sqrt(8 * 16) / 2
+    slope = (top - math.sqrt(8 * 16)) / 0.5
+    assert record.steps.min() == record.steps.max() > slope
+
+
+def test_a_lane_that_is_too_slow_is_capped(tiny: Study) -> None:
+    record = measure(single(tiny, log2_lr=(-20.0,), cap=50))
+    assert (record.status == CAPPED).all()
+    assert (record.steps == 50).all()
+
+
+def test_a_setting_that_a_known_one_beats_is_given_up(tiny: Study) -> None:
+    record = measure(single(tiny, limit=16.0))
+    assert (record.status == DEARER).all()
+    assert record.steps.max() <= 2
+
+
+def test_settings_do_not_change_each_other(tiny: Study) -> None:
+    cell = first(tiny)
+    whole = measure(cell)
+    best = int(whole.calls.mean(axis=1).argmin())
+    lr, alpha, batch = cell.settings[best].tolist()
+    one = measure(
+        dataclasses.replace(cell, log2_lr=(lr,), log2_alpha=(alpha,), log2_batch=(batch,))
+    )
+    assert np.isfinite(one.calls).all()
+    assert np.array_equal(whole.calls[best], one.calls[0])
+
+
+@pytest.mark.parametrize("norm", ["spectral", "sign", "colnorm", "rownorm"])
+def test_every_norm_reaches_the_goal_in_the_matrix_mode(tiny: Study, norm: str) -> None:
+    cell = single(tiny, noise={**single(tiny).noise, "spread": "all"}, log2_lr=(0.0, 2.0))
+    cell = dataclasses.replace(
+        cell, model={**cell.model, "columns": 4}, hp={**cell.hp, "hidden": norm}, cap=2000
+    )
+    assert (measure(cell).status == REACHED).any()
+
+
+def test_without_tuning_the_steps_grow_as_the_inverse_square_of_the_goal(tiny: Study) -> None:
+    big = tiny.model_copy(
+        update={"objective": {"name": "plateau", "gap": 100.0}, "sigma": 16.0, "cap": 60.0}
+    )
+    series: Series = dataclasses.replace(next(big.series()), index=1.5, directions=8)
+    scaled = []
+    for k in range(2):
+        eps = 2.0**-k
+        cell = series.cell(eps, (-1.0,), (-1.0,), (14.0 + 3 * k,), fresh=True)
+        record = measure(dataclasses.replace(cell, seeds=(0, 12)))
+        assert (record.status == REACHED).all()
+        scaled.append(record.steps.mean() * eps**2)
+    assert max(scaled) / min(scaled) < 1.1
+
+
+def test_a_record_comes_back_from_the_disk_as_it_was(tiny: Study, tmp_path: Path) -> None:
+    store, record = CellStore(tmp_path, "tiny"), measure(first(tiny))
+    store.append(record)
+    store.append(record)
+    read = CellStore(tmp_path, "tiny").read()
+    assert read.keys() == {record.cell.key}
+    again = read[record.cell.key]
+    assert again.cell == record.cell
+    assert np.array_equal(again.steps, record.steps)
+    assert np.array_equal(again.status, record.status)
+
+
+def test_a_torn_or_changed_line_is_no_record(tiny: Study, tmp_path: Path) -> None:
+    store, record = CellStore(tmp_path, "tiny"), measure(single(tiny))
+    store.append(record)
+    [path] = (tmp_path / "tiny").glob("cells-*.jsonl")
+    whole = path.read_bytes()
+    line = json.loads(whole)
+    wrong: list[dict[str, object]] = [
+        {**line, "cell": {**line["cell"], "cap": 7}},
+        {**line, "steps": line["status"]},
+        {**line, "cell": {**line["cell"], "more": 1}},
+        {**line, "status": "no base64"},
+        {key: value for key, value in line.items() if key != "env"},
+    ]
+    for damaged in (whole[:-40], b"[]\n", b"7\n", *(json.dumps(w).encode() + b"\n" for w in wrong)):
+        path.write_bytes(damaged + (b"" if damaged.endswith(b"\n") else b"\n") + whole)
+        assert store.read().keys() == {record.cell.key}
+        path.write_bytes(damaged)
+        assert store.read() == {}
+
+
+def test_a_finished_study_needs_no_further_cell_and_has_every_point(tiny: Study) -> None:
+    [known] = progress(tiny, finish(tiny))
+    assert known.missing is None
+    assert [point.eps for point in known.points] == [1.0, 2**-0.5, 0.5]
+    assert all(math.isfinite(point.mean) for point in known.points)
+
+
+def test_the_chosen_setting_is_measured_on_seeds_that_did_not_choose_it(tiny: Study) -> None:
+    seeds = {record.cell.seeds for record in finish(tiny).values()}
+    assert seeds == {(0, 2), (2, 4)}
+
+
+def test_a_grid_whose_best_setting_lies_at_an_edge_is_widened(tiny: Study) -> None:
+    method = tiny.methods["scion"].model_copy(update={"log2_lr": [-4.0, -3.5]})
+    part = tiny.parts[0].model_copy(update={"log2_eps": [0.0]})
+    narrow = tiny.model_copy(update={"methods": {"scion": method}, "parts": [part]})
+    [known] = progress(narrow, finish(narrow))
+    assert known.points[0].settings[0] > -3.5
+
+
+def point(x: float, exponent: float, outcome: Outcome = "measured", noise: float = 0.0) -> Point:
+    rng = np.random.default_rng(round(8 * x))
+    calls = 2.0 ** (exponent * x) * np.exp(noise * rng.standard_normal(24))
+    return Point(2.0**-x, (0.0, 0.0, 3.0), calls, calls.mean(), 0.0, 0.5, outcome)
+
+
+def test_a_power_law_has_its_exponent_and_a_verdict() -> None:
+    x = [0.0, 0.5, 1.0, 1.5]
+    points = [point(each, 4.0, noise=0.05) for each in x]
+    for theory, verdict in ((4.0, "agrees"), (5.0, "disagrees")):
+        found = fit(x, points, theory, whole=True)
+        assert found.slope == pytest.approx(4.0, abs=0.1)
+        assert found.verdict == verdict
+
+
+def test_a_wide_union_is_undecided() -> None:
+    x = [0.0, 0.5, 1.0, 1.5]
+    found = fit(x, [point(each, 4.0, noise=1.5) for each in x], 4.0, whole=True)
+    assert found.union[1] - found.union[0] > 0.5
+    assert found.verdict == "undecided"
+
+
+@pytest.mark.parametrize("outcome", ["censored", "capped"])
+def test_a_censored_or_capped_point_is_never_fitted(outcome: Outcome) -> None:
+    x = [0.0, 0.5, 1.0, 1.5]
+    points = [point(each, 4.0) for each in x[:3]]
+    far = dataclasses.replace(point(1.5, 40.0), outcome=outcome)
+    assert fit(x, [*points, far], 4.0, whole=True).slope == pytest.approx(4.0)
+    few = fit(x[:3], [*points[:2], far], 4.0, whole=True)
+    assert few.verdict == outcome
+    assert math.isnan(few.slope)
+
+
+def test_too_few_points_of_an_unfinished_series_are_incomplete() -> None:
+    assert fit([0.0, 0.5], [point(0.0, 4.0), point(0.5, 4.0)], 4.0, whole=False).verdict == (
+        "incomplete"
+    )
+
+
+def test_the_theory_states_the_exponents_of_the_papers() -> None:
+    assert [worst_case(p, "batched") for p in (1.25, 1.5, 2.0)] == [7.0, 5.0, 4.0]
+    assert [worst_case(p, "transported") for p in (1.25, 1.5, 2.0)] == [6.5, 4.5, 3.5]
+
+
+def test_a_gain_is_the_ratio_of_the_mean_calls_with_its_interval() -> None:
+    value, (low, high) = exponents.gain(point(1.0, 5.0, noise=0.3), point(1.0, 4.0, noise=0.3))
+    assert low < value < high
+    assert value == pytest.approx(2.0, rel=0.3)
+
+
+def test_a_study_is_no_suite_and_a_wrong_one_says_where(tmp_path: Path) -> None:
+    assert is_study("heavy_tails")
+    assert not is_study("quickstart")
+    with pytest.raises(InputError, match="study of the noise laboratory"):
+        load_suite("heavy_tails")
+    for old, new, told in (
+        ('methods = ["scion"]', 'methods = ["scoin"]', "no method 'scoin'"),
+        ("radius_hidden", "radius_hiden", "no field 'radius_hiden'"),
+        ("gap = 20.0", "gpa = 20.0", "no field 'gpa'"),
+        ("sigma = 4.0", "sigma = -4.0", "greater than 0"),
+        ("cap = 60.0", "caps = 60.0", "unknown key 'caps'"),
+    ):
+        (tmp_path / "wrong.toml").write_text(TINY.replace(old, new))
+        with pytest.raises(InputError, match=told):
+            load_study(str(tmp_path / "wrong.toml"))
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hptransfer", *arguments],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
+def test_run_measures_a_study_once_and_plan_says_what_is_left(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    before = command(tmp_path, "plan", "tiny.toml")
+    assert before.returncode == 0, before.stderr
+    assert "0 of 3 points are known" in before.stdout
+    ran = command(tmp_path, "run", "tiny.toml", "--workers", "1")
+    assert ran.returncode == 0, ran.stderr
+    assert "[3/3] scion" in ran.stderr
+    assert "exponent of the calls in 1/eps" in ran.stdout
+    assert "3 of 3 points are known" in command(tmp_path, "plan", "tiny.toml").stdout
+    lines = [p.read_text() for p in (tmp_path / "results/tiny").glob("cells-*.jsonl")]
+    page = (tmp_path / "results/tiny/report.html").read_text()
+    again = command(tmp_path, "run", "tiny.toml")
+    assert again.stdout == ran.stdout
+    assert command(tmp_path, "report", "tiny").returncode == 0
+    assert (tmp_path / "results/tiny/report.html").read_text() == page
+    assert [p.read_text() for p in (tmp_path / "results/tiny").glob("cells-*.jsonl")] == lines
+
+
+def test_the_page_of_a_study_names_every_series_and_reaches_for_nothing(tiny: Study) -> None:
+    known = progress(tiny, finish(tiny))
+    text = page(tiny, known, "hptransfer run tiny")
+    assert "3 of 3 points." in text
+    assert text.count(">scion gauss p 2 r 2<") == 3
+    assert "Calls against 1/eps: gauss, p = 2: scion" in text
+    assert not re.findall(r"(?:src|href)=[\"']https?:", text)
+    before = page(tiny, progress(tiny, {}), "hptransfer run tiny")
+    assert "0 of 3 points." in before
+    assert "<svg" not in before
+
+
+def test_points_csv_holds_what_a_fit_needs(tiny: Study) -> None:
+    known = progress(tiny, finish(tiny))
+    table = pd.read_csv(io.StringIO(points_csv(known)))
+    slope = np.polyfit(-np.log2(table["eps"]), np.log2(table["calls"]), 1)[0]
+    [(_, fitted)] = exponents.fits(known)
+    assert slope == pytest.approx(fitted.slope)
+
+
+def test_a_study_refuses_the_options_of_suites(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    refused = command(tmp_path, "run", "tiny.toml", "--seeds", "3")
+    assert refused.returncode == 2
+    assert "--seeds: a study of the noise laboratory has no such option" in refused.stderr
