@@ -21,9 +21,11 @@ from hptransfer.laboratory.file import is_study, load_study
 from hptransfer.laboratory.page import page, points_csv
 from hptransfer.laboratory.plan import Outcome, Point, progress
 from hptransfer.laboratory.study import Series, Study
+from hptransfer.laboratory.write import stored
 from hptransfer.records.cells import CAPPED, DEARER, REACHED, Cell, CellRecord, CellStore
 from hptransfer.suite.file import load_suite
 
+ROOT = Path(__file__).parent.parent
 TINY = """
 kind = "laboratory"
 claim = "tiny"
@@ -296,6 +298,41 @@ def test_points_csv_holds_what_a_fit_needs(tiny: Study) -> None:
     slope = np.polyfit(-np.log2(table["eps"]), np.log2(table["calls"]), 1)[0]
     [(_, fitted)] = exponents.fits(known)
     assert slope == pytest.approx(fitted.slope)
+
+
+def exponents_of_the_page() -> str:
+    """The table of docs/heavy_tails.md, from the committed study."""
+    found = json.loads((ROOT / "results/reference/heavy_tails/exponents.json").read_text())
+    lines = ["| in | method | noise | theory | exponent | lowest to highest | verdict |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for key, name in (("in_goal", "1/eps"), ("in_directions", "min(m, n)")):
+        for each in found[key]:
+            if each["part"] not in ("exponents", "dimension", "matrix"):
+                continue
+            bounds = [each[kind] for kind in ("seeds", "left_out", "grid")]
+            low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
+            mode = ", matrix mode" if each["part"] == "matrix" else ""
+            cells = (
+                name, each["method"], each["noise"] + mode, f"{each['theory']:g}",
+                f"{each['slope']:.2f}", f"{low:.2f} to {high:.2f}", each["verdict"],
+            )  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def test_the_table_of_the_page_is_that_of_the_committed_study() -> None:
+    page = (ROOT / "docs/heavy_tails.md").read_text()
+    shown = page.partition("<!-- exponents -->\n")[2].partition("\n<!-- /exponents -->")[0]
+    assert shown == exponents_of_the_page()
+
+
+def test_the_committed_study_is_the_built_in_one_and_whole() -> None:
+    folder = ROOT / "results/reference"
+    study = load_study("heavy_tails")
+    assert stored("heavy_tails", folder) == study
+    known = progress(study, CellStore(folder, "heavy_tails").read())
+    assert all(each.missing is None for each in known)
+    assert points_csv(known) == (folder / "heavy_tails/points.csv").read_text()
 
 
 def test_a_study_refuses_the_options_of_suites(tmp_path: Path) -> None:

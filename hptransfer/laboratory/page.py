@@ -28,8 +28,9 @@ NO_RANKING = (
     "skewed noise gives a median."
 )
 SYMMETRIC = (
-    "Under symmetric noise the tuned method takes tiny batches and acts as a robust median, whose "
-    "rate does not depend on p: the worst case needs skew."
+    "Under symmetric noise most gradients point the right way, and a sign acts as a median, which "
+    "rare large samples do not hurt. So the same method needs far fewer calls: the worst case needs "
+    "skew. The best batch would be smaller yet than the limit of steps allows."
 )
 
 
