@@ -29,8 +29,8 @@ NO_RANKING = (
 )
 SYMMETRIC = (
     "Under symmetric noise most gradients point the right way, and a sign acts as a median, which "
-    "rare large samples do not hurt. So the same method needs far fewer calls: the worst case needs "
-    "skew. The best batch would be smaller yet than the limit of steps allows."
+    "rare large samples do not hurt. So the same method needs far fewer calls: the worst case "
+    "needs skew. The best batch would be smaller yet than the limit of steps allows."
 )
 
 
