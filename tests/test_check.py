@@ -198,8 +198,12 @@ def test_an_optimizer_of_which_nothing_is_expected_is_refused(tmp_path: Path) ->
 
 
 def test_records_of_an_older_schema_are_not_judged(tmp_path: Path) -> None:
-    reference = Path(__file__).parents[1] / "results" / "reference"
-    done = hptransfer("check", "mlp_width", "--results", reference, cwd=tmp_path)
+    reference = Path(__file__).parents[1] / "results" / "reference" / "mlp_width"
+    older = tmp_path / "results" / "mlp_width"
+    older.mkdir(parents=True)
+    for name in ("suite-1.json", "records-vm-27087-be0ead29.jsonl"):
+        (older / name).write_bytes((reference / name).read_bytes())
+    done = hptransfer("check", "mlp_width", cwd=tmp_path)
     assert done.returncode == 2
     assert "are of an earlier version, under the rule of 0.1" in done.stderr
     assert "hptransfer report mlp_width shows them" in done.stderr

@@ -25,7 +25,7 @@ def test_every_suite_runs_at_its_smallest_size(name: str, tmp_path: Path) -> Non
     if load_suite(name).tokens is not None:  # one step of the larger batch in the smallest budget
         del smallest["steps"]
         smallest["tokens"] = 4 * target * 64
-    suite = load_suite(name, {**smallest, "proxy": proxy, "targets": [target]})
+    suite = load_suite(name, {**smallest, "proxy": proxy, "targets": [target], "waypoints": []})
     done = session(suite, tmp_path, workers=2, lanes=4)
     events = list(done.run())
     assert isinstance(events[-1], Finished)

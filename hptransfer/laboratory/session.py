@@ -46,7 +46,9 @@ def run(study: Study, store: CellStore, workers: int, context: BaseContext) -> I
                 yield from _new_points(before, known)
         except BrokenProcessPool:
             raise InputError(
-                "a worker process died", "mostly too little memory: --workers 1"
+                "a worker process died",
+                "mostly too little memory: fewer workers",
+                cures=("workers",),
             ) from None
         finally:
             workers_of = list((pool._processes or {}).values())  # ends what is under way
