@@ -19,10 +19,10 @@ from hptransfer.laboratory.descent import measure
 from hptransfer.laboratory.exponents import fit, worst_case
 from hptransfer.laboratory.file import is_study, load_study
 from hptransfer.laboratory.page import page, points_csv
-from hptransfer.laboratory.plan import Outcome, Point, progress
+from hptransfer.laboratory.plan import Outcome, Point, _between, progress
 from hptransfer.laboratory.study import Series, Study
 from hptransfer.laboratory.write import stored
-from hptransfer.records.cells import CAPPED, DEARER, REACHED, Cell, CellRecord, CellStore
+from hptransfer.records.cells import CAPPED, DEARER, DIVERGED, REACHED, Cell, CellRecord, CellStore
 from hptransfer.suite.file import load_suite
 
 ROOT = Path(__file__).parent.parent
@@ -185,6 +185,30 @@ def test_a_grid_whose_best_setting_lies_at_an_edge_is_widened(tiny: Study) -> No
     narrow = tiny.model_copy(update={"methods": {"scion": method}, "parts": [part]})
     [known] = progress(narrow, finish(narrow))
     assert known.points[0].settings[0] > -3.5
+
+
+def test_between_grid_points_the_calls_may_lie_as_low_as_the_vertex_of_a_parabola() -> None:
+    def around(a: float, b: float) -> dict[tuple[float, float, float], float]:
+        beside = {(0.0, 0.0, 4.0): 2.0**a, (0.0, 0.0, 6.0): 2.0**b}
+        return {(0.0, 0.0, 5.0): 1.0, **beside}
+
+    best = (0.0, 0.0, 5.0)
+    x = np.linspace(-1, 1, 200_001)
+    for a, b in ((0.2, 0.2), (0.0, 0.3), (0.1, 0.25)):
+        parabola = np.polyval(np.polyfit([-1, 0, 1], [a, 0, b], 2), x)
+        assert _between(around(a, b), best) == pytest.approx(-parabola.min(), abs=1e-9)
+    assert _between(around(0.0, math.inf), best) == _between(around(0.0, 5.0), best)
+
+
+def test_a_fresh_seed_that_diverges_keeps_its_point_out_of_the_fit(tiny: Study) -> None:
+    records = finish(tiny)
+    [key] = [k for k, r in records.items() if r.cell.seeds == (2, 4) and r.cell.model["eps"] == 0.5]
+    status = records[key].status.copy()
+    status[0] = DIVERGED
+    [known] = progress(tiny, {**records, key: dataclasses.replace(records[key], status=status)})
+    assert [point.outcome for point in known.points] == ["measured", "measured", "diverged"]
+    [(_, fitted)] = exponents.fits([known])
+    assert fitted.verdict == "diverged"
 
 
 def point(x: float, exponent: float, outcome: Outcome = "measured", noise: float = 0.0) -> Point:

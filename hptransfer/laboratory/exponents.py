@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,9 @@ REDRAWS = 2000  # of the fresh seeds
 LEAST = 3  # points of a fit
 WIDEST = 0.5  # of the union of the intervals, for a verdict
 
-Verdict = Literal["agrees", "disagrees", "undecided", "capped", "censored", "incomplete"]
+Verdict = Literal[
+    "agrees", "disagrees", "undecided", "capped", "censored", "diverged", "incomplete"
+]
 Range = tuple[float, float]
 Array = NDArray[np.float64]
 
@@ -94,8 +96,10 @@ def fit(x: Sequence[float], points: Sequence[Point], theory: float | None, *, wh
     used = [i for i, point in enumerate(points) if point.outcome == "measured"]
     nan = math.nan
     if len(used) < LEAST:
-        others = [point.outcome for point in points if point.outcome != "measured"]
-        verdict: Verdict = "incomplete" if not whole or not others else others[-1]  # type: ignore[assignment]
+        verdict: Verdict = "incomplete"
+        for point in points:
+            if whole and point.outcome != "measured":
+                verdict = point.outcome
         return Fit(nan, (nan, nan), (nan, nan), (nan, nan), theory, len(used), verdict)
     at = np.array([x[i] for i in used])
     calls = [points[i].calls for i in used]
@@ -122,7 +126,7 @@ def _judged(fit: Fit) -> Fit:
     if fit.theory is None or high - low >= WIDEST:
         return fit
     verdict: Verdict = "agrees" if low <= fit.theory <= high else "disagrees"
-    return Fit(**{**vars(fit), "verdict": verdict})
+    return replace(fit, verdict=verdict)
 
 
 def _weights(x: Array) -> Array:

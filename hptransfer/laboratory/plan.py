@@ -8,14 +8,14 @@ from typing import Literal
 import numpy as np
 
 from hptransfer.laboratory.study import BATCHES, Series, Study
-from hptransfer.records.cells import ADMITTED, CAPPED, MARGIN, Cell, CellRecord
+from hptransfer.records.cells import ADMITTED, CAPPED, DIVERGED, MARGIN, Cell, CellRecord
 
 MOVES = 4  # widenings of a grid whose best setting lies at an edge
 STEP_SECONDS = 2e-3  # of a step of all lanes of a point, in the diagonal mode
 NEAR_CAP = 0.8  # of the cap: a mean beyond it may have been cut off
 
 Settings = tuple[float, float, float]  # log2 lr, log2 alpha, log2 batch
-Outcome = Literal["measured", "censored", "capped"]
+Outcome = Literal["measured", "censored", "capped", "diverged"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,10 @@ class Point:
 
     `calls`: of the fresh seeds, (seeds,). `share_of_cap`: mean steps over the cap. `settings`: of
     the best setting. `outcome`: measured; censored, the best setting lies at an edge that could not
-    be moved on; capped, most lanes or the mean come near the cap. `tuned`: mean calls of the tuning
-    seeds, which chose the setting and so lie low. `grid`: log2 calls by which a setting between
-    those of the grid may lie below the best one.
+    be moved on; capped, a fresh seed met its cap or their mean came near that of the tuning seeds;
+    diverged, a fresh seed did. `tuned`: mean calls of the tuning seeds, which chose the setting and
+    so lie low. `grid`: log2 calls by which a setting between those of the grid may lie below the
+    best one.
     """
 
     eps: float
@@ -77,48 +78,58 @@ def _point(
     series: Series, eps: float, middle: float, records: Mapping[str, CellRecord]
 ) -> Point | Cell:
     """The point at a goal, or the cell that it lacks."""
-    method = series.method
-    low, high = method.log2_lr
+    found = _searched(series, eps, middle, records)
+    if isinstance(found, Cell):
+        return found
+    known, is_inside = found
+    best = min(known, key=known.__getitem__)
+    if not math.isfinite(known[best]):
+        nan = math.nan
+        return Point(eps, (nan, nan, nan), np.array([math.inf]), nan, nan, 1.0, "capped")
+    fresh = series.cell(eps, best[:1], best[1:2], best[2:], fresh=True)
+    record = records.get(fresh.key)
+    if record is None:
+        return fresh
+    share = float(record.steps.mean() / series.cap(eps))
+    outcome: Outcome = "measured" if is_inside else "censored"
+    if share > NEAR_CAP or (record.status == CAPPED).any():
+        outcome = "capped"
+    if (record.status == DIVERGED).any():
+        outcome = "diverged"
+    return Point(eps, best, record.calls[0], known[best], _between(known, best), share, outcome)
+
+
+def _searched(
+    series: Series, eps: float, middle: float, records: Mapping[str, CellRecord]
+) -> tuple[dict[Settings, float], bool] | Cell:
+    """Mean calls by setting, and whether the best lies inside the grid; or the missing cell.
+
+    The grid grows where its best setting lies at an edge, and to larger batches where none reached
+    the goal, at most MOVES times.
+    """
+    low, high = series.method.log2_lr
     lrs = tuple(np.arange(low, high + 0.25, 0.5).tolist())
-    alphas = tuple(math.log2(alpha) for alpha in method.alpha)
+    alphas = tuple(math.log2(alpha) for alpha in series.method.alpha)
     batches = _octaves(middle - BATCHES, middle + BATCHES)
     cell = series.cell(eps, lrs, alphas, batches)
     known: dict[Settings, float] = {}
-    moves = 0
-    while True:
+    for move in range(MOVES + 1):
         record = records.get(cell.key)
         if record is None:
             return cell
         means = admitted(record)
         for settings, mean in zip(cell.settings.tolist(), means.tolist(), strict=True):
             known[tuple(settings)] = mean
-        best = min(known, key=known.__getitem__)
-        reached = math.isfinite(known[best])
-        if not reached and moves == MOVES:
-            nan = math.nan
-            return Point(eps, (nan, nan, nan), np.array([math.inf]), nan, nan, 1.0, "capped")
-        added = (
-            _beyond(best, lrs, batches)
-            if reached
-            else ((), _octaves(batches[-1] + 1, batches[-1] + BATCHES))
-        )
-        if added is None or moves == MOVES:
-            break
-        moves += 1
-        new_lrs, new_batches = added
-        cell = series.cell(eps, new_lrs or lrs, alphas, new_batches or batches, limit=known[best])
-        lrs, batches = (
-            tuple(sorted({*a, *b})) for a, b in ((lrs, new_lrs), (batches, new_batches))
-        )
-    fresh = series.cell(eps, best[:1], best[1:2], best[2:], fresh=True)
-    record = records.get(fresh.key)
-    if record is None:
-        return fresh
-    share = float(record.steps.mean() / series.cap(eps))
-    outcome: Outcome = "measured" if added is None else "censored"
-    if share > NEAR_CAP or (record.status == CAPPED).any():
-        outcome = "capped"
-    return Point(eps, best, record.calls[0], known[best], _between(known, best), share, outcome)
+        added = _beyond(known, lrs, batches)
+        if added is None:
+            return known, True
+        if move < MOVES:
+            limit = min(known.values())
+            cell = series.cell(eps, added[0] or lrs, alphas, added[1] or batches, limit=limit)
+            lrs, batches = (
+                tuple(sorted({*a, *b})) for a, b in ((lrs, added[0]), (batches, added[1]))
+            )
+    return known, False
 
 
 def admitted(record: CellRecord) -> np.ndarray:
@@ -136,8 +147,8 @@ def _octaves(low: float, high: float) -> tuple[float, ...]:
 def _between(known: Mapping[Settings, float], best: Settings) -> float:
     """How far below the best setting another one between grid points may lie, log2 calls.
 
-    By the parabola through the best lr and its neighbours, and that of the batch. A neighbour that
-    was given up counts as MARGIN times as dear.
+    The vertex of the parabola through the best lr and its neighbours, and that of the batch. A
+    neighbour that was given up counts as MARGIN times as dear.
     """
     depth = 0.0
     for axis in (0, 2):
@@ -154,18 +165,21 @@ def _between(known: Mapping[Settings, float], best: Settings) -> float:
             if at is not None
         ]
         if len(beside) == 2 and sum(beside) > 0:
-            depth += (beside[1] - beside[0]) ** 2 / (16 * sum(beside)) + sum(beside) / 16
+            depth += (beside[1] - beside[0]) ** 2 / (8 * sum(beside))
     return depth
 
 
 def _beyond(
-    best: Settings, lrs: tuple[float, ...], batches: tuple[float, ...]
+    known: Mapping[Settings, float], lrs: tuple[float, ...], batches: tuple[float, ...]
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Further lrs or batches beyond the edge at which the best setting lies; None inside.
 
-    A batch of one is no edge: there is none smaller. An edge in alpha is harmless, for batch and
-    1/alpha are interchangeable.
+    Larger batches where no setting reached the goal. A batch of one is no edge: there is none
+    smaller. An edge in alpha is harmless, for batch and 1/alpha are interchangeable.
     """
+    best = min(known, key=known.__getitem__)
+    if not math.isfinite(known[best]):
+        return (), _octaves(batches[-1] + 1, batches[-1] + BATCHES)
     lr, _, batch = best
     if batch == batches[-1]:
         return (), (batch + 1, batch + 2)
