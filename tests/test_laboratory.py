@@ -1,4 +1,4 @@
-"""The noise laboratory: cells, their records, the plan, exponents and the command."""
+"""The noise laboratory: the plan, exponents, pages and commands."""
 
 import dataclasses
 import io
@@ -15,156 +15,22 @@ import pytest
 
 from hptransfer.errors import InputError
 from hptransfer.laboratory import exponents
-from hptransfer.laboratory.descent import measure
 from hptransfer.laboratory.exponents import fit, worst_case
 from hptransfer.laboratory.file import is_study, load_study
 from hptransfer.laboratory.page import page, points_csv
 from hptransfer.laboratory.plan import Outcome, Point, _between, progress
-from hptransfer.laboratory.study import Series, Study
+from hptransfer.laboratory.study import Study
 from hptransfer.laboratory.write import stored
-from hptransfer.records.cells import CAPPED, DEARER, DIVERGED, REACHED, Cell, CellRecord, CellStore
+from hptransfer.records.cells import DIVERGED, CellStore
 from hptransfer.suite.file import load_suite
+from studied import TINY, finish, tiny_study
 
 ROOT = Path(__file__).parent.parent
-TINY = """
-kind = "laboratory"
-claim = "tiny"
-objective = { name = "plateau", gap = 20.0 }
-sigma = 4.0
-tuning_seeds = 2
-fresh_seeds = 2
-cap = 60.0
-
-[methods.scion]
-use = "scion_unconstrained"
-hp = { radius_hidden = 1.0, start = "first", polar = "eigh" }
-log2_lr = [-2.0, 1.0]
-alpha = [1.0, 0.5]
-theory = "batched"
-
-[[parts]]
-name = "exponents"
-methods = ["scion"]
-index = [2.0]
-log2_eps = [0.0, -0.5, -1.0]
-directions = [2]
-"""
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Study:
-    (tmp_path / "tiny.toml").write_text(TINY)
-    return load_study(str(tmp_path / "tiny.toml"))
-
-
-def first(study: Study) -> Cell:
-    cell = progress(study, {})[0].missing
-    assert cell is not None
-    return cell
-
-
-def finish(study: Study) -> dict[str, CellRecord]:
-    records: dict[str, CellRecord] = {}
-    while (cell := progress(study, records)[0].missing) is not None:
-        records[cell.key] = measure(cell)
-    return records
-
-
-def single(study: Study, **changes: object) -> Cell:
-    """A cell of one setting and four seeds without noise to speak of."""
-    series = next(study.series())
-    cell = series.cell(1.0, (-1.0,), (0.0,), (4.0,))
-    return dataclasses.replace(cell, **{"seeds": (0, 4), **changes})
-
-
-def test_a_cell_ends_where_the_running_mean_of_the_norm_reaches_the_goal(tiny: Study) -> None:
-    quiet = {**single(tiny).noise, "sigma": 1e-12}
-    record = measure(single(tiny, noise=quiet))
-    # The norm is 2 eps on the slope and falls to 0 at its end, so the mean halves the time.
-    assert (record.status == REACHED).all()
-    top = 20 / 2 + math.sqrt(8 * 16) / 2
-    slope = (top - math.sqrt(8 * 16)) / 0.5
-    assert record.steps.min() == record.steps.max() > slope
-
-
-def test_a_lane_that_is_too_slow_is_capped(tiny: Study) -> None:
-    record = measure(single(tiny, log2_lr=(-20.0,), cap=50))
-    assert (record.status == CAPPED).all()
-    assert (record.steps == 50).all()
-
-
-def test_a_setting_that_a_known_one_beats_is_given_up(tiny: Study) -> None:
-    record = measure(single(tiny, limit=16.0))
-    assert (record.status == DEARER).all()
-    assert record.steps.max() <= 2
-
-
-def test_settings_do_not_change_each_other(tiny: Study) -> None:
-    cell = first(tiny)
-    whole = measure(cell)
-    best = int(whole.calls.mean(axis=1).argmin())
-    lr, alpha, batch = cell.settings[best].tolist()
-    one = measure(
-        dataclasses.replace(cell, log2_lr=(lr,), log2_alpha=(alpha,), log2_batch=(batch,))
-    )
-    assert np.isfinite(one.calls).all()
-    assert np.array_equal(whole.calls[best], one.calls[0])
-
-
-@pytest.mark.parametrize("norm", ["spectral", "sign", "colnorm", "rownorm"])
-def test_every_norm_reaches_the_goal_in_the_matrix_mode(tiny: Study, norm: str) -> None:
-    cell = single(tiny, noise={**single(tiny).noise, "spread": "all"}, log2_lr=(0.0, 2.0))
-    cell = dataclasses.replace(
-        cell, model={**cell.model, "columns": 4}, hp={**cell.hp, "hidden": norm}, cap=2000
-    )
-    assert (measure(cell).status == REACHED).any()
-
-
-def test_without_tuning_the_steps_grow_as_the_inverse_square_of_the_goal(tiny: Study) -> None:
-    big = tiny.model_copy(
-        update={"objective": {"name": "plateau", "gap": 100.0}, "sigma": 16.0, "cap": 60.0}
-    )
-    series: Series = dataclasses.replace(next(big.series()), index=1.5, directions=8)
-    scaled = []
-    for k in range(2):
-        eps = 2.0**-k
-        cell = series.cell(eps, (-1.0,), (-1.0,), (14.0 + 3 * k,), fresh=True)
-        record = measure(dataclasses.replace(cell, seeds=(0, 12)))
-        assert (record.status == REACHED).all()
-        scaled.append(record.steps.mean() * eps**2)
-    assert max(scaled) / min(scaled) < 1.1
-
-
-def test_a_record_comes_back_from_the_disk_as_it_was(tiny: Study, tmp_path: Path) -> None:
-    store, record = CellStore(tmp_path, "tiny"), measure(first(tiny))
-    store.append(record)
-    store.append(record)
-    read = CellStore(tmp_path, "tiny").read()
-    assert read.keys() == {record.cell.key}
-    again = read[record.cell.key]
-    assert again.cell == record.cell
-    assert np.array_equal(again.steps, record.steps)
-    assert np.array_equal(again.status, record.status)
-
-
-def test_a_torn_or_changed_line_is_no_record(tiny: Study, tmp_path: Path) -> None:
-    store, record = CellStore(tmp_path, "tiny"), measure(single(tiny))
-    store.append(record)
-    [path] = (tmp_path / "tiny").glob("cells-*.jsonl")
-    whole = path.read_bytes()
-    line = json.loads(whole)
-    wrong: list[dict[str, object]] = [
-        {**line, "cell": {**line["cell"], "cap": 7}},
-        {**line, "steps": line["status"]},
-        {**line, "cell": {**line["cell"], "more": 1}},
-        {**line, "status": "no base64"},
-        {key: value for key, value in line.items() if key != "env"},
-    ]
-    for damaged in (whole[:-40], b"[]\n", b"7\n", *(json.dumps(w).encode() + b"\n" for w in wrong)):
-        path.write_bytes(damaged + (b"" if damaged.endswith(b"\n") else b"\n") + whole)
-        assert store.read().keys() == {record.cell.key}
-        path.write_bytes(damaged)
-        assert store.read() == {}
+    return tiny_study(tmp_path)
 
 
 def test_a_finished_study_needs_no_further_cell_and_has_every_point(tiny: Study) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hptransfer.records.disk import disk
 from hptransfer.records.lines import COLUMNS
-from hptransfer.records.store import Store, disk, stored_suites
+from hptransfer.records.store import Store, stored_suites
 from hptransfer.spec import SCHEMA, RunSpec
 from stored import failure, files, record, suite
 

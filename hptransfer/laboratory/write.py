@@ -16,7 +16,8 @@ from hptransfer.laboratory.page import page, points_csv
 from hptransfer.laboratory.plan import Progress, progress
 from hptransfer.laboratory.study import Study
 from hptransfer.records.cells import CellStore
-from hptransfer.records.store import Store, disk
+from hptransfer.records.disk import disk
+from hptransfer.records.store import Store
 
 MANIFEST = "study.json"
 

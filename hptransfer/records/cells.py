@@ -1,10 +1,8 @@
 """Cells of the noise laboratory and their records: JSON lines with compressed arrays."""
 
 import base64
-import contextlib
-import errno
 import json
-import os
+import warnings
 import zlib
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -14,7 +12,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hptransfer.records.store import disk, listing, mark
+from hptransfer.records.damage import Damage, DamagedError, LeftOut, left_out
+from hptransfer.records.disk import Appender, disk, listing
 from hptransfer.spec import canonical, digest
 
 SCHEMA = 1
@@ -118,38 +117,36 @@ class CellStore:
 
     def __init__(self, root: Path, study: str) -> None:
         self.folder = Path(root) / study
-        self._path: Path | None = None
+        self._writer = Appender(self.folder, "cells")
+        self._warned: set[str] = set()
 
     def append(self, record: CellRecord) -> None:
-        """Write a record through to the disk, whole or not at all. Raises InputError."""
-        data = _encode(record)
-        path = self._path or self.folder / f"cells-{mark()}.jsonl"
-        with disk(path, "written"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with path.open("ab", buffering=0) as file:
-                before = file.tell()
-                try:
-                    if file.write(data) < len(data):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    os.fsync(file.fileno())
-                except BaseException:
-                    with contextlib.suppress(OSError):
-                        file.truncate(before)
-                    self._path = None
-                    raise
-        self._path = path
+        """Write one record through to the disk. Raises InputError on a full or read-only disk."""
+        self._writer.append(_encode(record))
 
     def read(self) -> dict[str, CellRecord]:
-        """Cell key -> its first record. A line that is no record, as of a killed writer, is left
-        out. Raises InputError for a folder that cannot be read."""
+        """Cell key -> its first record.
+
+        Skips a last line without its end, which a killed writer leaves. Warns about other lines
+        that are no records (LeftOut), once per file. Raises InputError for an unreadable folder.
+        """
         records: dict[str, CellRecord] = {}
         for name in listing(self.folder, r"cells-.*\.jsonl"):
-            with disk(self.folder / name, "read"):
-                lines = (self.folder / name).read_bytes().splitlines(keepends=True)
-            for line in lines:
-                record = _decode(line) if line.endswith(b"\n") else None
-                if record is not None:
+            path, damage = self.folder / name, list[Damage]()
+            with disk(path, "read"):
+                lines = path.read_bytes().splitlines(keepends=True)
+            for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n"):
+                    continue
+                try:
+                    record = _decode(line)
+                except DamagedError as error:
+                    damage.append((number, str(error)))
+                else:
                     records.setdefault(record.cell.key, record)
+            if damage and name not in self._warned:
+                self._warned.add(name)
+                warnings.warn(left_out(path, damage), LeftOut, stacklevel=2)
         return records
 
 
@@ -167,22 +164,26 @@ def _encode(record: CellRecord) -> bytes:
     return (json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n").encode()
 
 
-def _decode(line: bytes) -> CellRecord | None:
-    """The record of a line; None where it is none, or its key is not that of its cell."""
+def _decode(line: bytes) -> CellRecord:
+    """The record of a line. Raises DamagedError."""
     try:
         table = json.loads(line)
         cell = Cell.from_json(table["cell"])
         steps = _unpacked(table["steps"], "<i4").astype(np.int64)
         status = _unpacked(table["status"], "i1")
+        seconds, finished = float(table["seconds"]), float(table["finished"])
+        env, key = table["env"], table["key"]
         count = int(np.prod(cell.shape))
-        whole = cell.key == table["key"] and len(steps) == len(status) == count
-        if not whole or not ((status >= 0) & (status < len(STATUSES))).all():
-            return None
-        return CellRecord(
-            cell, steps, status, float(table["seconds"]), table["env"], float(table["finished"])
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, zlib.error):
-        return None
+        own = cell.key
+    except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
+        raise DamagedError(f"no record of a cell ({type(error).__name__})") from None
+    if own != key:
+        raise DamagedError("the key is not that of the cell")
+    if not len(steps) == len(status) == count:
+        raise DamagedError(f"{len(steps)} lanes, the cell has {count}")
+    if not ((status >= 0) & (status < len(STATUSES))).all():
+        raise DamagedError("a lane has an unknown status")
+    return CellRecord(cell, steps, status, seconds, env, finished)
 
 
 def _packed(array: NDArray[Any]) -> str:

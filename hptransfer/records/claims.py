@@ -26,7 +26,7 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import IO
 
-from hptransfer.records.store import HOST, disk, listing, lock, mark
+from hptransfer.records.disk import HOST, disk, listing, lock, mark
 
 LEASE = 120.0  # seconds; longer than a pause of a file server
 BEAT = 10.0  # seconds between renewals

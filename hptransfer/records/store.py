@@ -6,15 +6,10 @@ because hptransfer would otherwise train its run again without a word.
 """
 
 import contextlib
-import errno
-import fcntl
 import gc
 import itertools
 import json
 import os
-import re
-import secrets
-import socket
 import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -25,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 from hptransfer.errors import InputError
 from hptransfer.records import lines
 from hptransfer.records.damage import Damage, LeftOut, left_out, newer
+from hptransfer.records.disk import Appender, disk, listing, lock, mark
 from hptransfer.records.lines import Row
 from hptransfer.spec import FIRST_SCHEMA, SCHEMA, RunRecord
 from hptransfer.suite.manifest import as_manifest, stored_suite
@@ -36,7 +32,6 @@ if TYPE_CHECKING:
 _MANIFEST, _FIRST_MANIFEST = "suite.json", "suite-1.json"  # the second: of FIRST_SCHEMA
 _OF_A_SUITE = r"records-.*\.jsonl|suite\.json|suite-1\.json"
 _BATCH = 500  # lines per call of the decoder, which shares the strings of equal keys in a call
-HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
 
 
 @dataclass
@@ -60,36 +55,14 @@ class Store:
         self.suite = suite
         self.schema = schema
         self.folder = Path(root) / suite
-        self._fd: int | None = None
-        self._path = self.folder
+        self._writer = Appender(self.folder, "records")
         self._sources: dict[str, _Source] = {}
         self._reader = lines.Reader(schema)
         self._frame: pd.DataFrame | None = None
 
     def append(self, record: RunRecord) -> None:
         """Write one record through to the disk. Raises InputError on a full or read-only disk."""
-        data = lines.encode(record)
-        with disk(self._path, "written"):
-            if self._fd is None:
-                self._path = self.folder / f"records-{mark()}.jsonl"
-                self.folder.mkdir(parents=True, exist_ok=True)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-                self._fd = os.open(self._path, flags, 0o644)
-            before = os.fstat(self._fd).st_size
-            try:
-                if os.write(self._fd, data) < len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(self._fd)
-            except BaseException as error:
-                # No line may follow a torn one: cut it off and open a new file for the next record.
-                # If the cut fails too, the torn line stays the last of its file. A line that was
-                # whole before an interrupt counts.
-                fd, self._fd = self._fd, None
-                with contextlib.suppress(OSError):
-                    if isinstance(error, OSError) or os.fstat(fd).st_size < before + len(data):
-                        os.ftruncate(fd, before)
-                os.close(fd)
-                raise
+        self._writer.append(lines.encode(record))
 
     def frame(self) -> "pd.DataFrame":
         """One row per run, in the order of finishing; reads only new lines from disk.
@@ -113,7 +86,7 @@ class Store:
     def from_others(self) -> int:
         """Number of record lines that other processes wrote; reads only new lines from disk."""
         self._read_new()
-        own = self._path.name
+        own = self._writer.name
         return sum(source.lines for name, source in self._sources.items() if name != own)
 
     def _build(self) -> "pd.DataFrame":
@@ -301,48 +274,3 @@ def stored_suites(root: Path) -> list[str]:
 def holds_suite(folder: Path) -> bool:
     """Whether a folder has records or a manifest of its own. Raises InputError as `listing`."""
     return folder.is_dir() and bool(listing(folder, _OF_A_SUITE))
-
-
-def mark() -> str:
-    """A part for a file's name that no other file has: host, pid and a random number."""
-    return f"{HOST}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def listing(folder: Path, pattern: str) -> list[str]:
-    """Names in a folder that match a regular expression; none where there is no folder.
-
-    Raises InputError where the folder cannot be read.
-    """
-    with disk(folder, "read"), contextlib.suppress(FileNotFoundError):
-        return sorted(name for name in os.listdir(folder) if re.fullmatch(pattern, name))
-    return []
-
-
-@contextlib.contextmanager
-def disk(path: Path, what: str) -> Generator[None]:
-    """An error of the disk in this block becomes InputError; `what`: "read" or "written".
-
-    An error on the way out of Ctrl-C is still Ctrl-C.
-    """
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # then a library failed to clean up
-            raise error.__context__ from None
-        # A missing file is no error to every caller.
-        if what == "read" and isinstance(error, FileNotFoundError):
-            raise
-        message = f"{path}: cannot be {what} ({error.strerror})"
-        hint, cures = "check its permissions, or name another results folder", ("results",)
-        if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            file = next((p for p in (path, *path.parents) if p.is_file()), path)
-            message = f"{file}: is a file, needs a folder"
-        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            hint, cures = "free some space and start again; finished runs are safe", ()
-        raise InputError(message, hint, cures=cures) from None
-
-
-def lock(file: IO[str]) -> None:
-    """Wait for the exclusive lock of a file; does nothing on a file system without locks."""
-    with contextlib.suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX)
