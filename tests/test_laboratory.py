@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from jsonschema import Draft202012Validator
 
 from hptransfer.errors import InputError
 from hptransfer.laboratory import exponents
@@ -20,7 +21,7 @@ from hptransfer.laboratory.file import is_study, load_study
 from hptransfer.laboratory.page import page, points_csv
 from hptransfer.laboratory.plan import Outcome, Point, _between, progress
 from hptransfer.laboratory.study import Study
-from hptransfer.laboratory.write import stored
+from hptransfer.laboratory.write import exponents_json, stored
 from hptransfer.records.cells import DIVERGED, CellStore
 from hptransfer.suite.file import load_suite
 from studied import TINY, finish, tiny_study
@@ -138,6 +139,7 @@ def test_a_study_is_no_suite_and_a_wrong_one_says_where(tmp_path: Path) -> None:
         ("gap = 20.0", "gpa = 20.0", "no field 'gpa'"),
         ("sigma = 4.0", "sigma = -4.0", "greater than 0"),
         ("cap = 60.0", "caps = 60.0", "unknown key 'caps'"),
+        ("directions = [2]", "directions = [2]\nspread = 'first'\naspect = 4", "the matrix mode"),
     ):
         (tmp_path / "wrong.toml").write_text(TINY.replace(old, new))
         with pytest.raises(InputError, match=told):
@@ -199,12 +201,12 @@ def exponents_of_the_page() -> str:
         for each in found[key]:
             if each["part"] not in ("exponents", "dimension", "matrix"):
                 continue
-            bounds = [each[kind] for kind in ("seeds", "left_out", "grid")]
-            low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
+            bounds = [each[kind] for kind in ("by_seeds", "by_points", "by_grid")]
+            low, high = min(b["low"] for b in bounds), max(b["high"] for b in bounds)
             mode = ", matrix mode" if each["part"] == "matrix" else ""
             cells = (
                 name, each["method"], each["noise"] + mode, f"{each['theory']:g}",
-                f"{each['slope']:.2f}", f"{low:.2f} to {high:.2f}", each["verdict"],
+                f"{bounds[0]['value']:.2f}", f"{low:.2f} to {high:.2f}", each["verdict"],
             )  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -214,6 +216,12 @@ def test_the_table_of_the_page_is_that_of_the_committed_study() -> None:
     page = (ROOT / "docs/heavy_tails.md").read_text()
     shown = page.partition("<!-- exponents -->\n")[2].partition("\n<!-- /exponents -->")[0]
     assert shown == exponents_of_the_page()
+
+
+def test_the_exponents_follow_their_published_schema(tiny: Study) -> None:
+    schema = json.loads((ROOT / "docs/exponents.schema.json").read_text())
+    for known in (progress(tiny, {}), progress(tiny, finish(tiny))):
+        Draft202012Validator(schema).validate(exponents_json(tiny, known))
 
 
 def test_the_committed_study_is_the_built_in_one_and_whole() -> None:
@@ -227,6 +235,23 @@ def test_the_committed_study_is_the_built_in_one_and_whole() -> None:
 
 def test_a_study_refuses_the_options_of_suites(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
-    refused = command(tmp_path, "run", "tiny.toml", "--seeds", "3")
-    assert refused.returncode == 2
-    assert "--seeds: a study of the noise laboratory has no such option" in refused.stderr
+    for option, value in (("--seeds", "3"), ("--device", "cuda")):
+        refused = command(tmp_path, "run", "tiny.toml", option, value)
+        assert refused.returncode == 2
+        assert f"{option}: a study of the noise laboratory has no such option" in refused.stderr
+
+
+def test_without_an_exponent_in_theory_there_is_no_verdict() -> None:
+    x = [0.0, 0.5, 1.0, 1.5]
+    assert fit(x, [point(each, 4.0) for each in x], None, whole=True).verdict is None
+
+
+def test_the_growth_compares_points_of_one_goal(tiny: Study) -> None:
+    part = tiny.parts[0].model_copy(update={"log2_eps": [0.0, -1.0], "directions": [2, 4, 8]})
+    wide = tiny.model_copy(update={"parts": [part]})
+    known = [
+        dataclasses.replace(each, points=[point(0.0, 4.0), point(1.0, 4.0)][: 1 + (i < 2)])
+        for i, each in enumerate(progress(wide, {}))
+    ]
+    [(_, fitted)] = exponents.growths(known)
+    assert (fitted.n_points, fitted.verdict) == (2, "incomplete")

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from hptransfer.laboratory.exponents import Fit
     from hptransfer.laboratory.plan import Progress
 
-OTHERS = ("optimizer", "trials", "seeds", "max_seeds", "steps", "data", "lanes", "storage")
+OTHERS = (
+    "optimizer",
+    "trials",
+    "seeds",
+    "max_seeds",
+    "steps",
+    "data",
+    "device",
+    "lanes",
+    "storage",
+)
 
 
 def run_study(name: str, options: RunOptions) -> None:
@@ -32,10 +42,11 @@ def run_study(name: str, options: RunOptions) -> None:
     from hptransfer.run import fork_server
 
     for field in OTHERS:
-        if getattr(options, field) not in (None, []):
+        value = getattr(options, field)
+        if value != getattr(RunOptions(), field) and value != "cpu":
             raise InputError(
                 "a study of the noise laboratory has no such option",
-                "a copy of its file with other parts is another study",
+                "it runs on the CPU; a copy of its file with other parts is another study",
                 option=field,
             )
     study = load_study(name)
@@ -45,8 +56,9 @@ def run_study(name: str, options: RunOptions) -> None:
     workers = options.workers or usable_cores()
     missing, seconds = forecast(known, workers)
     points = sum(len(each.points) for each in known)
-    told = f"{study.name}: {points} of {points + missing} points are known, the others take about "
-    (out if options.dry_run else err).print(shown(f"{told}{duration(seconds)} on cpu"))
+    told = f"{study.name}: {points} of {points + missing} points are known"
+    told += f", the others take about {duration(seconds)} on cpu" if missing else ""
+    (out if options.dry_run else err).print(shown(told))
     if options.dry_run:
         return
     confirm(seconds, options.yes)
@@ -90,4 +102,4 @@ def _row(name: tuple[str, str, str], fit: "Fit") -> tuple[str, ...]:
     numbers = (fit.slope, low, high)
     theory = "" if fit.theory is None else f"{fit.theory:g}"
     told = (f"{x:.2f}" if math.isfinite(x) else "" for x in numbers)
-    return (*name, theory, *told, str(fit.n_points), fit.verdict)
+    return (*name, theory, *told, str(fit.n_points), fit.verdict or "")

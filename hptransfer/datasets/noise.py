@@ -122,7 +122,7 @@ def stable(first: Array, second: Array, index: float, skewness: float) -> Array:
 
 
 def pareto(rng: np.random.Generator, index: float, size: int) -> Array:
-    """Pareto variates of this index, minus their mean, with E|R + mean|^1 = 1."""
+    """Pareto variates of this index and mean 1, less that mean; (size,)."""
     least = (index - 1) / index
     return least * (rng.pareto(index, size) + 1) - 1
 

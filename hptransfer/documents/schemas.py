@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hptransfer.documents import answers, batches, comparison, metrics, tails, values
+from hptransfer.documents import answers, batches, comparison, exponents, metrics, tails, values
 
 FOLDER = Path(__file__).parents[2] / "docs"  # in a checkout
 
@@ -19,6 +19,7 @@ DOCUMENTS: dict[str, type] = {
     "check": answers.Check,
     "compare": comparison.Comparison,
     "coords": answers.Coordinates,
+    "exponents": exponents.Exponents,
     "list": answers.Names,
     "tails": tails.Tails,
     "validate": answers.Validation,
@@ -31,7 +32,7 @@ def schema(name: str) -> dict[str, Any]:
     root = TypeAdapter(DOCUMENTS[name]).json_schema(mode="serialization")
     kinds = {
         k: v
-        for m in (values, metrics, batches, answers, comparison, tails)
+        for m in (values, metrics, batches, answers, comparison, exponents, tails)
         for k, v in vars(m).items()
     }
     for kind, node in {DOCUMENTS[name].__name__: root, **root.get("$defs", {})}.items():

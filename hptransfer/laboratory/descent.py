@@ -135,14 +135,11 @@ class _Running:
 
     def _noise(self, t: int) -> Tensor:
         """Means of the noise over the batches, (lanes, 1, *shape)."""
-        shape = self.model.x.shape
-        if self.noise.directions == shape.numel():
-            drawn = np.empty((len(self.seed), shape.numel()))
-            for seed in np.unique(self.seed):
-                here = self.seed == seed
-                drawn[here] = self.noise.means(int(seed), t, self.batch[here])
-            return torch.from_numpy(drawn).reshape(-1, 1, *shape)
-        raise AssertionError("noise has as many directions as X has entries")
+        drawn = np.empty((len(self.seed), self.noise.directions))
+        for seed in np.unique(self.seed):
+            here = self.seed == seed
+            drawn[here] = self.noise.means(int(seed), t, self.batch[here])
+        return torch.from_numpy(drawn).reshape(-1, 1, *self.model.x.shape)
 
     def _clipped(self, g: Tensor) -> Tensor:
         if not self.clip:
@@ -160,18 +157,11 @@ class _Running:
         self.state = {key: value[keep] for key, value in self.state.items()}
 
 
-WHOLE = ("nsgd", "sgd", "adamw")  # see X as one vector
-
-
 def _param(cell: Cell, shape: tuple[int, ...]) -> Param:
     """X as an optimizer sees it.
 
-    In the diagonal mode each coordinate is the singular value of a rank-one part, so a method that
-    orthogonalises has X as 1 x 1 matrices, whose polar factor is the sign.
+    In the diagonal mode a coordinate is the singular value of a rank-one part, so X is a stack of
+    1 x 1 matrices, whose polar factor is the sign. Normalised SGD divides by the norm of the whole.
     """
-    diagonal = shape[1] == 1
-    if not diagonal:
-        return Param("x", "hidden", shape, shape)
-    if cell.optimizer["name"] in WHOLE:
-        return Param("x", "hidden", shape, shape)
-    return Param("x", "hidden", shape, shape, parts=shape[0])
+    parts = shape[0] if shape[1] == 1 and cell.optimizer["name"] != "nsgd" else 1
+    return Param("x", "hidden", shape, shape, parts=parts)

@@ -8,15 +8,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hptransfer.documents.exponents import FitVerdict
 from hptransfer.laboratory.plan import Point, Progress
 
 REDRAWS = 2000  # of the fresh seeds
 LEAST = 3  # points of a fit
 WIDEST = 0.5  # of the union of the intervals, for a verdict
 
-Verdict = Literal[
-    "agrees", "disagrees", "undecided", "capped", "censored", "diverged", "incomplete"
-]
 Range = tuple[float, float]
 Array = NDArray[np.float64]
 
@@ -26,8 +24,9 @@ class Fit:
     """Slope of log calls, with three intervals.
 
     `seeds`: 95% of redraws of the fresh seeds. `left_out`: least and largest slope where one point
-    is left out. `grid`: as far as settings between those of the grid may move it. `theory`: None
-    where none is stated. `n_points`: that were fitted; capped and censored ones never are.
+    is left out. `grid`: as far as settings between those of the grid may move it. `theory`,
+    `verdict`: None where the theory states no exponent. `n_points`: that were fitted; capped,
+    censored and diverged ones never are.
     """
 
     slope: float
@@ -36,7 +35,7 @@ class Fit:
     grid: Range
     theory: float | None
     n_points: int
-    verdict: Verdict
+    verdict: FitVerdict | None
 
     @property
     def union(self) -> Range:
@@ -84,11 +83,17 @@ def _in_goal(progress: Progress) -> Fit:
 
 
 def _in_directions(alike: Sequence[Progress]) -> Fit:
-    """At the least goal. Theory: 1, Zhang & Lin 2026 and Hübler et al. 2026 (abstracts)."""
-    known = [(each.series.directions, each.points[-1]) for each in alike if each.points]
+    """At the smallest goal. Theory: 1, Zhang & Lin 2026 and Hübler et al. 2026 (abstracts)."""
+    smallest = 2.0 ** alike[0].series.part.log2_eps[-1]
+    known = [
+        (math.log2(each.series.directions), point)
+        for each in alike
+        for point in each.points
+        if point.eps == smallest
+    ]
     theory = 1.0 if alike[0].series.method.theory else None
     whole = all(each.missing is None for each in alike)
-    return fit([math.log2(r) for r, _ in known], [point for _, point in known], theory, whole=whole)
+    return fit([x for x, _ in known], [point for _, point in known], theory, whole=whole)
 
 
 def fit(x: Sequence[float], points: Sequence[Point], theory: float | None, *, whole: bool) -> Fit:
@@ -96,7 +101,7 @@ def fit(x: Sequence[float], points: Sequence[Point], theory: float | None, *, wh
     used = [i for i, point in enumerate(points) if point.outcome == "measured"]
     nan = math.nan
     if len(used) < LEAST:
-        verdict: Verdict = "incomplete"
+        verdict: FitVerdict = "incomplete"
         for point in points:
             if whole and point.outcome != "measured":
                 verdict = point.outcome
@@ -116,17 +121,18 @@ def fit(x: Sequence[float], points: Sequence[Point], theory: float | None, *, wh
         ),
         theory=theory,
         n_points=len(used),
-        verdict="undecided",
+        verdict=None,
     )
-    return _judged(result)
+    return replace(result, verdict=_verdict(result))
 
 
-def _judged(fit: Fit) -> Fit:
+def _verdict(fit: Fit) -> FitVerdict | None:
+    if fit.theory is None:
+        return None
     low, high = fit.union
-    if fit.theory is None or high - low >= WIDEST:
-        return fit
-    verdict: Verdict = "agrees" if low <= fit.theory <= high else "disagrees"
-    return replace(fit, verdict=verdict)
+    if high - low >= WIDEST:
+        return "undecided"
+    return "agrees" if low <= fit.theory <= high else "disagrees"
 
 
 def _weights(x: Array) -> Array:

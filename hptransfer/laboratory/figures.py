@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from hptransfer.laboratory.exponents import Fit
 from hptransfer.laboratory.plan import Point
-from hptransfer.report.svg import INK, LABELS, MARKS, THEME
+from hptransfer.report.svg import INK, THEME, line_style
 
 WIDE = 2.9  # inches of a panel
 HIGH = 3.1
@@ -42,10 +42,10 @@ def calls(panels: Sequence[Panel], axis: str, tick: Callable[[float], str], what
     """Calls against a quantity, both log; dotted: the theory's slope through the first point.
 
     `axis`: label of the x axis; `tick`: its log2 value as text; `what`: the start of the alt text.
-    Open marks are capped or censored, and no part of a fit.
+    Open marks are capped, censored or diverged, and no part of a fit.
     """
     names = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
-    style = {name: (LABELS[i % len(LABELS)], MARKS[i % len(MARKS)]) for i, name in enumerate(names)}
+    style = {name: line_style(i) for i, name in enumerate(names)}
     with mpl.rc_context(THEME):
         count = len(panels)
         width = max(4.8, WIDE * count)
@@ -98,7 +98,7 @@ def _told(panels: Sequence[Panel]) -> str:
         lines = []
         for line in panel.lines:
             fit = line.fit
-            slope = f"{fit.slope:.2f}" if math.isfinite(fit.slope) else fit.verdict
+            slope = f"{fit.slope:.2f}" if math.isfinite(fit.slope) else f"{fit.verdict}"
             theory = f", theory {fit.theory:g}" if fit.theory is not None else ""
             lines.append(f"{line.label} {slope}{theory}")
         told.append(f"{panel.title}: {', '.join(lines) or 'no point yet'}")

@@ -80,10 +80,8 @@ def _figures(known: Sequence[Progress]) -> list[tuple[str, str, Any]]:
 
 
 def _by_goal(known: Sequence[Progress]) -> list[Panel]:
-    found = dict(zip([id(each) for each in known], fits(known), strict=True))
     panels: dict[str, list[Line]] = {}
-    for each in known:
-        fit = found[id(each)][1]
+    for each, (_, fit) in zip(known, fits(known), strict=True):
         x = [-math.log2(point.eps) for point in each.points]
         title = f"{each.series.law}, p = {each.series.index:g}"
         panels.setdefault(title, []).append(Line(each.series.label, x, each.points, fit))
@@ -127,15 +125,20 @@ def exponent_table(caption: str, found: Sequence[tuple[Name, Fit]]) -> Table:
                 number(fit.slope, f"{fit.slope:.2f}"),
                 *(_range(each) for each in (fit.seeds, fit.left_out, fit.grid)),
                 count(fit.n_points),
-                Cell(fit.verdict, fit.verdict, f"v {fit.verdict}"),
+                _verdict(fit),
             ]
             for name, fit in found
         ],
         "Least-squares slopes of log calls. seeds: 95% of redraws of the fresh seeds; one left "
         "out: the slopes without one of the points; grid: as far as settings between those of the "
         "grid may move it. agrees: the theory's value lies in the hull of the three, which is "
-        "narrower than 0.5; wider is undecided. Capped and censored points are never fitted.",
+        "narrower than 0.5; wider is undecided. Capped, censored and diverged points are never "
+        "fitted. A dash stands where the theory states no exponent.",
     )  # fmt: skip
+
+
+def _verdict(fit: Fit) -> Cell:
+    return word(DASH) if fit.verdict is None else Cell(fit.verdict, fit.verdict, f"v {fit.verdict}")
 
 
 def _range(bounds: tuple[float, float]) -> Cell:
@@ -145,19 +148,19 @@ def _range(bounds: tuple[float, float]) -> Cell:
 
 def gain_table(known: Sequence[Progress]) -> Table:
     """Calls of the batched method over those of the transported one, goal by goal."""
-    of: dict[tuple[str, str, int, float], dict[str, Point]] = {}
+    of: dict[tuple[str, float, int, float], dict[str, Point]] = {}
     for each in known:
         series = each.series
         if series.method.theory and not series.part.aspect:
             for point in each.points:
-                key = (series.law, f"{series.index:g}", series.directions, point.eps)
+                key = (series.law, series.index, series.directions, -math.log2(point.eps))
                 of.setdefault(key, {})[series.method.theory] = point
     rows = []
-    for (law, index, directions, eps), pair in sorted(of.items(), key=lambda item: str(item[0])):
+    for (law, index, directions, octaves), pair in sorted(of.items()):
         if len(pair) == 2 and all(math.isfinite(point.mean) for point in pair.values()):
             value, (low, high) = gain(pair["batched"], pair["transported"])
-            cells = [word(f"{law} {index}", "head"), count(directions)]
-            cells += [number(-math.log2(eps), f"2^{math.log2(eps):g}")]
+            cells = [word(f"{law} {index:g}", "head"), count(directions)]
+            cells += [number(octaves, f"2^{-octaves:g}")]
             rows.append([*cells, number(value, f"{value:.2f}", f"{low:.2f} to {high:.2f}")])
     return Table(
         "Gain of transport",

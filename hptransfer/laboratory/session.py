@@ -35,13 +35,16 @@ def run(study: Study, store: CellStore, workers: int, context: BaseContext) -> I
                     if cell is None or len(under_way) == workers:
                         continue
                     key = cell.key
-                    new = key not in under_way.values() and bool(claims.claim([key]))
-                    if new and key not in store.read():  # another process may have recorded it
+                    if key in under_way.values() or not claims.claim([key]):
+                        continue
+                    if key in store.read():  # another process has recorded it since
+                        claims.release([key], recorded=True)
+                    else:
                         under_way[pool.submit(_measure, cell)] = key
                 for future in _finished(under_way):
-                    claims_key, record = under_way.pop(future), future.result()
+                    key, record = under_way.pop(future), future.result()
                     store.append(record)
-                    claims.release([claims_key], recorded=True)
+                    claims.release([key], recorded=True)
                 before, known = known, progress(study, store.read())
                 yield from _new_points(before, known)
         except BrokenProcessPool:

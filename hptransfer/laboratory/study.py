@@ -4,17 +4,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hptransfer import registry
-from hptransfer.errors import located
+from hptransfer.errors import InputError, located
 from hptransfer.records.cells import Cell
 from hptransfer.suite.tables import Table
 
 Law = Literal["skew", "sym", "gauss", "pareto", "t", "spike"]
-Spread = Literal["one", "all", "first"]
 FRESH_CAP = 4  # caps of the tuning seeds that a fresh seed may take
 BATCHES = 3  # octaves on each side of the middle batch of a first grid
 
@@ -49,16 +48,26 @@ class Part(Table):
     """Labels of methods."""
     law: Law = "skew"
     """Law of the noise; gauss stands in for skew and sym at index 2."""
-    spread: Spread = "one"
-    """Directions that a sample of the noise reaches."""
+    spread: Literal["one", "first"] = "one"
+    """Directions that a sample of the noise hits: one of them at random, or the first alone. In the
+    matrix mode it is Gaussian in every entry."""
     index: list[float]
     """Indices p of the noise."""
     log2_eps: list[float]
     """log2 of the goals eps, falling."""
     directions: list[int]
     """Values of min(m, n)."""
-    aspect: int = 0
+    aspect: int = Field(default=0, ge=0)
     """Columns over rows of X in the matrix mode; 0 for the diagonal mode."""
+
+    @model_validator(mode="after")
+    def _gaussian_matrices(self) -> Self:
+        if self.aspect and not (set(self.index) == {2.0} and self.spread == "one"):
+            raise InputError(
+                f"part {self.name!r}: the matrix mode has Gaussian noise in every entry",
+                "index = [2.0], and no spread",
+            )
+        return self
 
 
 class Study(Table):

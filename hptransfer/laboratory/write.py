@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hptransfer.documents.values import plain
+from hptransfer.documents.exponents import ExponentFit, Exponents
+from hptransfer.documents.values import Interval, as_json
 from hptransfer.errors import InputError
-from hptransfer.laboratory.exponents import fits, growths
+from hptransfer.laboratory.exponents import Fit, Name, fits, growths
 from hptransfer.laboratory.page import page, points_csv
 from hptransfer.laboratory.plan import Progress, progress
 from hptransfer.laboratory.study import Study
@@ -62,15 +63,20 @@ def write_report(name: str, results: Path, target: Path | None) -> tuple[Path, d
 
 
 def exponents_json(study: Study, known: Sequence[Progress]) -> dict[str, Any]:
-    """The fits of a study as JSON values."""
-    return {
-        "study": study.name,
-        "claim": study.claim,
-        **{
-            key: [
-                {"part": part, "method": method, "noise": noise, **plain(vars(fit))}
-                for (part, method, noise), fit in found
-            ]
-            for key, found in (("in_goal", fits(known)), ("in_directions", growths(known)))
-        },
-    }
+    """The fits of a study as a document."""
+    in_goal, in_directions = (
+        [_shape(name, fit) for name, fit in found] for found in (fits(known), growths(known))
+    )
+    return as_json(Exponents(study.name, study.claim, in_goal, in_directions))
+
+
+def _shape(name: Name, fit: Fit) -> ExponentFit:
+    return ExponentFit(
+        *name,
+        theory=fit.theory,
+        by_seeds=Interval(fit.slope, *fit.seeds),
+        by_points=Interval(fit.slope, *fit.left_out),
+        by_grid=Interval(fit.slope, *fit.grid),
+        n_points=fit.n_points,
+        verdict=fit.verdict,
+    )
