@@ -6,11 +6,12 @@ variance is infinite. All functions take the sizes s along the last axis.
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hptransfer.documents.tails import LayerKind, TailVerdict
 from hptransfer.errors import InputError
 
 SHARES = (0.02, 0.05, 0.10)
@@ -22,8 +23,6 @@ INFINITE_VARIANCE = 2.0
 LEAST_PAIRS = 100
 """Fewer pairs leave the smallest share two sizes."""
 
-Verdict = Literal["heavy", "light", "undecided", "no noise"]
-Kind = Literal["embedding", "input", "hidden", "output"]
 Floats = NDArray[np.float64]
 
 
@@ -46,7 +45,7 @@ class Tail:
     pairs: int
     alpha: dict[float, Estimate]
     gamma: Estimate
-    verdict: Verdict
+    verdict: TailVerdict
 
 
 def count(n: int, share: float = SHARE) -> int:
@@ -137,7 +136,7 @@ def tail(sizes: ArrayLike) -> Tail:
     alpha = {share: Estimate(a, a / ks[share] ** 0.5) for share, a in found.items()}
     k = ks[SHARE]
     gamma = float(moment(s, k))
-    verdict = cast("Verdict", judged(found[SHARE], gamma, k).item())
+    verdict = cast("TailVerdict", judged(found[SHARE], gamma, k).item())
     if np.isnan(found[SHARE]):
         verdict = "no noise"
     return Tail(len(s), alpha, Estimate(gamma, float(moment_sd(gamma, k))), verdict)
@@ -191,7 +190,7 @@ class LayerTail:
     """
 
     layer: str
-    kind: Kind
+    kind: LayerKind
     shape: tuple[int, ...]
     step: int
     batch: int

@@ -7,6 +7,7 @@ from hptransfer.documents.values import DOCUMENT
 from hptransfer.spec import Axis
 
 TailVerdict = Literal["heavy", "light", "undecided", "no noise"]
+LayerKind = Literal["embedding", "input", "hidden", "output"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class LayerTail:
 
     layer: str
     """Name of the module."""
-    kind: Literal["embedding", "input", "hidden", "output"]
+    kind: LayerKind
     """Its role."""
     shape: list[int]
     """Shape of its weight."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from hptransfer.analysis import tails
 from hptransfer.documents import tails as shapes
-from hptransfer.documents.values import plain
+from hptransfer.documents.values import as_json
 from hptransfer.spec import Axis
 
 DIGITS = 5  # significant digits of a number in tails.json
@@ -35,8 +35,7 @@ class Measured:
 
 def tails_json(suite: str, axis: Axis, runs: Sequence[Measured]) -> dict[str, Any]:
     """The document `Tails` as JSON values."""
-    made: dict[str, Any] = plain(shapes.Tails(suite, axis, [_run(each) for each in runs]))
-    return made
+    return as_json(shapes.Tails(suite, axis, [_run(each) for each in runs]))
 
 
 def sentences(run: Measured) -> list[str]:
@@ -58,7 +57,7 @@ def counts(run: Measured) -> list[shapes.VerdictCount]:
     counted = []
     for batch in sorted({each.batch for each in run.layers}):
         verdicts = [each.frobenius.verdict for each in run.layers if each.batch == batch]
-        words: tuple[tails.Verdict, ...] = ("heavy", "light", "undecided", "no noise")
+        words: tuple[shapes.TailVerdict, ...] = ("heavy", "light", "undecided", "no noise")
         counted.append(shapes.VerdictCount(batch, *(verdicts.count(word) for word in words)))
     return counted
 

@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import vmap
 
+from hptransfer.documents.tails import LayerKind
 from hptransfer.errors import InputError
 from hptransfer.spec import Param, RunSpec
 from hptransfer.train.build import Data
@@ -29,9 +29,6 @@ SQUARINGS = 10  # of the Gram matrix in a spectral norm
 LEAST_AVERAGES = 16  # averages of one size, below which their mean norm is too noisy
 
 
-Kind = Literal["embedding", "input", "hidden", "output"]
-
-
 @dataclass
 class LayerNoise:
     """Noise of one layer: sizes of D = G - G' for pairs of independent gradients.
@@ -42,7 +39,7 @@ class LayerNoise:
     """
 
     layer: str
-    kind: Kind
+    kind: LayerKind
     shape: tuple[int, ...]
     step: int
     batch: int
@@ -202,7 +199,7 @@ class _Gathered:
         )
 
 
-def _kind(p: Param) -> Kind:
+def _kind(p: Param) -> LayerKind:
     if p.embedding:
         return "embedding"
     assert p.role != "vector", f"{p.name} is no matrix"
