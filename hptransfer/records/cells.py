@@ -24,8 +24,8 @@ REACHED, DEARER, CAPPED, DIVERGED = range(4)
 MARGIN = 1.25
 """A setting ends once its mean calls exceed this times the least mean: its neighbours are known."""
 ADMITTED = 0.5
-"""Mean steps over the cap up to which a setting may be chosen. As the cap, it falls with eps as the
-theory's steps do, so it moves no exponent; far from the cap no lane is cut off."""
+"""Mean steps over the cap up to which a setting may be chosen: far from the cap no lane is cut off.
+In units of the theory's steps this limit is the same at every goal, as the cap is."""
 Steps = NDArray[np.int64]
 Codes = NDArray[np.int8]
 
