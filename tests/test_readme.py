@@ -12,7 +12,7 @@ import pytest
 
 from hptransfer import cli
 from hptransfer.spec import FIRST_SCHEMA
-from hptransfer.suite.file import suite_names
+from hptransfer.suite.file import study_names, suite_names
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -78,14 +78,29 @@ def test_the_test_line_is_one_line_that_ends_in_pytest() -> None:
     assert tests.endswith("-m pytest")
 
 
-@pytest.mark.parametrize(
-    "words", [c for c in commands() if c[1] in ("tune", "transfer", "run", "plan")], ids=" ".join
-)
+PLANNED = [c for c in commands() if c[1] in ("tune", "transfer", "run", "plan")]
+STUDIES = [words for words in PLANNED if words[2] in study_names()]
+SUITES = [words for words in PLANNED if words not in STUDIES]
+
+
+@pytest.mark.parametrize("words", SUITES, ids=" ".join)
 def test_a_command_of_readme_plans_what_it_says(words: list[str], tmp_path: Path) -> None:
     dry = [] if words[1] == "plan" else ["--dry-run"]
     done = call([*words[1:], "--steps", "5", "--optimizer", "adamw", *dry], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "runs to do, 0 known" in done.stdout
+
+
+@pytest.mark.parametrize("words", STUDIES, ids=" ".join)
+def test_a_study_of_readme_plans_what_it_says(words: list[str], tmp_path: Path) -> None:
+    done = call([*words[1:], "--dry-run"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    points = re.search(r"0 of (\d+) points are known", done.stdout)
+    assert points is not None and int(points[1]) > 0
+
+
+def test_readme_names_a_study_and_more_than_one_command_of_suites() -> None:
+    assert STUDIES and len(SUITES) > 1
 
 
 @pytest.mark.parametrize(
