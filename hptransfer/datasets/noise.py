@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hptransfer.errors import InputError
 
 Law = Literal["skew", "sym", "gauss", "pareto", "t", "spike"]
-Spread = Literal["one", "all", "first"]
+Spread = Literal["one", "all", "first", "last"]
 Array = NDArray[np.float64]
 
 LARGEST_SAMPLE = 65_536  # draws of one mean, of a law whose sums have no law of their own
@@ -69,8 +69,8 @@ class Noise:
     def shares(self, batch: Array) -> Array:
         """Samples per direction where chance has no part in it, (lanes, directions)."""
         r = self.directions
-        if self.spread == "first":
-            return batch[:, None] * (np.arange(r) == 0)
+        if self.spread in ("first", "last"):
+            return batch[:, None] * (np.arange(r) == (0 if self.spread == "first" else r - 1))
         return np.repeat(batch[:, None] / r, r, axis=1)
 
     def few(self, batch: Array) -> NDArray[np.bool_]:

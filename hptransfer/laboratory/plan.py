@@ -110,7 +110,8 @@ def _searched(
     low, high = series.method.log2_lr
     lrs = tuple(np.arange(low, high + 0.25, 0.5).tolist())
     alphas = tuple(math.log2(alpha) for alpha in series.method.alpha)
-    batches = _octaves(middle - BATCHES, middle + BATCHES)
+    ends = series.method.log2_batch or (middle - BATCHES, middle + BATCHES)
+    batches = _octaves(*ends)
     cell = series.cell(eps, lrs, alphas, batches)
     known: dict[Settings, float] = {}
     for move in range(MOVES + 1):

@@ -33,6 +33,9 @@ class Method(Table):
     """Largest norm of a gradient in eps; 0 for no limit."""
     log2_lr: list[float] = Field(min_length=2, max_length=2)
     """Lowest and highest log2 lr of the first grid, in the unit; half octaves between."""
+    log2_batch: list[float] = Field(default_factory=list, max_length=2)
+    """Lowest and highest log2 batch of the first grid of every goal, octaves between. Default:
+    around the batch of the theory, and then around the best one of the goal before."""
     alpha: list[float]
     """Values of 1 - momentum."""
     theory: Literal["batched", "transported"] | None = None
@@ -48,9 +51,9 @@ class Part(Table):
     """Labels of methods."""
     law: Law = "skew"
     """Law of the noise; gauss stands in for skew and sym at index 2."""
-    spread: Literal["one", "first"] = "one"
-    """Directions that a sample of the noise hits: one of them at random, or the first alone. In the
-    matrix mode it is Gaussian in every entry."""
+    spread: Literal["one", "first", "last"] = "one"
+    """Directions that a sample of the noise hits: one of them at random, the first alone (a slope)
+    or the last alone (a wall). In the matrix mode it is Gaussian in every entry."""
     index: list[float]
     """Indices p of the noise."""
     log2_eps: list[float]
