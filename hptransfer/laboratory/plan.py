@@ -64,7 +64,7 @@ def _progress(series: Series, records: Mapping[str, CellRecord]) -> Progress:
     for log2_eps in series.part.log2_eps:
         eps = 2.0**log2_eps
         middle = middle + series.octaves(eps_before, eps) if points else series.middle(eps)
-        found = _point(series, eps, max(0.0, middle), records)
+        found = _point(series, eps, max(series.least, middle), records)
         if isinstance(found, Cell):
             return Progress(series, points, found)
         points.append(found)
@@ -111,7 +111,7 @@ def _searched(
     lrs = tuple(np.arange(low, high + 0.25, 0.5).tolist())
     alphas = tuple(math.log2(alpha) for alpha in series.method.alpha)
     ends = series.method.log2_batch or (middle - BATCHES, middle + BATCHES)
-    batches = _octaves(*ends)
+    batches = _octaves(*ends, series.least)
     cell = series.cell(eps, lrs, alphas, batches)
     known: dict[Settings, float] = {}
     for move in range(MOVES + 1):
@@ -121,7 +121,7 @@ def _searched(
         means = admitted(record)
         for settings, mean in zip(cell.settings.tolist(), means.tolist(), strict=True):
             known[tuple(settings)] = mean
-        added = _beyond(known, lrs, batches)
+        added = _beyond(known, lrs, batches, series.least)
         if added is None:
             return known, True
         if move < MOVES:
@@ -140,9 +140,9 @@ def admitted(record: CellRecord) -> np.ndarray:
     return np.where(steps <= ADMITTED * record.cell.cap, means, np.inf)
 
 
-def _octaves(low: float, high: float) -> tuple[float, ...]:
-    """Octaves from low to high; a batch has at least one sample."""
-    return tuple(np.arange(max(0.0, low), high + 0.5).tolist())
+def _octaves(low: float, high: float, least: float) -> tuple[float, ...]:
+    """Octaves from low to high, none below the least batch."""
+    return tuple(np.arange(max(least, low), high + 0.5).tolist())
 
 
 def _between(known: Mapping[Settings, float], best: Settings) -> float:
@@ -171,21 +171,24 @@ def _between(known: Mapping[Settings, float], best: Settings) -> float:
 
 
 def _beyond(
-    known: Mapping[Settings, float], lrs: tuple[float, ...], batches: tuple[float, ...]
+    known: Mapping[Settings, float],
+    lrs: tuple[float, ...],
+    batches: tuple[float, ...],
+    least: float,
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Further lrs or batches beyond the edge at which the best setting lies; None inside.
 
-    Larger batches where no setting reached the goal. A batch of one is no edge: there is none
+    Larger batches where no setting reached the goal. The least batch is no edge: there is none
     smaller. An edge in alpha is harmless, for batch and 1/alpha are interchangeable.
     """
     best = min(known, key=known.__getitem__)
     if not math.isfinite(known[best]):
-        return (), _octaves(batches[-1] + 1, batches[-1] + BATCHES)
+        return (), _octaves(batches[-1] + 1, batches[-1] + BATCHES, least)
     lr, _, batch = best
     if batch == batches[-1]:
         return (), (batch + 1, batch + 2)
-    if batch == batches[0] and batch > 0:
-        return (), tuple(b for b in (batch - 2, batch - 1) if b >= 0)
+    if batch == batches[0] and batch > least:
+        return (), _octaves(batch - 2, batch - 1, least)
     if lr == lrs[-1]:
         return (lr + 0.5, lr + 1), ()
     if lr == lrs[0]:

@@ -60,11 +60,17 @@ class Part(Table):
     """log2 of the goals eps, falling."""
     directions: list[int]
     """Values of min(m, n)."""
+    cap: float = Field(default=0.0, ge=0.0)
+    """Most steps, in Delta L / eps^cap_power; 0 for the study's, in Delta L / eps^2."""
+    cap_power: float = Field(default=2.0, gt=0.0)
+    """Power of 1/eps with which the cap of this part grows."""
     aspect: int = Field(default=0, ge=0)
     """Columns over rows of X in the matrix mode; 0 for the diagonal mode."""
 
     @model_validator(mode="after")
-    def _gaussian_matrices(self) -> Self:
+    def _whole(self) -> Self:
+        if self.cap_power != 2.0 and not self.cap:
+            raise InputError(f"part {self.name!r}: cap_power without cap", "name a cap too")
         if self.aspect and not (set(self.index) == {2.0} and self.spread == "one"):
             raise InputError(
                 f"part {self.name!r}: the matrix mode has Gaussian noise in every entry",
@@ -145,7 +151,16 @@ class Series:
         """log2 of the batch that the theory gives alpha = 1: r (sigma / eps)^q*, rounded."""
         size = self.directions if self.part.spread == "one" else 1
         exact = math.log2(size) + self.conjugate * math.log2(self.study.sigma / eps)
-        return max(0.0, float(round(exact)))
+        return max(self.least, float(round(exact)))
+
+    @property
+    def least(self) -> float:
+        """log2 of the least batch: a sample of every direction that a sample may hit.
+
+        A smaller batch leaves most directions without noise, and a sign needs no average there.
+        """
+        hit_at_random = self.part.spread == "one" and not self.part.aspect
+        return float(math.ceil(math.log2(self.directions))) if hit_at_random else 0.0
 
     def octaves(self, eps_before: float, eps: float) -> float:
         """Octaves by which the best batch grows from one goal to the next."""
@@ -153,7 +168,8 @@ class Series:
 
     def cap(self, eps: float) -> int:
         """Most steps at a goal."""
-        return math.ceil(self.study.cap * self.study.gap / eps**2)
+        cap = self.part.cap or self.study.cap
+        return math.ceil(cap * self.study.gap / eps**self.part.cap_power)
 
     def cell(
         self,
