@@ -140,7 +140,7 @@ def test_the_uniform_variates_of_a_step_are_those_of_its_own_counters() -> None:
 def test_means_drawn_ahead_are_those_of_a_single_call_whatever_the_other_lanes(
     law: Law, index: float, spread: Literal["one", "all", "first"]
 ) -> None:
-    noise = Noise(law, index, 2.0, 4, 0.5, spread)
+    noise = Noise(law, index, 2.0, 4, 0.125, spread)
     stream = Stream(noise, range(3, 5), ahead=7)
     batch = np.array([1.0, 2.0, 64.0, 1.0, 8.0])
     seed = np.array([3, 3, 3, 4, 4])

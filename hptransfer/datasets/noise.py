@@ -57,6 +57,11 @@ class Noise:
                 f"noise: {self.law} with index {self.index:g}",
                 "gauss has index 2, the others lie above 1, and stable laws at most at 2",
             )
+        if self.law == "spike" and self.spike[0] > 1:
+            raise InputError(
+                f"noise: spikes with eps {self.eps:g} and sigma {self.sigma:g}",
+                "an eps of at most sigma / 8, for delta is a probability",
+            )
 
     def means(self, seed: int, step: int, batch: Array) -> Array:
         """Means over batches of these sizes, one seed and step; (lanes,) -> (lanes, directions).

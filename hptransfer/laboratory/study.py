@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from hptransfer import registry
-from hptransfer.errors import InputError, located
+from hptransfer.errors import InputError, located, suggest
 from hptransfer.records.cells import Cell
 from hptransfer.suite.tables import Table
 
@@ -33,7 +33,7 @@ class Method(Table):
     """Largest norm of a gradient in eps; 0 for no limit."""
     log2_lr: list[float] = Field(min_length=2, max_length=2)
     """Lowest and highest log2 lr of the first grid, in the unit; half octaves between."""
-    log2_batch: list[float] = Field(default_factory=list, max_length=2)
+    log2_batch: list[float] | None = Field(default=None, min_length=2, max_length=2)
     """Lowest and highest log2 batch of the first grid of every goal, octaves between. Default:
     around the batch of the theory, and then around the best one of the goal before."""
     alpha: list[float]
@@ -101,12 +101,54 @@ class Study(Table):
     """The methods by label."""
     parts: list[Part]
     """The parts of the study."""
+    steps: int = Field(default=0, ge=0)
+    """Most steps of a tuning seed, for which all goals were raised; 0 for the goals of the file."""
 
     @cached_property
     def gap(self) -> float:
         """F(X_0) - inf F times the smoothness, Delta L."""
         fields = registry.describe("model", self.objective["name"]).defaults | self.objective
         return fields["gap"] * fields["smoothness"]
+
+    @property
+    def source(self) -> str:
+        """Name of the file, without what marks a short study."""
+        return self.name.removesuffix(_marked("", self.steps))
+
+    def shortened(self, steps: int) -> "Study":
+        """The study with the goals of each part raised until no tuning seed takes more steps.
+
+        Goals rise by half octaves, all of a part alike. The name says so, and so the records lie
+        apart. Raises InputError where the noise of a part has no such goal.
+        """
+        parts = []
+        for part in self.parts:
+            most = (part.cap or self.cap) * self.gap * 2.0 ** (-part.cap_power * part.log2_eps[-1])
+            octaves = max(0.0, math.ceil(2 * math.log2(most / steps) / part.cap_power) / 2)
+            goals = [goal + octaves for goal in part.log2_eps]
+            parts.append(part.model_copy(update={"log2_eps": goals}))
+        name = _marked(self.name, steps)
+        short = self.model_copy(update={"parts": parts, "name": name, "steps": steps})
+        short.check()
+        return short
+
+    def check(self) -> None:
+        """Raises InputError for a part with an unknown method, field or goal."""
+        for part in self.parts:
+            for label in part.methods:
+                if label not in self.methods:
+                    raise InputError(
+                        f"parts.{part.name}: no method {label!r}",
+                        suggest(label, self.methods) or f"methods: {', '.join(self.methods)}",
+                    )
+            if part.law == "spike" and 8 * 2.0 ** max(part.log2_eps) > self.sigma:
+                raise InputError(
+                    f"parts.{part.name}: spikes with a goal of 2^{max(part.log2_eps):g}",
+                    f"goals of at most sigma / 8 = {self.sigma / 8:g}, or another law",
+                )
+        for series in self.series():
+            eps = 2.0 ** series.part.log2_eps[0]
+            series.cell(eps, (0.0,), (0.0,), (0.0,))
 
     def series(self) -> Iterator["Series"]:
         """Every series of every part, in order."""
@@ -115,6 +157,11 @@ class Study(Table):
                 for index in part.index:
                     for directions in part.directions:
                         yield Series(self, part, method, index, directions)
+
+
+def _marked(name: str, steps: int) -> str:
+    """The name of a study of at most so many steps."""
+    return f"{name}-steps-{steps}"
 
 
 @dataclass(frozen=True)
