@@ -15,6 +15,7 @@ from hptransfer.laboratory.file import load_study
 from hptransfer.laboratory.gap import gaps
 from hptransfer.laboratory.page import page
 from hptransfer.laboratory.plan import Point, Progress, forecast, progress
+from hptransfer.laboratory.session import by_steps
 from hptransfer.laboratory.study import Series
 from hptransfer.laboratory.write import write_manifest, write_report
 from hptransfer.records.cells import CellStore
@@ -156,3 +157,13 @@ def test_symmetric_noise_is_drawn_beside_skewed_noise_of_its_index() -> None:
 def test_a_plan_takes_no_less_than_its_longest_series() -> None:
     known = progress(load_study("heavy_tails"), {})
     assert forecast(known, 1000)[1] == max(forecast([each], 1)[1] for each in known)
+
+
+def test_cells_of_few_steps_are_measured_first_whatever_their_part() -> None:
+    study = load_study("heavy_tails")
+    far = study.parts[0].model_copy(update={"log2_eps": [-1.5]})
+    near = far.model_copy(update={"name": "near", "log2_eps": [0.0]})
+    known = progress(study.model_copy(update={"parts": [far, near]}), {})
+    caps = [cell.cap for cell in by_steps(known)]
+    assert caps == sorted(caps)
+    assert len(set(caps)) == 2
