@@ -177,3 +177,14 @@ def test_single_samples_of_one_direction_at_a_time_hardly_slow_a_sign_down() -> 
     travel = series.study.gap  # steps at lr = 1 without noise
     assert (record.status == REACHED).all()
     assert record.steps.mean() < 1.5 * travel
+
+
+def test_a_part_of_which_no_point_has_a_number_has_no_figure_and_stands_in_the_tables(
+    tmp_path: Path,
+) -> None:
+    study = tiny_study(tmp_path)
+    nan = math.nan
+    lost = Point(1.0, (nan, nan, nan), np.array([math.inf]), nan, nan, 1.0, "capped")
+    text = page(study, [Progress(next(study.series()), [lost])], "hptransfer run tiny")
+    assert "Figure of exponents" not in text
+    assert ">capped<" in text

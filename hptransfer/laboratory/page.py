@@ -103,17 +103,16 @@ def _figures(known: Sequence[Progress]) -> list[tuple[str, str, Figure]]:
             continue
         note = " ".join(text for text in (MEANS, NOTES.get(part, "")) if text)
         if len(own[0].series.part.log2_eps) > 1:
-            figure = figures.calls(
-                _by_goal([*own, *_skewed(own, known)]), "1/eps", lambda x: f"{2**x:.3g}",
-                "Calls against 1/eps",
-            )  # fmt: skip
+            panels, axis, decimals = _by_goal([*own, *_skewed(own, known)]), "1/eps", ".3g"
+            what = "Calls against 1/eps"
         elif len(own[0].series.part.directions) > 1:
-            figure = figures.calls(
-                _by_directions(own), "min(m, n)", lambda x: f"{2**x:.0f}",
-                "Calls against the number of directions",
-            )  # fmt: skip
+            panels, axis, decimals = _by_directions(own), "min(m, n)", ".0f"
+            what = "Calls against the number of directions"
         else:
             continue
+        if not panels:
+            continue  # no point of the part has a number
+        figure = figures.calls(panels, axis, lambda x, d=decimals: f"{2**x:{d}}", what)
         made.append((TITLES.get(part, part), note, figure))
     if made:
         made.append(("The three terms, each measured alone", TERMS, figures.terms(_terms())))
@@ -166,7 +165,7 @@ def _with_points(panels: dict[str, list[Line]]) -> list[Panel]:
     return [
         Panel(title, lines)
         for title, lines in panels.items()
-        if any(math.isfinite(point.mean) for line in lines for point in line.points)
+        if any(math.isfinite(p.mean) for line in lines for p in line.points)
     ]
 
 
