@@ -100,7 +100,8 @@ def _measured(
         for piece in gradient_noise.measure(run, data, device, pairs=pairs):
             layers += [_judged(noise) for noise in piece.layers]
             advance(f"{label} step {piece.step}, batch {piece.batch}: {piece.pairs} pairs")
-    return Measured(label, n, run.log2_lr, source, run.steps, pairs, layers)
+    settings = suite.identity(label, n) or ""
+    return Measured(label, n, run.log2_lr, source, run.steps, pairs, settings, layers)
 
 
 def _judged(noise: "LayerNoise") -> "LayerTail":
