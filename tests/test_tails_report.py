@@ -94,7 +94,7 @@ def test_the_overview_has_index_interval_gamma_and_pooled_fit(run: TailRun) -> N
     heavy, light, silent = table.rows
     assert [row[0].text for row in table.rows] == list(INDEX)
     assert (heavy[1].text, heavy[1].css) == ("heavy", "v heavy")
-    assert heavy[1].under == "1.00 (0.71 to 1.28), gamma 0.96 ± 0.20"
+    assert heavy[1].under == "1.00 (0.71 to 1.28)\ngamma 0.96 ± 0.20"
     assert light[1].text == "light"
     assert (silent[1].text, silent[1].under) == ("no noise", "every gradient is zero")
     assert heavy[-1].text == "1.25"
@@ -108,34 +108,42 @@ def test_the_table_of_estimates_has_a_row_per_layer_batch_and_moment(run: TailRu
                       [("1", 0), ("1", 10), ("1", 50), ("1", 100), ("8", 0)]]  # fmt: skip
 
 
-def test_the_hill_plot_has_a_panel_per_moment_and_marks_the_k_of_the_verdict(run: TailRun) -> None:
-    axes = hill_plot(run, 1).axes
-    assert [ax.get_title(loc="left") for ax in axes] == [f"after {s} of 100 steps" for s in STEPS]
-    for ax in axes:
-        dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
-        assert [2 ** xs(line)[0] for line in dashed] == [pytest.approx(50)]
-        curves = [line for line in ax.lines if len(xs(line)) == len(run.curve_k)]
-        indices = [2 ** ys(curve).mean() for curve in curves]
-        assert indices == [pytest.approx(1.0, rel=0.1), pytest.approx(8.0, rel=0.1)]
-        assert (2 ** xs(curves[0])).round().astype(int).tolist() == run.curve_k
+def test_the_hill_plot_has_a_line_per_kind_of_layer_and_marks_the_k_of_the_verdict(
+    run: TailRun,
+) -> None:
+    for step in STEPS:
+        [ax] = hill_plot(run, 1, step).axes
+        assert ax.get_title(loc="left") == f"after {step} of 100 steps"
+        [dashed] = [line for line in ax.lines if line.get_linestyle() == "--"]
+        assert 2 ** xs(dashed)[0] == pytest.approx(50)
+        [curve] = [line for line in ax.lines if len(xs(line)) == len(run.curve_k)]
+        assert 2 ** ys(curve).mean() == pytest.approx(1.0, rel=0.1), "blocks.0.q, not blocks.1.q"
+        assert (2 ** xs(curve)).round().astype(int).tolist() == run.curve_k
+        [bar] = [line for line in ax.lines if len(xs(line)) == 2 and line is not dashed]
+        assert 2 ** ys(bar) == pytest.approx([0.71, 1.28], abs=0.01)
+        assert 2 ** xs(bar) == pytest.approx(50, rel=0.05)
 
 
 def test_the_legend_of_the_hill_plot_has_verdict_and_gate_of_the_heaviest_of_a_kind(
     run: TailRun,
 ) -> None:
-    legend = hill_plot(run, 1).axes[0].get_legend()
-    assert legend is not None
-    texts = [text.get_text() for text in legend.get_texts()]
+    [legend] = hill_plot(run, 1, 0).legends
     assert legend.get_title().get_text() == "layer: verdict, gamma"
-    assert texts == ["blocks.*.q: heavy, 0.96 ± 0.20", "head: no noise"]
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["blocks.0.q: heavy, 0.96 ± 0.20", "head: no noise"]
+
+
+def test_all_hill_plots_of_a_run_share_their_axes(run: TailRun) -> None:
+    plots = [hill_plot(run, batch, step).axes[0] for batch in (1, 8) for step in STEPS]
+    assert len({(ax.get_xlim(), ax.get_ylim()) for ax in plots}) == 1
 
 
 def test_the_hill_plot_gives_the_same_bytes_twice_and_an_alt_text_of_its_data(
     run: TailRun,
 ) -> None:
-    assert to_svg(hill_plot(run, 8), "f") == to_svg(hill_plot(run, 8), "f")
-    alt = str(hill_plot(run, 1).get_label())
-    assert "after 0 steps 1 heavy, 1 light, 1 no noise, nearest to heavy blocks.0.q" in alt
+    assert to_svg(hill_plot(run, 8, 0), "f") == to_svg(hill_plot(run, 8, 0), "f")
+    alt = str(hill_plot(run, 1, 0).get_label())
+    assert "after 0 steps: 1 heavy, 1 light, 1 no noise; nearest to heavy is blocks.0.q" in alt
 
 
 def test_a_document_of_an_earlier_version_has_its_table_and_says_what_is_missing(
@@ -150,7 +158,7 @@ def test_a_document_of_an_earlier_version_has_its_table_and_says_what_is_missing
     assert "An earlier version of hptransfer measured these tails" in text
     assert "`hptransfer tails made_up` measures them again" in text
     assert "All 24 estimates" in text
-    assert "Hill plot:" not in text
+    assert "Hill plots" not in text
 
 
 def test_tails_of_other_settings_say_so_and_have_no_line_that_reproduces_them(
@@ -276,15 +284,14 @@ def test_a_model_of_many_layers_with_long_names_has_a_figure_that_holds_its_lege
     [first, *_] = made.layers
     layers = [replace(first, layer=name, step=step) for step in STEPS for name in names]
     [run] = found(suite, written(tmp_path, document(suite, replace(made, layers=layers)))).runs
-    figure = hill_plot(run, 1)
+    figure = hill_plot(run, 1, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         svg = to_svg(figure, "f")
-    legend = figure.axes[0].get_legend()
-    assert legend is not None
+    [legend] = figure.legends
     assert legend.get_texts()[-1].get_text().startswith("…")
     assert "n.projection_39: heavy" in svg
-    box, first, beside, below = (each.get_window_extent() for each in (legend, *figure.axes[:3]))
-    assert first.width > 60
-    assert box.x1 < beside.x0
-    assert box.y0 > below.y1
+    box, plot = legend.get_window_extent(), figure.axes[0].get_window_extent()
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= box.y0 < box.y1 < plot.y0
+    assert plot.height > 100

@@ -68,6 +68,8 @@ def tails(
             out.print(shown(sentence), soft_wrap=True)
     out.print(shown(MISLEADS), soft_wrap=True)
     out.print(shown(f"numbers: {store.folder / 'tails.json'}"), soft_wrap=True)
+    if store.read_manifest() is not None:
+        out.print(shown(f"hptransfer report {table.name} shows them"), soft_wrap=True)
 
 
 def _measured(

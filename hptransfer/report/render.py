@@ -1,5 +1,6 @@
 """Sections (a suite and its records) -> one HTML page that opens from disk."""
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -149,12 +150,15 @@ def _tails(section: Section, slug: str) -> list[dict[str, Any]]:
 
 
 def _hill(run: TailRun, batch: int, slug: str) -> dict[str, Any]:
-    """Table and Hill plot, wide and narrow, for one number of examples per gradient."""
-    part: dict[str, Any] = {"table": tails_tables.overview(run, batch), "wide": None}
-    if run.curve_k:
-        part["wide"] = _figure(lambda: hill_plot(run, batch), slug)
-        part["narrow"] = _figure(lambda: hill_plot(run, batch, columns=1), f"{slug}-1")
-    return part
+    """Table and Hill plots for one number of examples per gradient."""
+    steps = tails_tables.moments(run, batch) if run.curve_k else []
+    return {
+        "table": tails_tables.overview(run, batch),
+        "plots": [
+            _figure(functools.partial(hill_plot, run, batch, step), f"{slug}-{step}")
+            for step in steps
+        ],
+    }
 
 
 def _tables(section: Section) -> dict[str, Any]:

@@ -23,7 +23,7 @@ READING = (
     "Each cell has the verdict; Hill's index of the largest 5% of the norms with its 95% interval; "
     "gamma, the moment estimator, with its standard error. Below an index of 2 the variance is "
     "infinite. Heavy needs an interval below 2 and a gamma above 1/2; light needs an index above 2 "
-    "and a gamma that is below 1/2 by more than two standard errors. "
+    "and a gamma that is below 1/2 by more than two standard errors."
 )
 MISLEADS = (
     "The pooled fit is the popular estimate, a stable law fitted to all entries of a layer at "
@@ -96,22 +96,31 @@ def batches(run: TailRun) -> list[int]:
     return sorted({each.batch for each in run.layers})
 
 
+def moments(run: TailRun, batch: int) -> list[int]:
+    """Steps of training after which gradients of `batch` examples were measured, rising."""
+    return sorted({each.step for each in run.layers if each.batch == batch})
+
+
 def overview(run: TailRun, batch: int) -> Table:
-    """One row per layer, one column per moment, for gradients of `batch` examples."""
+    """One row per layer, one column per moment, for gradients of `batch` examples.
+
+    The first table of a run says how to read it.
+    """
     own = [each for each in run.layers if each.batch == batch]
-    steps = sorted({each.step for each in own})
+    steps = moments(run, batch)
     rows = []
     for layer in dict.fromkeys(each.layer for each in own):
         at = {each.step: each for each in own if each.layer == layer}
-        moments = [_moment(at[step]) if step in at else number(NAN, "") for step in steps]
-        rows.append([word(layer, "head"), *moments, _pooled(list(at.values()))])
+        cells = [_moment(at[step]) if step in at else number(NAN, "") for step in steps]
+        rows.append([word(layer, "head"), *cells, _pooled(list(at.values()))])
     columns = ("layer", *(f"after {step} steps" for step in steps), "pooled fit")
-    return Table(f"Gradients of {examples(batch)}", columns, rows, READING + MISLEADS)
+    note = f"{READING} {MISLEADS}" if batch == batches(run)[0] else ""
+    return Table(f"Gradients of {examples(batch)}", columns, rows, note)
 
 
 def _moment(each: LayerTail) -> Cell:
     found = each.frobenius
-    under = f"{index_text(found.hill_5)}, {gamma_text(found.gamma)}"
+    under = f"{index_text(found.hill_5)}\n{gamma_text(found.gamma)}"
     if found.verdict == "no noise":
         under = "every gradient is zero"
     a = value(found.hill_5)
@@ -120,9 +129,9 @@ def _moment(each: LayerTail) -> Cell:
     )
 
 
-def _pooled(moments: Sequence[LayerTail]) -> Cell:
+def _pooled(own: Sequence[LayerTail]) -> Cell:
     """From the least to the largest fit over the moments."""
-    fits = [x for each in moments if (x := each.pooled_stable_fit) is not None]
+    fits = [x for each in own if (x := each.pooled_stable_fit) is not None]
     if not fits:
         return number(NAN, "")
     low, high = _signed(min(fits)), _signed(max(fits))
