@@ -195,10 +195,11 @@ DAMAGE: list[tuple[Change, str]] = [
     (lambda d: d.update(runs=[]), "damaged (no runs)"),
     (lambda d: d["runs"][0].pop("pairs"), "damaged (runs.0.pairs: Field required)"),
     (lambda d: d["runs"][0].update(pairs=99), "damaged (adamw: fewer than 100 pairs)"),
-    (lambda d: d["runs"][0].update(axis_value=0), "damaged (adamw: axis_value below 1)"),
+    (lambda d: d["runs"][0].update(axis_value=0), "damaged (adamw: a number below 1"),
+    (lambda d: d["runs"][0].update(axis_value=10**400), "damaged (adamw: a number below 1"),
     (lambda d: d["runs"][0].update(layers=[]), "damaged (adamw: no layers)"),
     (lambda d: d["runs"][0]["curve_k"].pop(), "curves and curve_k differ in length"),
-    (lambda d: d["runs"][0]["curve_k"].insert(0, 0), "damaged (adamw: curve_k below 1)"),
+    (lambda d: d["runs"][0]["curve_k"].insert(0, 0), "damaged (adamw: a number below 1"),
     (lambda d: d["runs"][0]["layers"][0].update(kind="odd"), "runs.0.layers.0.kind"),
     (lambda d: d["runs"][0]["layers"][0]["frobenius"].update(verdict="x"), "frobenius.verdict"),
 ]

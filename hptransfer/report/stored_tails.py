@@ -10,6 +10,7 @@ from hptransfer.documents.tails import TailRun, Tails
 from hptransfer.documents.values import DOCUMENT
 from hptransfer.errors import InputError
 from hptransfer.records.disk import disk
+from hptransfer.spec import COUNT, fits
 from hptransfer.suite.resolved import Suite
 
 FILE = "tails.json"
@@ -60,14 +61,13 @@ def _cause(error: ValidationError) -> str:
 
 def _fault(run: TailRun) -> str:
     """What a run says that cannot be, "" where all can."""
-    if run.axis_value < 1:
-        return f"{run.optimizer}: axis_value below 1"
+    counts = (run.axis_value, run.steps, run.pairs, *run.curve_k)
+    if not all(fits(number, COUNT) for number in counts):
+        return f"{run.optimizer}: a number below 1 or too large"
     if run.pairs < LEAST_PAIRS:
         return f"{run.optimizer}: fewer than {LEAST_PAIRS} pairs"
     if not run.layers:
         return f"{run.optimizer}: no layers"
-    if any(k < 1 for k in run.curve_k):
-        return f"{run.optimizer}: curve_k below 1"
     for each in run.layers:
         if {len(each.curve_index), len(each.curve_norm)} != {len(run.curve_k)}:
             return f"{run.optimizer}, {each.layer}: curves and curve_k differ in length"
