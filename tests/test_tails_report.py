@@ -20,10 +20,10 @@ from hptransfer.report.hill_figure import hill_plot
 from hptransfer.report.stored_tails import read_tails
 from hptransfer.report.svg import to_svg
 from hptransfer.report.tails_tables import estimates, overview
-from hptransfer.report.write import with_tails
+from hptransfer.report.write import stored, with_tails
 from hptransfer.suite.resolved import Suite
 from tailed import INDEX, STEPS, document, measured
-from test_documents import follows
+from test_documents import REFERENCE, follows
 from test_report import Outline
 
 Change = Callable[[dict[str, Any]], object]
@@ -296,3 +296,10 @@ def test_a_model_of_many_layers_with_long_names_has_a_figure_that_holds_its_lege
     assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
     assert figure.bbox.y0 <= box.y0 < box.y1 < plot.y0
     assert plot.height > 100
+
+
+def test_tails_stand_once_on_a_page_with_records_of_two_schemas() -> None:
+    newest, older = stored("quickstart", REFERENCE)
+    assert newest.tails is not None
+    assert older.tails is None
+    assert newest.commands[-1].startswith("hptransfer tails quickstart ")
