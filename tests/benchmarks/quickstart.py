@@ -1,7 +1,7 @@
 """Time of the whole quickstart, with bfloat16 products where they pay and with none.
 
-A copy of the suite says `polar_dtype = "float32"` for each optimizer that has a polar factor: the
-path of a processor without bfloat16 instructions. Each way starts from no record and no remembered
+A copy of the suite names the precision of every polar factor; float32 is the path of a processor
+without bfloat16 instructions. Each way starts from no record and no remembered
 measurement. The rate of float32 products of the same run stands beside the time, for machines
 differ. Prints a Markdown table; asserts nothing about time.
 
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from replicates import with_polar
 
 from hptransfer.cost.machine import usable_cores
 from hptransfer.cost.speed import matmul_rate
@@ -25,15 +26,11 @@ from hptransfer.suite.file import suites_folder
 from hptransfer.train import engine
 
 CPU = torch.device("cpu")
-WITH_POLAR = ("muon", "scion_unconstrained", "transported_scion")
 
 
 def suite_text(way: str) -> str:
     text = (suites_folder() / "quickstart.toml").read_text()
-    for name in WITH_POLAR:
-        head = f"[optimizers.{name}]\n"
-        text = text.replace(head, f'{head}hp = {{ polar_dtype = "{way}" }}\n')
-    return text
+    return with_polar(text, way)
 
 
 def main() -> None:
