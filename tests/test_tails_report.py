@@ -12,14 +12,16 @@ import pytest
 
 from drawn import xs, ys
 from frames import CENTERS, make_suite, study
-from hptransfer.documents.tails import TailRun, Tails
+from hptransfer.analysis.tails import Estimate
+from hptransfer.documents.tails import Estimated, TailRun, Tails
 from hptransfer.errors import InputError
 from hptransfer.records.damage import LeftOut
 from hptransfer.report import Section, render
 from hptransfer.report.hill_figure import hill_plot
 from hptransfer.report.stored_tails import read_tails
 from hptransfer.report.svg import to_svg
-from hptransfer.report.tails_tables import estimates, overview
+from hptransfer.report.tails import _text as text_of
+from hptransfer.report.tails_tables import estimates, index_text, overview
 from hptransfer.report.write import stored, with_tails
 from hptransfer.suite.resolved import Suite
 from tailed import INDEX, STEPS, document, measured
@@ -263,6 +265,22 @@ def test_numbers_that_cannot_be_drawn_leave_the_page_whole(
         text = shown(section, written(tmp_path, made))
     assert "All 24 estimates" in text
     assert "nan" not in text.lower().split()
+
+
+@pytest.mark.parametrize(
+    ("index", "on_page", "in_terminal"),
+    [
+        (2661.04, "2661 (1915 to 3407)", "2661±373"),
+        (23.26, "23.3 (16.7 to 29.8)", "23±3.3"),
+        (1.5, "1.50 (1.08 to 1.92)", "1.5±0.2"),
+    ],
+)
+def test_a_large_index_is_shown_without_digits_that_say_nothing(
+    index: float, on_page: str, in_terminal: str
+) -> None:
+    se = index * 0.14017
+    assert index_text(Estimated(index, se)) == on_page
+    assert text_of(Estimate(index, se)) == in_terminal
 
 
 def test_names_from_a_file_are_shown_and_not_interpreted(

@@ -85,13 +85,14 @@ def _row(each: tails.LayerTail) -> tuple[str, ...]:
 
 
 def _short(value: float, digits: int = 1) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+    """Decimals below 10 alone: where norms hardly differ, the index has thousands."""
+    return f"{value:.{digits if abs(value) < 10 else 0}f}" if math.isfinite(value) else "-"
 
 
 def _text(estimate: tails.Estimate) -> str:
     if not math.isfinite(estimate.value):
         return "-"
-    return f"{estimate.value:.1f}±{estimate.standard_error:.1f}"
+    return f"{_short(estimate.value)}±{_short(estimate.standard_error)}"
 
 
 def _rounded(value: float) -> float:

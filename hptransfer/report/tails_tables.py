@@ -81,14 +81,18 @@ def gamma_text(estimated: Estimated) -> str:
 
 
 def _short(number: float) -> str:
-    """Two decimals, none from 10 on."""
-    return _signed(number) if abs(number) < 9.995 else f"{number:.3g}"
+    """Three digits: two decimals below 10, none from 100 on."""
+    return _signed(number) if abs(number) < 9.995 else _large(number)
 
 
 def _signed(number: float) -> str:
-    """Two decimals, three digits where there are more before the point."""
-    text = f"{number:.2f}" if abs(number) < 1000 else f"{number:.3g}"
+    """Two decimals, none from 100 on."""
+    text = f"{number:.2f}" if abs(number) < 100 else _large(number)
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _large(number: float) -> str:
+    return f"{number:.3g}" if not 100 <= abs(number) < 1e6 else f"{number:.0f}"
 
 
 def batches(run: TailRun) -> list[int]:
