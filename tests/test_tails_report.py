@@ -21,7 +21,7 @@ from hptransfer.report.hill_figure import hill_plot
 from hptransfer.report.stored_tails import read_tails
 from hptransfer.report.svg import to_svg
 from hptransfer.report.tails import _text as text_of
-from hptransfer.report.tails_tables import estimates, index_text, overview
+from hptransfer.report.tails_tables import estimates, gamma_text, index_text, overview
 from hptransfer.report.write import stored, with_tails
 from hptransfer.suite.resolved import Suite
 from tailed import INDEX, STEPS, document, measured
@@ -281,6 +281,11 @@ def test_a_large_index_is_shown_without_digits_that_say_nothing(
     se = index * 0.14017
     assert index_text(Estimated(index, se)) == on_page
     assert text_of(Estimate(index, se)) == in_terminal
+
+
+def test_a_gamma_that_rounds_to_zero_has_no_sign() -> None:
+    assert gamma_text(Estimated(-0.001, 0.14)) == "gamma 0.00 ± 0.14"
+    assert gamma_text(Estimated(-0.31, 0.14)) == "gamma \N{MINUS SIGN}0.31 ± 0.14"
 
 
 def test_names_from_a_file_are_shown_and_not_interpreted(

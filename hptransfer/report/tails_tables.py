@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from hptransfer.analysis.sentences import place, power_of_two
+from hptransfer.analysis.sentences import place, power_of_two, signed
 from hptransfer.documents.tails import Estimated, LayerTail, TailRun
 from hptransfer.report.cells import DASH, Cell, Table, count, number, word
 from hptransfer.suite.resolved import Suite
@@ -87,12 +87,12 @@ def _short(number: float) -> str:
 
 def _signed(number: float) -> str:
     """Two decimals, none from 100 on."""
-    text = f"{number:.2f}" if abs(number) < 100 else _large(number)
-    return text.replace("-", "\N{MINUS SIGN}")
+    return signed(number, 2) if abs(number) < 100 else _large(number)
 
 
 def _large(number: float) -> str:
-    return f"{number:.3g}" if not 100 <= abs(number) < 1e6 else f"{number:.0f}"
+    text = f"{number:.0f}" if 100 <= abs(number) < 1e6 else f"{number:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def batches(run: TailRun) -> list[int]:
