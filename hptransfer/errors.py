@@ -5,7 +5,11 @@ import difflib
 import re
 import traceback
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
+
+_OURS = str(Path(__file__).parent)
+_TORCH = re.compile(r"[/\\](site|dist)-packages[/\\]torch[/\\]")
 
 
 class InputError(ValueError):
@@ -22,6 +26,13 @@ class InputError(ValueError):
         self.hint = _cut(hint)
         self.option = option
         self.cures = cures
+
+
+class Note(UserWarning):
+    """What a user should know though nothing is wrong; the message is one line.
+
+    The command line prints it once, as a note.
+    """
 
 
 def _cut(text: str) -> str:
@@ -50,11 +61,24 @@ def located(where: str) -> Generator[None]:
 
 
 def broken(what: str, error: BaseException, hint: str) -> InputError:
-    """The InputError for an exception in a user's part: file, line, type and cause."""
-    line = traceback.extract_tb(error.__traceback__)[-1]
+    """The InputError for an exception in a user's part: file, line, type and cause.
+
+    The line is the last one outside torch and this package, where there is one.
+    """
+    calls = traceback.extract_tb(error.__traceback__)
+    foreign = [
+        call
+        for call in calls
+        if not (call.filename.startswith(_OURS) or _TORCH.search(call.filename))
+    ]
+    line = (foreign or calls)[-1]
     where = f"{line.filename}:{line.lineno}"
-    cause = next(iter(str(error).splitlines()), "")
-    return InputError(f"{what} at {where}: {type(error).__name__}: {cause}", hint)
+    return InputError(f"{what} at {where}: {cause(error)}", hint)
+
+
+def cause(error: BaseException) -> str:
+    """Type and first line of an exception."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def suggest(got: object, names: Any) -> str:

@@ -52,7 +52,7 @@ def optimizer(
     """
     part, factory = _part(name)
     hp = _hp(part, hp)
-    parameters = _params(model, base, roles)
+    parameters = _params(model, base, roles, frozen=True)  # they may thaw
     return RuleOptimizer(dict(model.named_parameters()), parameters, factory, lr, hp)
 
 
@@ -67,7 +67,8 @@ def init_(
 ) -> nn.Module:
     """Fill a model's parameters in place with the init of this optimizer, and return the model.
 
-    Each weight depends on `seed` and its name alone. Arguments and errors as in `optimizer`.
+    Each weight depends on `seed` and its name alone. A frozen parameter, which takes no gradient,
+    stays as it is. Arguments and errors as in `optimizer`.
     """
     part, factory = _part(name)
     hp = _hp(part, hp)
@@ -235,10 +236,14 @@ def _hp(part: registry.Part, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _params(
-    model: nn.Module, base: nn.Module | None, roles: Mapping[str, str] | None
+    model: nn.Module,
+    base: nn.Module | None,
+    roles: Mapping[str, str] | None,
+    *,
+    frozen: bool = False,
 ) -> list[Param]:
     try:
-        return params(model, base or model, base or model, roles)
+        return params(model, base or model, base or model, roles, frozen=frozen)
     except InputError as error:
         if base is not None:
             raise

@@ -84,11 +84,11 @@ def prepare(
 
     `params`: the parameters where they are known; they are described on the meta device, which
     loads torch's compiler. Raises InputError where a part cannot be found, the model cannot be
-    built, or the role of a parameter is neither said nor to be seen.
+    built, the role of a parameter is neither said nor to be seen, or a run could not be right.
     """
     optimizer = registry.load_spec("optimizer", spec.optimizer)
     model = model_factory(spec, data)
-    known = tuple(describe_params(spec, model) if params is None else params)
+    known = tuple(describe_params(spec, data, model) if params is None else params)
     return Prepared(spec, data, model, optimizer, known, flops)
 
 
