@@ -3,13 +3,14 @@
 import contextlib
 import difflib
 import re
+import sysconfig
 import traceback
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-_OURS = str(Path(__file__).parent)
-_TORCH = re.compile(r"[/\\](site|dist)-packages[/\\]torch[/\\]")
+_LIBRARIES = (str(Path(__file__).parent), sysconfig.get_path("stdlib"))
+_INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
 
 
 class InputError(ValueError):
@@ -63,15 +64,16 @@ def located(where: str) -> Generator[None]:
 def broken(what: str, error: BaseException, hint: str) -> InputError:
     """The InputError for an exception in a user's part: file, line, type and cause.
 
-    The line is the last one outside torch and this package, where there is one.
+    The line is the last one in a file of the user's, where there is one: not of Python, of this
+    package or of an installed one.
     """
     calls = traceback.extract_tb(error.__traceback__)
-    foreign = [
+    own = [
         call
         for call in calls
-        if not (call.filename.startswith(_OURS) or _TORCH.search(call.filename))
+        if not (call.filename.startswith(_LIBRARIES) or _INSTALLED.search(call.filename))
     ]
-    line = (foreign or calls)[-1]
+    line = (own or calls)[-1]
     where = f"{line.filename}:{line.lineno}"
     return InputError(f"{what} at {where}: {cause(error)}", hint)
 

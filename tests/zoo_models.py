@@ -170,8 +170,8 @@ class Dense(nn.Module):
 
     def __init__(self, width: int, experts: int = 3) -> None:
         super().__init__()
-        self.up = nn.Parameter(torch.randn(experts, 2 * width, width))
-        self.down = nn.Parameter(torch.randn(experts, width, 2 * width))
+        self.up = nn.Parameter(torch.randn(experts, 2 * width, width) / width**0.5)
+        self.down = nn.Parameter(torch.randn(experts, width, 2 * width) / width**0.5)
 
     def forward(self, h: Tensor) -> Tensor:
         inner = torch.einsum("btd,efd->btef", h, self.up).relu()

@@ -64,7 +64,7 @@ def count(prepared: Prepared) -> Cost:
             cost = _counted(prepared)
         names = " or ".join(f"{kind} {name!r}" for kind, name in own.items())
         text = f"{names}: counted in a step on the CPU, for without numbers it fails"
-        warnings.warn(Note(f"{text} ({cause(error)})"), stacklevel=2)
+        warnings.warn(Note(f"{text} ({cause(error.__cause__ or error)})"), stacklevel=2)
         return cost
 
 

@@ -26,6 +26,8 @@ from hptransfer.testing.common import (
 from hptransfer.train.build import Data, in_dtype
 from hptransfer.train.prepare import Prepared, prepare
 
+_READS = ("data-dependent control flow", "calling .item()")  # what vmap says of Python's reading
+
 
 def clauses(part: Part, target: str, width: int) -> Iterator[Clause]:
     del target
@@ -103,6 +105,9 @@ def _gradients(prepared: Prepared) -> None:
 
 def _as_lanes(prepared: Prepared) -> str | None:
     if why := fails_in_lanes(prepared):
+        # An operation without a batching rule is torch's matter, Python's reading is the model's.
+        reads = any(part in why for part in _READS)
+        require(not reads, f"Python reads a value, where torch.where would not ({why})")
         return f"trains one run at a time, for several lanes fail ({why})"
     model, x = _built(prepared), _examples(prepared.data)
     one = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
