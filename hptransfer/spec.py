@@ -77,11 +77,6 @@ class Param:
         return own[0] // self.parts, math.prod(own[1:])
 
     @property
-    def matrices(self) -> int:
-        """Number of matrices in the tensor, fused and stacked ones."""
-        return self.parts * math.prod(self.shape[: self.stacked])
-
-    @property
     def d_out(self) -> int:
         """Rows of the weight as a matrix: fan-out, d of an embedding, size of a vector."""
         return self._fans(self.shape)[0]

@@ -1,4 +1,4 @@
-"""Runs of the models in zoo_models.py, which stand there as a user's own."""
+"""Runs of the models of the zoo, which stand in its files as a user's own."""
 
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,21 @@ from hptransfer.train.build import Data
 from hptransfer.train.lanes import Lanes
 from hptransfer.train.prepare import Prepared, prepare
 
-ZOO = Path(__file__).parent / "zoo_models.py"
+HERE = Path(__file__).parent
 CPU = torch.device("cpu")
+
+
+def address(name: str) -> str:
+    """file.py:name of a model that trains or is refused."""
+    refused = f"def {name}(" in (text := (HERE / "zoo_refused.py").read_text()) or (
+        f"class {name}(" in text
+    )
+    return f"{HERE / ('zoo_refused.py' if refused else 'zoo_models.py')}:{name}"
 
 
 def run_of(name: str, optimizer: str = "adamw", **changes: Any) -> tuple[RunSpec, Data]:
     """A small run of a model of the zoo, width 32 over base 16, and its data."""
-    model = registry.describe("model", f"{ZOO}:{name}")
+    model = registry.describe("model", address(name))
     given = {"batch": 8, "steps": 6, "base": {"width": 16}, "log2_lr": -6.0, **changes}
     spec = small_spec(registry.describe("optimizer", optimizer), model, 32, **given)
     return spec, tiny_text() if "context" in model.defaults else tiny_images()

@@ -1,16 +1,15 @@
 """Models as people bring them: each trains, or is refused by name with what to do."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from commanded import hptransfer
-from foreign import CPU, ZOO, by_name, prepared_of, trained
+from foreign import CPU, address, by_name, prepared_of, trained
 from hptransfer import optim
 from hptransfer.errors import InputError
+from hptransfer.optimizers.rules import as_matrix, from_matrix, matrix_shape
 from hptransfer.testing import kind_of, validate
 from hptransfer.train.build import params
 from hptransfer.train.lanes import Lanes
@@ -83,9 +82,9 @@ def test_a_model_that_no_run_can_train_is_refused_by_name_with_what_to_do(name: 
 @pytest.mark.parametrize("name", ["transposed", "pair", "GPT", "noisy"])
 def test_validate_refuses_what_a_run_refuses_with_the_same_words(name: str) -> None:
     message, hint = REFUSED[name]
-    assert kind_of(f"{ZOO}:{name}") == "model"
+    assert kind_of(address(name)) == "model"
     clause = "is built at two widths, with a role for every parameter"
-    [check] = [c for c in validate(f"{ZOO}:{name}") if c.name == clause]
+    [check] = [c for c in validate(address(name)) if c.name == clause]
     assert not check.passed
     assert re.search(message.replace("(2, 8, 61)", ".*"), check.detail)
     assert hint in check.detail
@@ -129,12 +128,11 @@ def test_a_torch_optimizer_gets_no_frozen_parameter() -> None:
     assert fixed["pos.weight"].square().mean().item() == pytest.approx(0.5)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        assert torch.equal(fixed["features"], prepared.build().features)
+        assert torch.equal(fixed["features"], prepared.build().get_parameter("features"))
 
 
 def test_an_init_in_a_loop_of_ones_own_leaves_frozen_parameters_alone() -> None:
     model, base = (prepared_of("frozen").model(width) for width in (32, 16))
-    model.pos.weight.requires_grad_(False)
     before = {name: p.clone() for name, p in model.named_parameters()}
     roles = {"features": "hidden"}
     optim.init_(model, "scion", base=base, roles=roles)
@@ -158,7 +156,10 @@ def test_a_model_without_a_parameter_that_trains_is_refused() -> None:
 
 def test_each_of_the_stacked_experts_is_a_matrix_of_its_own() -> None:
     up = by_name(prepared_of("moe", "muon"))["parts.1.up"]
-    assert (up.role, up.stacked, up.matrices) == ("hidden", 1, 4)
+    assert (up.role, up.stacked, matrix_shape(up)) == ("hidden", 1, (4, 64, 32))
+    tensor = torch.randn(2, *up.shape)
+    assert torch.equal(from_matrix(up, as_matrix(up, tensor)), tensor)
+    assert torch.equal(as_matrix(up, tensor)[1, 2], tensor[1, 2])
     assert (up.d_out, up.d_in, up.m, up.m_out) == (64, 32, 2, 2)
     bias = by_name(prepared_of("moe"))["parts.1.up_bias"]
     assert (bias.role, bias.stacked, bias.d_out) == ("vector", 1, 64)
@@ -273,88 +274,3 @@ def test_a_complex_buffer_keeps_its_imaginary_part() -> None:
     turn = dict(running.model.named_buffers())["turn"]
     assert turn.is_complex()
     assert turn.imag.abs().max() > 0.5
-
-
-# Through the commands
-
-SUITE = """
-claim = "it holds"
-model = { name = "ZOO:NAME", context = 8 }
-data = { name = "file", path = "TEXT" }
-base = { width = 16 }
-proxy = 16
-targets = [32]
-steps = 5
-batch = 4
-eval_tokens = 64
-seeds = 2
-max_seeds = 2
-verify = false
-[optimizers.adamw]
-lr = "2^-7..2^-6"
-"""
-
-
-@pytest.fixture
-def suite_of(tmp_path: Path, tiny_text: Path) -> object:
-    def write(name: str) -> Path:
-        path = tmp_path / "h.toml"
-        text = SUITE.replace("ZOO", str(ZOO)).replace("NAME", name, 1)
-        path.write_text(text.replace("TEXT", str(tiny_text)).replace(":NAME", f":{name}"))
-        return path
-
-    return write
-
-
-@pytest.mark.parametrize("name", ["lstm", "moe", "reads_a_number", "albert", "frozen"])
-def test_a_run_trains_what_neither_maps_nor_runs_without_numbers_and_says_so(
-    name: str, suite_of: object, tmp_path: Path
-) -> None:
-    suite = suite_of(name)  # type: ignore[operator]
-    done = hptransfer("tune", suite, "--trials", "2", "-q", "--yes", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert ("counted in a step on the CPU" in done.stderr) == (name in ("moe", "reads_a_number"))
-    assert ("trains one run at a time" in done.stderr) == (name in ("lstm", "moe"))
-    assert "Traceback" not in done.stderr
-
-
-def test_chosen_lanes_are_the_only_ones_that_are_tried(suite_of: object, tmp_path: Path) -> None:
-    suite = suite_of("lstm")  # type: ignore[operator]
-    one = hptransfer("tune", suite, "--trials", "2", "-q", "--yes", "--lanes", "1", cwd=tmp_path)
-    assert one.returncode == 0, one.stderr
-    assert "note" not in one.stderr
-    four = hptransfer("plan", suite, "--lanes", "4", cwd=tmp_path)
-    assert four.returncode == 2
-    assert re.search(r"^error: model 'lstm': 4 lanes fail \(RuntimeError", four.stderr)
-    assert "hint: 1 lane trains one run at a time (--lanes)" in four.stderr
-
-
-@pytest.mark.parametrize("name", ["pair", "noisy", "sparse_by_function", "GPT", "complex_weights"])
-@pytest.mark.parametrize("command", ["plan", "tune", "coords"])
-def test_a_refused_model_is_one_line_in_every_command(
-    name: str, command: str, suite_of: object, tmp_path: Path
-) -> None:
-    suite = suite_of(name)  # type: ignore[operator]
-    flags = {"plan": [], "tune": ["-q", "--yes"], "coords": ["-q"]}[command]
-    done = hptransfer(command, suite, *flags, cwd=tmp_path)
-    assert done.returncode == 2
-    assert re.search(r"^error: .+\n\nhint: .+\n\Z", done.stderr, re.MULTILINE)
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"# -*- coding: latin-1 -*-\n# \xe9\n"])
-def test_a_plug_in_in_any_encoding_that_python_reads_is_read(
-    mark: bytes, tmp_path: Path, tiny_text: Path
-) -> None:
-    (tmp_path / "marked.py").write_bytes(mark + ZOO.read_bytes())
-    text = SUITE.replace("ZOO:NAME", "marked.py:tied_gpt").replace("TEXT", str(tiny_text))
-    (tmp_path / "h.toml").write_text(text, encoding="utf-8-sig")
-    done = hptransfer("plan", "h.toml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_plug_in_that_is_no_python_is_wrong_input(tmp_path: Path) -> None:
-    (tmp_path / "bad.py").write_bytes(b"x = '\x00'\n")
-    done = hptransfer("validate", "bad.py:x", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "the file has to be valid Python" in done.stderr

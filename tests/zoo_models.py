@@ -55,7 +55,7 @@ class Text(nn.Module):
         return self.head(h)
 
 
-def tied_gpt(width, *, vocab: int = 256, context: int = 64):
+def tied_gpt(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """The head is the embedding."""
     model = Text(width, vocab, Block(width), Block(width))
     model.head.weight = model.token.weight
@@ -67,17 +67,22 @@ class FunctionallyTied(Text):
         return F.linear(self.parts[0](self.token(x)), self.token.weight)
 
 
-def functionally_tied(width, *, vocab: int = 256, context: int = 64):
+def functionally_tied(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """The head is the embedding, by a function that no module shows."""
     model = FunctionallyTied(width, vocab, Block(width))
     del model.head
     return model
 
 
-def functionally_tied_said(width, *, vocab: int = 256, context: int = 64):
+def functionally_tied_said(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """The same, and it says so."""
-    model = functionally_tied(width, vocab=vocab)
-    model.roles = lambda: {"token.weight": "output"}
+    return saying(functionally_tied(width, vocab=vocab), token__weight="output")
+
+
+def saying(model: nn.Module, **roles: str) -> nn.Module:
+    """The model with these roles; `__` stands for a dot."""
+    said = {name.replace("__", "."): role for name, role in roles.items()}
+    setattr(model, "roles", lambda: said)  # noqa: B010
     return model
 
 
@@ -94,14 +99,9 @@ class Encoder(nn.Module):
         return self.layer(h, src_mask=mask)
 
 
-def encoder_layer(width, *, vocab: int = 256, context: int = 64):
+def encoder_layer(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """nn.TransformerEncoderLayer with a causal mask."""
     return Text(width, vocab, Encoder(width, 0.0))
-
-
-def encoder_layer_as_it_comes(width, *, vocab: int = 256, context: int = 64):
-    """nn.TransformerEncoderLayer with its default dropout."""
-    return Text(width, vocab, Encoder(width, 0.1))
 
 
 class First(nn.Module):
@@ -115,12 +115,12 @@ class First(nn.Module):
         return self.inner(h)[0]
 
 
-def lstm(width, *, vocab: int = 256, context: int = 64):
+def lstm(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """nn.LSTM."""
     return Text(width, vocab, First(nn.LSTM(width, width, batch_first=True)))
 
 
-def gru(width, *, vocab: int = 256, context: int = 64):
+def gru(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """nn.GRU of two layers."""
     return Text(width, vocab, First(nn.GRU(width, width, 2, batch_first=True)))
 
@@ -155,14 +155,9 @@ class MoE(Text):
         return {name: role for name, role in names.items() if name in dict(self.named_parameters())}
 
 
-def moe(width, *, vocab: int = 256, context: int = 64):
+def moe(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """A routed mixture of experts, stacked (E, d_out, d_in)."""
     return MoE(width, vocab, Block(width), Routed(width))
-
-
-def moe_transposed(width, *, vocab: int = 256, context: int = 64):
-    """The same with experts (E, d_in, d_out) under the role of others."""
-    return MoE(width, vocab, Block(width), Routed(width, transposed=True))
 
 
 class Dense(nn.Module):
@@ -178,21 +173,19 @@ class Dense(nn.Module):
         return h + torch.einsum("btef,edf->btd", inner, self.down) / len(self.up)
 
 
-def dense_moe(width, *, vocab: int = 256, context: int = 64):
+def dense_moe(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """Experts without a router, which vectorise."""
     return MoE(width, vocab, Block(width), Dense(width))
 
 
-def gqa(width, *, vocab: int = 256, context: int = 64):
+def gqa(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """Grouped-query attention with one fused matrix, which says nothing of it."""
     return Text(width, vocab, Attention(width))
 
 
-def gqa_said(width, *, vocab: int = 256, context: int = 64):
+def gqa_said(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """The same, as one hidden matrix."""
-    model = gqa(width, vocab=vocab)
-    model.roles = lambda: {"parts.0.qkv.weight": "hidden"}
-    return model
+    return saying(gqa(width, vocab=vocab), parts__0__qkv__weight="hidden")
 
 
 class Patches(nn.Module):
@@ -210,24 +203,12 @@ class Patches(nn.Module):
         return self.head(h.mean(1))
 
 
-def vit(width, *, in_shape: tuple = (1, 28, 28), n_classes: int = 10):
+def vit(width: int, *, in_shape: tuple[int, ...] = (1, 28, 28), n_classes: int = 10) -> nn.Module:
     """nn.MultiheadAttention on patches, with its in_proj."""
     return Patches(width, in_shape, n_classes)
 
 
-def batchnorm(width, *, in_shape: tuple = (1, 28, 28), n_classes: int = 10):
-    """A convolution with BatchNorm."""
-    return nn.Sequential(
-        nn.Conv2d(in_shape[0], width, 3, 2),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(width, n_classes),
-    )
-
-
-def albert(width, *, vocab: int = 256, context: int = 64):
+def albert(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """One block at three places."""
     block = Block(width)
     return Text(width, vocab, block, block, block)
@@ -254,7 +235,7 @@ class T5(nn.Module):
         return self.lm_head(self.encoder(x) + self.decoder(x))
 
 
-def t5(width, *, vocab: int = 256, context: int = 64):
+def t5(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """Encoder and decoder share an embedding."""
     return T5(width, vocab)
 
@@ -268,49 +249,15 @@ class Causal(nn.Module):
         return h + self.conv(F.pad(h.mT, (2, 0))).mT.relu()
 
 
-def conv1d(width, *, vocab: int = 256, context: int = 64):
+def conv1d(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """A causal convolution over the tokens."""
     return Text(width, vocab, Causal(width))
 
 
-class Conv1D(nn.Module):
-    """The layer of this name in transformers: a Linear whose weight is (d_in, d_out)."""
-
-    def __init__(self, nf: int, nx: int) -> None:
-        super().__init__()
-        self.nf = nf
-        self.weight = nn.Parameter(torch.randn(nx, nf) * 0.02)
-        self.bias = nn.Parameter(torch.zeros(nf))
-
-    def forward(self, h: Tensor) -> Tensor:
-        return torch.addmm(self.bias, h.flatten(0, 1), self.weight).view(*h.shape[:-1], self.nf)
-
-
-class Projection(nn.Module):
-    """A matrix (d_in, d_out) of one's own, on the right of the input."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.randn(width, width) * 0.02)
-
-    def forward(self, h: Tensor) -> Tensor:
-        return h + h.cumsum(1) @ self.w
-
-
-def hf_conv1d(width, *, vocab: int = 256, context: int = 64):
-    """A Conv1D as in transformers."""
-    return Text(width, vocab, Conv1D(width, width))
-
-
-def transposed(width, *, vocab: int = 256, context: int = 64):
-    """A transposed matrix under a said role; it is square, so no shape shows it."""
-    model = Text(width, vocab, Projection(width))
-    model.roles = lambda: {"parts.0.w": "hidden"}
-    return model
-
-
 class Positions(Text):
     """Fixed positions, and random features that do not train."""
+
+    noise: Tensor
 
     def __init__(self, width: int, vocab: int, context: int) -> None:
         super().__init__(width, vocab, Block(width))
@@ -326,13 +273,15 @@ class Positions(Text):
         return self.head(self.parts[0](h + self.noise + (h @ self.features).cos()))
 
 
-def frozen(width, *, vocab: int = 256, context: int = 64):
+def frozen(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """Frozen parameters."""
     return Positions(width, vocab, context)
 
 
 class Rotary(Text):
     """A complex buffer, as in Llama's public code."""
+
+    turn: Tensor
 
     def __init__(self, width: int, vocab: int, context: int) -> None:
         super().__init__(width, vocab, Block(width))
@@ -345,52 +294,9 @@ class Rotary(Text):
         return self.head(self.parts[0](turned))
 
 
-def rotary(width, *, vocab: int = 256, context: int = 64):
+def rotary(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """Rotary positions from a complex buffer."""
     return Rotary(width, vocab, context)
-
-
-class Complex(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.randn(width, width, dtype=torch.complex64))
-
-    def forward(self, h: Tensor) -> Tensor:
-        return F.linear(h.to(torch.complex64), self.w).real
-
-
-def complex_weights(width, *, vocab: int = 256, context: int = 64):
-    """A complex matrix under a said role."""
-    model = Text(width, vocab, Complex(width))
-    model.roles = lambda: {"parts.0.w": "hidden"}
-    return model
-
-
-def sparse(width, *, vocab: int = 256, context: int = 64):
-    """Sparse gradients of an embedding."""
-    model = Text(width, vocab, Block(width))
-    model.token = nn.Embedding(vocab, width, sparse=True)
-    return model
-
-
-class SparseByFunction(Text):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.parts[0](F.embedding(x, self.token.weight, sparse=True)))
-
-
-def sparse_by_function(width, *, vocab: int = 256, context: int = 64):
-    """Sparse gradients that no module shows."""
-    return SparseByFunction(width, vocab, Block(width))
-
-
-class Pair(Text):
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x), None  # type: ignore[return-value]
-
-
-def pair(width, *, vocab: int = 256, context: int = 64):
-    """Gives logits and something else."""
-    return Pair(width, vocab, Block(width))
 
 
 class Reads(Text):
@@ -401,50 +307,9 @@ class Reads(Text):
         self.rates = [x.item() for x in torch.linspace(0, 0.1, 3)]
 
 
-def reads_a_number(width, *, vocab: int = 256, context: int = 64):
+def reads_a_number(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     """Builds on no device without numbers."""
     return Reads(width, vocab)
-
-
-def raises_in_forward(width, *, vocab: int = 256, context: int = 64):
-    """A width that does not fit."""
-    return Text(width, vocab, nn.Linear(width + 1, width))
-
-
-class Noisy(nn.Module):
-    def forward(self, h: Tensor) -> Tensor:
-        return F.dropout(h, 0.1)
-
-
-def noisy(width, *, vocab: int = 256, context: int = 64):
-    """Dropout that no module shows."""
-    return Text(width, vocab, Block(width), Noisy())
-
-
-class Counting(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("seen", torch.zeros(()))
-
-    def forward(self, h: Tensor) -> Tensor:
-        self.seen += 1
-        return h / self.seen
-
-
-def counting(width, *, vocab: int = 256, context: int = 64):
-    """A buffer that a forward pass changes."""
-    return Text(width, vocab, Block(width), Counting())
-
-
-class GPT(nn.Module):
-    """A class whose first argument is the width by another name."""
-
-    def __init__(self, n_embd: int, vocab: int = 256, context: int = 64) -> None:
-        super().__init__()
-        self.inner = Text(n_embd, vocab, Block(n_embd))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x)
 
 
 class OfWidth(nn.Module):

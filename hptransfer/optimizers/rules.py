@@ -1,6 +1,7 @@
 """The parts of an optimizer: Step, State, Rule, and a parameter's view as a matrix."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -210,7 +211,7 @@ def as_matrix(p: Param, tensor: Tensor) -> Tensor:
     matrix = tensor.flatten(1 - n)
     if not _several(p):
         return matrix
-    return matrix.flatten(-2 - p.stacked, -2).unflatten(-2, (p.matrices, p.d_out))
+    return matrix.flatten(-2 - p.stacked, -2).unflatten(-2, (_number(p), p.d_out))
 
 
 def from_matrix(p: Param, matrix: Tensor) -> Tensor:
@@ -228,11 +229,16 @@ def from_matrix(p: Param, matrix: Tensor) -> Tensor:
 
 def matrix_shape(p: Param) -> tuple[int, ...]:
     """(d_out, d_in); (matrices, d_out, d_in) of several."""
-    return (p.matrices, p.d_out, p.d_in) if _several(p) else (p.d_out, p.d_in)
+    return (_number(p), p.d_out, p.d_in) if _several(p) else (p.d_out, p.d_in)
 
 
 def _several(p: Param) -> bool:
     return p.parts > 1 or p.stacked > 0
+
+
+def _number(p: Param) -> int:
+    """Number of matrices, fused and stacked ones."""
+    return p.parts * math.prod(p.shape[: p.stacked])
 
 
 def gaussian(p: Param, std: float, generator: Generator) -> Tensor:
