@@ -22,7 +22,7 @@ from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, Step, generator_for
 from hptransfer.spec import Param
 from hptransfer.train.build import params
-from hptransfer.train.groups import grouped
+from hptransfer.train.groups import gradient_of, grouped
 from hptransfer.train.prepare import is_torch_optimizer
 from hptransfer.train.schedule import schedule_factor
 
@@ -150,7 +150,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         group = self.param_groups[index]
         rule = self._rule(group, self.kinds[index], moving[0])
         state = self._state(rule, index, moving)
-        g = [p.grad for p in moving if p.grad is not None]
+        g = [gradient_of(p) for p in moving]
         peak, now = (moving[0].new_full((), float(x)) for x in (self.peak, group["lr"]))
         then = now if self.lr_factor is None else peak * self.lr_factor(group["t"] + 1)
         stack, _ = self._stacks.get(index, (None, []))

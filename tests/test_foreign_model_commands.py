@@ -1,5 +1,6 @@
 """Foreign models through the commands: notes, refusals in one line, encodings of files."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from commanded import hptransfer
 from foreign import HERE, address
+from hptransfer.cost import calibrate
 
 SUITE = """
 claim = "it holds"
@@ -39,9 +41,13 @@ def suite_of(tmp_path: Path, tiny_text: Path) -> Callable[[str], Path]:
 
 @pytest.mark.parametrize("name", ["lstm", "moe", "reads_a_number", "albert", "frozen"])
 def test_a_run_trains_what_neither_maps_nor_runs_without_numbers_and_says_so(
-    name: str, suite_of: Callable[[str], Path], tmp_path: Path
+    name: str,
+    suite_of: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     suite = suite_of(name)
+    monkeypatch.setattr(calibrate, "LONG_STEP", math.inf)  # lanes are tried on a slow machine too
     done = hptransfer("tune", suite, "--trials", "2", "-q", "--yes", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert ("counted in a step on the CPU" in done.stderr) == (name in ("moe", "reads_a_number"))

@@ -1,6 +1,7 @@
 """Models as people bring them: each trains, or is refused by name with what to do."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from foreign import CPU, address, by_name, prepared_of, trained
 from hptransfer import optim
-from hptransfer.errors import InputError
+from hptransfer.errors import InputError, Note
 from hptransfer.optimizers.rules import as_matrix, from_matrix, matrix_shape
 from hptransfer.testing import kind_of, validate
 from hptransfer.train.build import params
@@ -17,6 +18,7 @@ from hptransfer.train.lanes import Lanes
 TRAINED = {  # name -> whether several of its lanes train together
     "tied_gpt": True,
     "functionally_tied_said": True,
+    "one_hot": True,
     "encoder_layer": None,  # torch warns of its speed under vmap, which fails a test
     "lstm": False,
     "gru": False,
@@ -90,10 +92,23 @@ def test_validate_refuses_what_a_run_refuses_with_the_same_words(name: str) -> N
     assert hint in check.detail
 
 
+def test_a_function_of_a_number_that_is_not_called_width_is_no_optimizer(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text("def gpt(n_embd: int, *, vocab: int = 9):\n    'A GPT.'\n")
+    with pytest.raises(InputError, match="takes 'n_embd' first") as caught:
+        kind_of(f"{tmp_path}/m.py:gpt")
+    assert "`width`" in caught.value.hint
+
+
 def test_sparse_gradients_that_no_module_shows_are_refused_in_a_step() -> None:
+    prepared = prepared_of("sparse_by_function")
     with pytest.raises(InputError, match=r"parameter of shape \(61, 32\) is sparse") as caught:
-        trained(prepared_of("sparse_by_function"))
+        trained(prepared)
     assert "sparse = False" in caught.value.hint
+    model = prepared.build()
+    optimizer = optim.optimizer(model, "adamw", lr=0.1, base=prepared.model(16))
+    model(torch.zeros(1, 8, dtype=torch.long)).sum().backward()
+    with pytest.raises(InputError, match="is sparse"):
+        optimizer.step()
 
 
 # Frozen parameters
@@ -267,6 +282,14 @@ def test_a_recurrent_layer_shows_a_matrix_per_gate_and_its_biases() -> None:
 def test_the_slope_of_prelu_is_no_gain() -> None:
     with pytest.raises(InputError, match=r"slope of PReLU starts at 0\.25"):
         params(nn.PReLU(8), nn.PReLU(16), nn.PReLU(4))
+
+
+def test_a_gain_that_its_constructor_starts_elsewhere_is_noted() -> None:
+    with pytest.warns(
+        Note, match=r"'layer_scale'.* parts\.0\.gamma at 1e-05 in place of 1; a rule"
+    ):
+        prepared_of("layer_scale")
+    prepared_of("layer_scale", "torch.optim:SGD")  # which starts where the constructor does
 
 
 def test_a_complex_buffer_keeps_its_imaginary_part() -> None:

@@ -62,6 +62,23 @@ def tied_gpt(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
     return model
 
 
+class Scaled(nn.Module):
+    """A residual branch that begins small, as LayerScale has it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), 1e-5))
+        self.inner = nn.Linear(width, width)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.gamma * self.inner(h).relu()
+
+
+def layer_scale(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
+    """A gain that its constructor starts at another value than 1."""
+    return saying(Text(width, vocab, Scaled(width)), parts__0__gamma="gain")
+
+
 class FunctionallyTied(Text):
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(self.parts[0](self.token(x)), self.token.weight)
@@ -86,6 +103,17 @@ def saying(model: nn.Module, **roles: str) -> nn.Module:
     return model
 
 
+class OneHot(Text):
+    def forward(self, x: Tensor) -> Tensor:
+        one_hot = F.one_hot(x, self.head.out_features).to(self.token.weight)
+        return self.head(self.parts[0](one_hot @ self.token.weight))
+
+
+def one_hot(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
+    """An embedding as a product with one-hot inputs."""
+    return OneHot(width, vocab, Block(width))
+
+
 class Encoder(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -105,8 +133,6 @@ def encoder_layer(width: int, *, vocab: int = 256, context: int = 64) -> nn.Modu
 
 
 class First(nn.Module):
-    """The first of several results."""
-
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner

@@ -71,7 +71,7 @@ def count(prepared: Prepared) -> Cost:
 def _counted(prepared: Prepared) -> Cost:
     sizes = [math.prod(p.shape) for p in prepared.params]
     parameters, largest = sum(sizes), max(sizes)
-    model_flops, activations, recomputed = _model_cost(prepared)
+    model_flops, activations, recomputed, frozen = _model_cost(prepared)
     optimizer_flops, state = _optimizer_cost(prepared)
     if not prepared.vectorises:
         state = 8 * parameters  # a torch optimizer does not say; Adam has two buffers
@@ -80,16 +80,17 @@ def _counted(prepared: Prepared) -> Cost:
         parameters,
         model_flops,
         optimizer_flops,
-        fixed=(10 if half else 8) * parameters + state + 4 * 4 * largest,
+        fixed=(10 if half else 8) * parameters + state + 4 * 4 * largest + frozen,
         activations=int(activations / (2 if half else 1)),
         recomputed=int(recomputed / (2 if half else 1)),
     )
 
 
-def _model_cost(prepared: Prepared) -> tuple[int, int, float]:
+def _model_cost(prepared: Prepared) -> tuple[int, int, float, int]:
     """FLOPs of a forward and backward pass, and the float32 bytes that the forward pass keeps.
 
     The bytes twice: with all activations, and with those of one block and the inputs of the others.
+    Last the bytes of the parameters that do not train.
     """
     model = prepared.build()
     x, y = examples(prepared.spec, prepared.data, prepared.spec.batch)
@@ -117,7 +118,8 @@ def _model_cost(prepared: Prepared) -> tuple[int, int, float]:
     recomputed = float(total - inside)
     if entered.count:
         recomputed += entered.inputs + inside / entered.count
-    return flops.get_total_flops(), total, recomputed
+    frozen = sum(4 * p.numel() for p in model.parameters() if not p.requires_grad)
+    return flops.get_total_flops(), total, recomputed, frozen
 
 
 def _optimizer_cost(prepared: Prepared) -> tuple[int, int]:

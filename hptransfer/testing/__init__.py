@@ -58,6 +58,11 @@ def kind_of(target: str) -> str:
         return "model"
     if not arguments or all(a.default is not a.empty for a in arguments):
         return "dataset"
+    if arguments[0].annotation in (int, "int"):
+        raise InputError(
+            f"validate: {target} takes {arguments[0].name!r} first",
+            "a model takes `width` first, and an optimizer `p`; --kind model takes it as it is",
+        )
     return "optimizer"
 
 

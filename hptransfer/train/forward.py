@@ -113,13 +113,14 @@ def check(model: nn.Module, params: Sequence[Param], data: Tokens | Examples, x:
 
 def _check_sides(p: Param, summed: set[int]) -> None:
     last = len(p.shape) - 1
-    if p.embedding and summed:
+    if p.embedding and last in summed:  # over its rows it is a product with one-hot inputs
         raise InputError(
             f"{p.name}: it is an embedding, and the model multiplies by it too",
             f"roles() of the model can say what it is, for instance {{{p.name!r}: 'output'}} where "
             "it is the head too",
         )
-    if p.role != "vector" and not p.conv and summed and last not in summed:
+    matrix = p.role != "vector" and not (p.embedding or p.conv)
+    if matrix and summed and last not in summed:
         raise InputError(
             f"{p.name}: the model sums over dimension {min(summed)} of {p.shape}, so its rows are "
             "not its outputs",

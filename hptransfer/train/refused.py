@@ -14,6 +14,8 @@ def refuse(model: nn.Module) -> None:
     for name, module in model.named_modules():
         _stateful(name or "the model", module)
         _random(name, module)
+        if not any(p.requires_grad for p in module.parameters(recurse=False)):
+            continue
         if getattr(module, "sparse", False) and isinstance(module, nn.Embedding | nn.EmbeddingBag):
             raise InputError(f"{name}: its gradients are sparse", "sparse = False")
         if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
@@ -28,7 +30,7 @@ def refuse(model: nn.Module) -> None:
                 f"{name}: a lazy parameter has no shape before the first call",
                 "the layer with all its sizes, such as nn.Linear(d_in, d_out)",
             )
-        if p.is_complex():
+        if p.is_complex() and p.requires_grad:
             raise InputError(
                 f"{name}: a complex parameter, and every optimizer takes real ones",
                 "two real parameters, joined by torch.complex in the forward pass; a constant "
