@@ -22,7 +22,7 @@ from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, Step, generator_for
 from hptransfer.spec import Param
 from hptransfer.train.build import params
-from hptransfer.train.groups import grouped
+from hptransfer.train.groups import gradient_of, grouped
 from hptransfer.train.prepare import is_torch_optimizer
 from hptransfer.train.schedule import schedule_factor
 
@@ -52,7 +52,7 @@ def optimizer(
     """
     part, factory = _part(name)
     hp = _hp(part, hp)
-    parameters = _params(model, base, roles)
+    parameters = _params(model, base, roles, frozen=True)  # they may thaw
     return RuleOptimizer(dict(model.named_parameters()), parameters, factory, lr, hp)
 
 
@@ -67,7 +67,8 @@ def init_(
 ) -> nn.Module:
     """Fill a model's parameters in place with the init of this optimizer, and return the model.
 
-    Each weight depends on `seed` and its name alone. Arguments and errors as in `optimizer`.
+    Each weight depends on `seed` and its name alone. A frozen parameter, which takes no gradient,
+    stays as it is. Arguments and errors as in `optimizer`.
     """
     part, factory = _part(name)
     hp = _hp(part, hp)
@@ -149,7 +150,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         group = self.param_groups[index]
         rule = self._rule(group, self.kinds[index], moving[0])
         state = self._state(rule, index, moving)
-        g = [p.grad for p in moving if p.grad is not None]
+        g = [gradient_of(p) for p in moving]
         peak, now = (moving[0].new_full((), float(x)) for x in (self.peak, group["lr"]))
         then = now if self.lr_factor is None else peak * self.lr_factor(group["t"] + 1)
         stack, _ = self._stacks.get(index, (None, []))
@@ -235,10 +236,14 @@ def _hp(part: registry.Part, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _params(
-    model: nn.Module, base: nn.Module | None, roles: Mapping[str, str] | None
+    model: nn.Module,
+    base: nn.Module | None,
+    roles: Mapping[str, str] | None,
+    *,
+    frozen: bool = False,
 ) -> list[Param]:
     try:
-        return params(model, base or model, base or model, roles)
+        return params(model, base or model, base or model, roles, frozen=frozen)
     except InputError as error:
         if base is not None:
             raise
