@@ -76,6 +76,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Build rules and stacks of states anew at the next step."""
         self._stacks: dict[Tensor, _Stack] = {}  # by the first parameter
         self._factory: Callable[..., Rule] | None = None
+        self._sizes: dict[tuple[int, torch.device], int] = {}  # parameters that one call moves
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Raises InputError: a parameter has a role, which only a model tells."""
@@ -165,8 +166,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         if shards.is_sharded(members[0]):
             yield from ([p] for p in members)  # one whole tensor at a time is in memory
             return
-        kinds = [self.kinds[index]] * len(members)
-        size = len(grouped(kinds, 1, members[0].device)[0])
+        key = index, members[0].device
+        if key not in self._sizes:
+            kinds = [self.kinds[index]] * len(self.names[index])
+            self._sizes[key] = len(grouped(kinds, 1, members[0].device)[0])
+        size = self._sizes[key]
         yield from (members[i : i + size] for i in range(0, len(members), size))
 
     def _move(self, index: int, alike: list[Tensor], t: int) -> None:
@@ -243,8 +247,10 @@ class RuleOptimizer(torch.optim.Optimizer):
             if last is None or value is not before.get(key):
                 for p, own, entry in zip(alike, views, value.unbind(), strict=True):
                     own[key] = self.state[p][key] = shards.like(p, entry, whole=whole)
-        for p in alike:
-            self.state[p].setdefault(STEP, torch.zeros(())).add_(1)
+        for own in (self.state[p] for p in alike):
+            if STEP not in own:
+                own[STEP] = torch.zeros(())
+            own[STEP].add_(1)
         if not shards.is_sharded(alike[0]):
             self._stacks[alike[0]] = _Stack(alike, state, views)
 
