@@ -1,6 +1,7 @@
 """torch.optim.Optimizers with the iterates of the engine, on every model."""
 
 import io
+import shutil
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from hptransfer.optimizers.rules import generator_for
 from hptransfer.spec import RunSpec
 from hptransfer.train.build import context_of, model_factory
 from hptransfer.train.schedule import lr_factor
+from looped import WIDTH, Net, compiled, made, step
 from units import MODELS, OPTIMIZERS, SHORT, data_for, lanes, spec, weights
 
 STEPS = 6
@@ -167,6 +169,21 @@ def test_a_compiled_model_trains_the_same() -> None:
         compiled[2].step()
     for key, value in values(plain[0]).items():
         torch.testing.assert_close(value, values(compiled[0])[key])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, in the compiler's imports
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which makes kernels for a CPU")
+def test_a_model_in_kernels_of_the_compiler_trains_the_same() -> None:
+    model, plain = Net(WIDTH), Net(WIDTH)
+    plain.load_state_dict(model.state_dict())
+    wrapper = compiled(model, "inductor")
+    optimizer, other = made("muon", wrapper), made("muon", plain)
+    for t in range(3):
+        step(wrapper, optimizer, t)
+        step(plain, other, t)
+    for key, value in values(plain).items():
+        torch.testing.assert_close(value, values(model)[key], rtol=1e-5, atol=1e-5)
 
 
 def test_a_parameter_without_a_gradient_stays() -> None:
