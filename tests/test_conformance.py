@@ -245,6 +245,9 @@ def test_half_precision_is_the_step_in_float32_and_a_cast(dtype: torch.dtype, na
         exact.step()
         if t == 2:  # a load keeps float32
             loaded.load_state_dict(optimizer.state_dict())
+            for p in half.parameters():
+                own, saved = loaded.state[p], optimizer.state[p]
+                assert all(torch.equal(own[key], saved[key]) for key in saved)
             optimizer = loaded
         optimizer.step()
         rounded = {key: w.to(dtype) for key, w in weights(single).items()}
