@@ -45,7 +45,7 @@ def written_suite(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("arguments", [("list", "models"), ("list", "--json"), ("cite",)])
+@pytest.mark.parametrize("arguments", [("--help",), ("list", "models"), ("cite",)])
 def test_a_reader_that_has_left_is_no_failure(arguments: tuple[str, ...], tmp_path: Path) -> None:
     with unread() as pipe:
         done = subprocess.run(

@@ -26,14 +26,11 @@ if not os.environ.get("COLUMNS", "80").strip("0"):
 
 
 class _Console(Console):
-    """A console that goes on where nobody reads any more, as after `| head`."""
+    """A console that says in one line where stdout cannot be written."""
 
     def print(self, *objects: object, **options: Any) -> None:
         with _printing(self.file):
             super().print(*objects, **options)
-
-    def on_broken_pipe(self) -> None:
-        nobody_reads(self.file)
 
 
 @contextlib.contextmanager
@@ -53,6 +50,14 @@ def _printing(stream: IO[str]) -> Generator[None]:
 def nobody_reads(stream: IO[str]) -> None:
     """Send the rest to nowhere: a command has more to do than to print."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _go_on(self: Console) -> None:
+    nobody_reads(self.file)
+
+
+Console.on_broken_pipe = _go_on
+"""What a console does after `| head`; the consoles that typer makes for `--help` do it too."""
 
 
 def tell(text: str) -> None:

@@ -56,7 +56,14 @@ def opened(url: str) -> Generator[tuple[BaseStorage, str]]:
             f"pip install {_PACKAGES.get(error.name or '', error.name)}",
         ) from None
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:
-        raise _refused(place, f"cannot be used ({_told(error, url, place)})") from None
+        why = _told(error, url, place)
+        if "locked" in why and place != "storage":
+            raise InputError(
+                f"{place}: cannot be used ({why})",
+                "another program writes there: wait until it has ended, or name another storage",
+                cures=("storage",),
+            ) from None
+        raise _refused(place, f"cannot be used ({why})") from None
 
 
 def _parsed(url: str) -> "URL":
