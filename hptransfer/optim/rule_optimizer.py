@@ -64,7 +64,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._built = True
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy takes along: `schedule` too, whose next learning rate the rules read."""
+        # A copy takes the schedule along too, for the rules read its next learning rate.
         return {**super().__getstate__(), **{name: getattr(self, name) for name in _OWN}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
