@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from hptransfer.documents.exponents import ExponentFit, ExponentGap, Exponents
 from hptransfer.documents.values import Interval, as_json
-from hptransfer.errors import InputError
+from hptransfer.errors import InputError, command
 from hptransfer.laboratory.exponents import Fit, Name, fits, growths
 from hptransfer.laboratory.gap import THEORY, Gap, gaps
 from hptransfer.laboratory.page import page, points_csv
@@ -37,12 +38,14 @@ def write_manifest(study: Study, results: Path) -> None:
 def stored(name: str, results: Path) -> Study:
     """The study of a results folder. Raises InputError."""
     path = results / name / MANIFEST
+    short = re.fullmatch(r"(.+)-steps-(\d+)", name)
+    again = (short[1], "--steps", short[2]) if short else (name,)
     try:
         with disk(path, "read"):
             return Study.model_validate_json(path.read_bytes())
     except (ValidationError, FileNotFoundError):
         raise InputError(
-            f"{path}: holds no study of this version", "hptransfer run of its file writes it again"
+            f"{path}: holds no study of this version", f"{command('run', *again)} writes it again"
         ) from None
 
 
