@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from hptransfer.analysis.frame import belonging, select
 from hptransfer.analysis.statuses import finished
@@ -25,6 +24,7 @@ from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.run import scheduler
 from hptransfer.run.events import Event, Finished, Started, Status, Unwritten
+from hptransfer.run.failure import failure
 from hptransfer.run.sharing import Sharing
 from hptransfer.run.workers import Ended, Job, Message, Pool, Timing
 from hptransfer.search import samplers, studies
@@ -291,7 +291,7 @@ class Session:
             for spec in ended.unit.runs:
                 if spec.key not in done:
                     failed[spec.key] = ended
-                    self.store.append(_failure(spec, ended, self.device))
+                    self.store.append(failure(spec, ended, self.device))
         elif missing := {spec.key for spec in ended.unit.runs} - recorded:
             raise AssertionError(f"run: ended without a record: {', '.join(sorted(missing))}")
         self.sharing.release(ended.unit.runs)
@@ -300,29 +300,6 @@ class Session:
         """Seconds of these runs, where all processes train."""
         speeds = [(self.costs.speed(spec), spec) for spec in specs]
         return sum(speed.run(spec) / speed.processes for speed, spec in speeds)
-
-
-def _failure(spec: RunSpec, ended: Ended, device: torch.device) -> RunRecord:
-    """The record of a run that failed where its unit was placed."""
-    nan, unit, placement = float("nan"), ended.unit, ended.placement
-    assert placement is not None, "a unit that a worker of this session trained"
-    env = engine.environment(device, unit.lanes, placement.micro_batch or spec.batch)
-    env |= {"threads": placement.threads, "recompute": placement.recompute and unit.lanes == 1}
-    return RunRecord(
-        spec=spec,
-        status="failed",
-        loss=nan,
-        loss_init=nan,
-        train_loss=nan,
-        train_mean=nan,
-        curve=[],
-        seconds=0.0,
-        flops=0.0,
-        peak_memory=0,
-        env=env,
-        finished=time.time(),
-        error=ended.traceback or ended.error,
-    )
 
 
 def _sha256(suite: Suite) -> str:
