@@ -4,9 +4,14 @@ import contextlib
 import difflib
 import re
 import shlex
+import sysconfig
 import traceback
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
+
+_LIBRARIES = (str(Path(__file__).parent), sysconfig.get_path("stdlib"))
+_INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
 
 
 class InputError(ValueError):
@@ -23,6 +28,13 @@ class InputError(ValueError):
         self.hint = _cut(hint)
         self.option = option
         self.cures = cures
+
+
+class Note(UserWarning):
+    """What a user should know though nothing is wrong; the message is one line.
+
+    The command line prints it once, as a note.
+    """
 
 
 def _cut(text: str) -> str:
@@ -56,11 +68,25 @@ def located(where: str) -> Generator[None]:
 
 
 def broken(what: str, error: BaseException, hint: str) -> InputError:
-    """The InputError for an exception in a user's part: file, line, type and cause."""
-    line = traceback.extract_tb(error.__traceback__)[-1]
+    """The InputError for an exception in a user's part: file, line, type and cause.
+
+    The line is the last one in a file of the user's, where there is one: not of Python, of this
+    package or of an installed one.
+    """
+    calls = traceback.extract_tb(error.__traceback__)
+    own = [
+        call
+        for call in calls
+        if not (call.filename.startswith(_LIBRARIES) or _INSTALLED.search(call.filename))
+    ]
+    line = (own or calls)[-1]
     where = f"{line.filename}:{line.lineno}"
-    cause = next(iter(str(error).splitlines()), "")
-    return InputError(f"{what} at {where}: {type(error).__name__}: {cause}", hint)
+    return InputError(f"{what} at {where}: {cause(error)}", hint)
+
+
+def cause(error: BaseException) -> str:
+    """Type and first line of an exception."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def suggest(got: object, names: Any) -> str:

@@ -14,8 +14,7 @@ from hptransfer import __version__
 from hptransfer.cli import batch, checking, judging, reading, tails, training
 from hptransfer.cli.common import FailedError, app, err, out
 from hptransfer.cli.options import flag
-from hptransfer.errors import InputError
-from hptransfer.records.damage import LeftOut
+from hptransfer.errors import InputError, Note
 
 for _command in (
     training.tune,
@@ -76,7 +75,7 @@ def _write_in_any_encoding() -> None:
 
 @contextlib.contextmanager
 def _notes() -> Generator[None]:
-    """Print a LeftOut warning once, as a note; other warnings stay as they are."""
+    """Print each Note once; other warnings stay as they are."""
     shown: set[str] = set()
 
     def show(
@@ -87,7 +86,7 @@ def _notes() -> Generator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if not issubclass(category, LeftOut):
+        if not issubclass(category, Note):
             others(message, category, filename, lineno, file, line)
         elif str(message) not in shown:  # two stores read the same file
             shown.add(str(message))
@@ -96,7 +95,7 @@ def _notes() -> Generator[None]:
     with warnings.catch_warnings():
         others = warnings.showwarning
         warnings.showwarning = show
-        warnings.simplefilter("always", LeftOut)
+        warnings.simplefilter("always", Note)
         yield
 
 
