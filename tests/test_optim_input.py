@@ -163,6 +163,29 @@ def test_a_frozen_parameter_needs_no_role_until_it_is_thawed() -> None:
     assert ["positions"] in optimizer.names
 
 
+def with_chance(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(4, width),
+        nn.BatchNorm1d(width),
+        nn.Dropout(0.5),
+        nn.Linear(width, width),
+        nn.Linear(width, 3),
+    )
+
+
+def test_running_statistics_and_dropout_are_right_in_a_loop_of_ones_own() -> None:
+    """In a run of a suite they are not: its weights are a function of weights and data."""
+    model = with_chance(16)
+    hptransfer.optim.init_(model, "scion_unconstrained", base=with_chance(8))
+    optimizer = hptransfer.optim.optimizer(
+        model, "scion_unconstrained", lr=0.1, base=with_chance(8)
+    )
+    before = weights(model)
+    model(torch.randn(5, 4)).square().sum().backward()
+    optimizer.step()
+    assert all(not torch.equal(value, before[key]) for key, value in weights(model).items())
+
+
 def test_frozen_parameters_that_are_no_real_numbers_are_left_alone() -> None:
     """As the quantised weights beside trained ones of low rank."""
     model = nn.Module()

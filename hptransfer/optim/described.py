@@ -56,16 +56,16 @@ def described(
             )
     said = {} if roles is None else {own.named(name): role for name, role in roles.items()}
     frozen = {name: p for name, p in tensors.items() if not p.requires_grad}
-    coded = {
-        name: p for name, p in frozen.items() if p.dtype not in _REAL
-    }  # such as quantised ones
+    # Quantised weights, for instance, beside which others are trained.
+    coded = {name: p for name, p in frozen.items() if p.dtype not in _REAL}
 
     def rest(left_out: Mapping[str, Tensor]) -> Described:
         known = {name: p for name, p in tensors.items() if name not in left_out}
         own_roles = {name: role for name, role in said.items() if name not in left_out}
         view = own.without(left_out)
         wanted = None if roles is None else own_roles
-        return Described(known, params(view, wider_view, base_view, wanted), left_out)
+        found = params(view, wider_view, base_view, wanted, in_run=False)
+        return Described(known, found, left_out)
 
     try:
         return rest(coded)
