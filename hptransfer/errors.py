@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import re
+import shlex
 import sysconfig
 import traceback
 from collections.abc import Generator
@@ -44,6 +45,11 @@ def _cut(text: str) -> str:
 def printable(text: str) -> str:
     """Text on one line: escapes stand for control characters and line ends."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def command(*words: object) -> str:
+    """A command of hptransfer as a user types it, for a hint: names with spaces are quoted."""
+    return shlex.join(["hptransfer", *map(str, words)])
 
 
 def quoted(value: object) -> str:

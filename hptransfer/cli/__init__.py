@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-import os
+import io
 import sys
 import warnings
 from collections.abc import Generator
@@ -52,6 +52,7 @@ def _main(
 
 def main() -> None:
     """Run the command line. For wrong input it prints one line and a hint, and exits with 2."""
+    _write_in_any_encoding()
     try:
         with _notes():
             app(standalone_mode=True)
@@ -59,11 +60,17 @@ def main() -> None:
         _die(error, 2)
     except FailedError as error:
         _die(error, 1)
-    except BrokenPipeError:  # nobody reads stdout any more, for instance after `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     finally:
         gc.freeze()  # at exit Python need not search torch's objects for cycles
+
+
+def _write_in_any_encoding() -> None:
+    """Text for a terminal that cannot say all of it must not end a command."""
+    from hptransfer.cli import text
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=text.ERRORS)
 
 
 @contextlib.contextmanager

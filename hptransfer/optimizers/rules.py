@@ -66,6 +66,8 @@ class Rule(Protocol):
     both.
 
     A rule may also have:
+    - `elementwise`, true where each entry moves by its own weight, gradient and state alone: of a
+      tensor that processes share, each then moves the part that it has.
     - `init_state(w) -> State`: the state before the first step. Default: momentum `m`, zeros like
       w.
     - `readout(w, state) -> Tensor`: the point to evaluate, for instance X where the weights hold a

@@ -177,17 +177,14 @@ def params(
     base: nn.Module,
     said: Mapping[str, str] | None = None,
     depth_m: float = 1.0,
-    *,
-    frozen: bool = False,
 ) -> list[Param]:
     """The parameters of a module; `wider` is it at another width, `base` at the base width.
 
-    `said`: roles that need not be inferred, by default the module's own `roles()`. `frozen`: those
-    too that do not train now.
+    `said`: roles that need not be inferred, by default the module's own `roles()`.
     """
     roles: Callable[[], Mapping[str, str]] | None = getattr(model, "roles", None)
     own = roles() if roles is not None else {}
-    kind_of = kinds(model, wider, own if said is None else said, frozen=frozen)
+    kind_of = kinds(model, wider, own if said is None else said)
     base_shapes = {name: tuple(p.shape) for name, p in base.named_parameters()}
     described = []
     for name, p in model.named_parameters():

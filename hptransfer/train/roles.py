@@ -50,15 +50,13 @@ class _Place:
         return any(isinstance(owner, nn.Embedding) for owner in self.owners)
 
 
-def kinds(
-    model: nn.Module, wider: nn.Module, said: Mapping[str, str], *, frozen: bool = False
-) -> dict[str, Kind]:
+def kinds(model: nn.Module, wider: nn.Module, said: Mapping[str, str]) -> dict[str, Kind]:
     """Parameter name -> Kind. `wider`: the same model at another width; `said` wins.
 
     A matrix that grows with the width on both sides is hidden, on its output side alone input, on
     its input side alone output. Linear and convolution weights are (d_out, d_in, ...), embeddings
     (vocab, d). A weight that is embedding and head is an output layer. A parameter that does not
-    train has no role, except with `frozen`. Raises InputError, naming the parameter, where the
+    train has no role. Raises InputError, naming the parameter, where the
     widths do not tell, and where the layout is another than its role has.
     """
     refuse(model)
@@ -70,7 +68,7 @@ def kinds(
         homes.setdefault(id(p), []).append(name)
     kind_of: dict[str, Kind] = {}
     for name, p in model.named_parameters():
-        if not (p.requires_grad or frozen):
+        if not p.requires_grad:
             continue
         owners = {id(m): m for m in (modules[h.rpartition(".")[0]] for h in homes[id(p)])}
         shape, other = tuple(p.shape), growing.get(name)
