@@ -114,8 +114,8 @@ def describe_params(spec: RunSpec, data: Data, model: Callable[[int], nn.Module]
     to be seen, and where no run of the model could be right.
     """
     base_width = spec.base.get("width", spec.width)
+    own, wider, base = _three(model, spec.width, base_width)
     try:
-        own, wider, base = _three(model, spec.width, base_width)
         found = params(own, wider, base, depth_m=_depth_m(spec))
         if is_own(spec):
             _pass_forward(spec, data, model, found)
