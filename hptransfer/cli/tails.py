@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hptransfer.cli.common import err, load, only, out, warn
+from hptransfer.cli.common import err, load, only, out, tell, warn
 from hptransfer.cli.options import RunOptions, SuiteName, takes
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def tails(
     result = tails_json(table.name, table.axis, runs)
     store.write_text("tails.json", json.dumps(result, indent=1) + "\n")
     if options.as_json:
-        typer.echo(json.dumps(result))
+        tell(json.dumps(result))
         return
     for run in runs:
         _print(table, run)

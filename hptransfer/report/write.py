@@ -13,7 +13,7 @@ import pandas as pd
 from hptransfer.analysis.frame import belonging
 from hptransfer.analysis.statuses import finished
 from hptransfer.documents.tails import Tails
-from hptransfer.errors import InputError
+from hptransfer.errors import InputError, command
 from hptransfer.records.damage import LeftOut
 from hptransfer.records.store import Store
 from hptransfer.report.alignment_figure import alignment
@@ -60,7 +60,7 @@ def _missing(suite: Suite, frame: pd.DataFrame) -> list[RunSpec]:
         if ":" in name:
             raise InputError(
                 f"sampler {name} is code that a report does not import",
-                f"hptransfer plan {suite.address} imports it and counts",
+                f"{command('plan', suite.address)} imports it and counts",
             )
     if samplers <= {"bracket"}:
         return forecast(suite, frame)
@@ -157,7 +157,8 @@ def write_report(
         own = list(stored(name, results))
         if not own:
             raise InputError(
-                f"no records of suite {name!r} under {results}", f"hptransfer run {name} makes them"
+                f"no records of suite {name!r} under {results}",
+                f"{command('run', name)} makes them",
             )
         sections += own
     page = render(sections)
