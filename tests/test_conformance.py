@@ -288,9 +288,12 @@ def test_a_state_that_is_set_by_hand_counts(name: str) -> None:
 
 def test_a_sparse_gradient_is_refused_by_name(name: str) -> None:
     model = net(name)
+    optimizer = made(name, model)
     model.embedding.sparse = True
     with pytest.raises(InputError, match=r"embedding\.weight: \w+ does not support sparse"):
-        step(model, made(name, model), 0)
+        step(model, optimizer, 0)
+    with pytest.raises(InputError, match="embedding: its gradients are sparse"):
+        made(name, model)
 
 
 def test_wrappers_leave_no_trace_in_the_init(name: str) -> None:
