@@ -21,7 +21,6 @@ OTHERS = (
     "trials",
     "seeds",
     "max_seeds",
-    "steps",
     "data",
     "device",
     "lanes",
@@ -50,6 +49,8 @@ def run_study(name: str, options: RunOptions) -> None:
                 option=field,
             )
     study = load_study(name)
+    if options.steps is not None:
+        study = study.shortened(options.steps)
     store = CellStore(options.results, study.name)
     records = store.read()
     known = progress(study, records)
