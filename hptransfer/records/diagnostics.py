@@ -38,8 +38,8 @@ class Diagnostic:
     as the momentum averages gradients. `curvature` (e2): ||g(X + k u) + g(X - k u) - 2 g(X)||_* / 2
     at the last update u, where Y = X + k u. `noise` (nu): that of the momentum. `staleness_half`,
     `curvature_half`: means of the two halves of the large batch, whose excess over the values of
-    the whole shows what the noise of the large batch adds. `plain_seconds`, `ahead_seconds`: of a
-    step of Scion and of transported Scion, one lane on one thread; 0 where not timed.
+    the whole shows what the noise of the large batch adds. `plain_seconds`, `ahead_seconds`: of
+    the processor, for a step of Scion and of transported Scion, one lane; 0 where not timed.
     """
 
     point: Point

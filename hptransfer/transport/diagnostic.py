@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from hptransfer import registry
-from hptransfer.cost.placement import Placement
-from hptransfer.cost.speed import time_steps
 from hptransfer.errors import InputError
 from hptransfer.optimizers.rules import as_matrix
 from hptransfer.optimizers.scion import LMO
@@ -28,8 +26,8 @@ from hptransfer.train.prepare import Prepared, prepare
 
 MEMORY = 5.0  # memories 1/(1-beta) of the momentum over which its noise is gathered
 CHUNK = 64  # examples of a backward pass
-TIMED = 3  # turns in which the two methods are timed, of which the fastest counts
-TIMED_SECONDS = 0.2
+TURNS = 6  # in which the two methods are timed
+TIMED = 5  # steps of a turn
 
 Weights = dict[str, Tensor]
 Gradient = Callable[[Weights], Weights]
@@ -210,7 +208,11 @@ def _gradient(lanes: Lanes, weights: Weights, x: Tensor, y: Tensor) -> Weights:
 
 
 def _seconds(prepared: Prepared, device: torch.device) -> tuple[float, float]:
-    """Seconds of a step of Scion and of transported Scion of strength 1/2, one lane each."""
+    """Processor seconds of a step of Scion and of transported Scion, one lane each.
+
+    Those of the processor, for a clock would count what else runs on the machine. The methods take
+    turns, and the fastest turn of each counts.
+    """
     spec = prepared.spec
     part = registry.describe("optimizer", "scion_unconstrained")
     plain = {k: v for k, v in spec.hp.items() if k in part.defaults}
@@ -219,11 +221,19 @@ def _seconds(prepared: Prepared, device: torch.device) -> tuple[float, float]:
         replace(spec, optimizer=optimizer, hp=plain),
         replace(spec, hp={**spec.hp, "transport": 0.5}),
     )
-    ready = [prepare(each, prepared.data, params=prepared.params) for each in specs]
-    where = Placement()
-    turns = [
-        [time_steps(each, device, 1, where, seconds=TIMED_SECONDS).step for each in ready]
-        for _ in range(TIMED)
+    running = [
+        Lanes([each], prepared.data, device, prepared=prepare(each, prepared.data))
+        for each in specs
     ]
+    turns = [[_turn(lanes) for lanes in running] for _ in range(TURNS)]
     plain_seconds, ahead_seconds = (min(each) for each in zip(*turns, strict=True))
     return plain_seconds, ahead_seconds
+
+
+def _turn(lanes: Lanes) -> float:
+    """Mean processor seconds of TIMED steps."""
+    began = time.process_time()
+    for t in range(TIMED):
+        lanes.gradients(t % lanes.spec.steps)
+        lanes.update(t % lanes.spec.steps)
+    return (time.process_time() - began) / TIMED

@@ -17,6 +17,8 @@ from hptransfer.transport.study import FULL, NONE, Cell
 
 # Middle luminance at both ends, so that every colour is legible on white and on near-black.
 NOISE = LinearSegmentedColormap.from_list("noise", ["#2f7fd6", "#8b8b8b", "#e0590c"])
+WIDE = 5.0  # inches, which a phone shows whole
+GAINS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # nats; linear below the first
 REACH = 3.0  # octaves of log2(e1/nu) at both ends of the colours
 
 
@@ -61,7 +63,7 @@ def _scatter(points: Sequence[_Mark], what: str) -> Figure | None:
     kinds = dict.fromkeys((p.cell.model, p.cell.schedule) for p in points)
     marks = dict(zip(kinds, MARKS, strict=False))
     with mpl.rc_context(THEME):
-        figure = Figure(figsize=(6.6, 4.4), layout="constrained")
+        figure = Figure(figsize=(WIDE, 5.0), layout="constrained")
         ax = figure.subplots()
         ax.axhline(0, color=INK, linewidth=0.8)
         ax.axvline(0, color=INK, linewidth=0.8, linestyle=":")
@@ -73,16 +75,22 @@ def _scatter(points: Sequence[_Mark], what: str) -> Figure | None:
             )  # fmt: skip
         ax.set_xlabel("log2(e1/e2): staleness over curvature")
         ax.set_ylabel("gain of s = 1, nats")
-        ax.set_yscale("symlog", linthresh=0.05)
-        ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}".replace("-", "\N{MINUS SIGN}"))
+        ax.set_yscale("symlog", linthresh=GAINS[0])
+        ticks = [-gain for gain in reversed(GAINS)] + [0.0, *GAINS]
+        low, high = ax.get_ylim()
+        shown = [tick for tick in ticks if low <= tick <= high]
+        ax.set_yticks(shown, [f"{tick:g}".replace("-", "\N{MINUS SIGN}") for tick in shown])
+        ax.minorticks_off()
         ax.spines[["top", "right"]].set_visible(False)
-        bar = figure.colorbar(ScalarMappable(norm, NOISE), ax=ax)
+        bar = figure.colorbar(
+            ScalarMappable(norm, NOISE), ax=ax, location="bottom", shrink=0.8, aspect=30
+        )
         bar.set_label("log2(e1/\N{GREEK SMALL LETTER NU}): staleness over noise")
         handles = [
             Line2D([], [], color=INK, marker=mark, linestyle="", label=" ".join(key))
             for key, mark in marks.items()
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
     told = (f"{p.cell.name} gain {p.gain.value:+.3f}, ratio {p.ratio.value:+.1f}" for p in points)
     figure.set_label(f"{what}: {'; '.join(told)}")
     return figure
@@ -101,10 +109,9 @@ def strengths(found: Sequence[Known], schedule: str) -> Figure | None:
         return None
     models = list(dict.fromkeys(each.cell.model for each in own))
     with mpl.rc_context(THEME):
-        rows = -(-len(own) // 3)
-        figure = Figure(figsize=(max(5.0, 3.4 * len(models)), 3.1 + 0.22 * rows),
-                        layout="constrained")  # fmt: skip
-        axes = figure.subplots(1, len(models), squeeze=False)[0]
+        high = 2.2 * len(models) + 0.2 * -(-len(own) // 2) + 0.4
+        figure = Figure(figsize=(WIDE, high), layout="constrained")
+        axes = figure.subplots(len(models), 1, squeeze=False, sharex=True)[:, 0]
         handles = []
         for i, each in enumerate(own):
             ax = axes[models.index(each.cell.model)]
@@ -115,15 +122,15 @@ def strengths(found: Sequence[Known], schedule: str) -> Figure | None:
             ax.plot([a.strength for a in arms], y, color=colour, marker=mark, markersize=5)
             if each.star is not None:
                 ax.axvline(each.star, color=colour, linewidth=0.8, linestyle=":")
-            handles.append(Line2D([], [], color=colour, marker=mark, label=each.cell.name))
+            name = each.cell.name.removesuffix(f" {schedule}")
+            handles.append(Line2D([], [], color=colour, marker=mark, label=name))
         for ax, model in zip(axes, models, strict=True):
             ax.set_title(model, loc="left")
             ax.axhline(0, color=INK, linewidth=0.8)
-            ax.set_xlabel("strength s")
             ax.spines[["top", "right"]].set_visible(False)
-        axes[0].set_ylabel("gain over s = 0, nats")
-        columns = max(1, int(figure.get_size_inches()[0] / 2.8))
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8)
+            ax.set_ylabel("gain, nats")
+        axes[-1].set_xlabel("strength s")
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
     figure.set_label(f"Gain against strength, {schedule} lr: " + "; ".join(
         f"{each.cell.name}: " + ", ".join(
             f"{a.strength:g} {a.gain.difference.value:+.3f}"

@@ -45,8 +45,9 @@ def page(
         judged=f"{SEEN[numbers['prediction']]}. {_converse(study, found)}",
         judgement=numbers["prediction"],
         ours=OURS,
-        tables=[cell_table(study, found), rung_table(study, found), strength_table(found),
-                relative_table(others), cost_table(found), diagnostic_table(found)],
+        prediction=cell_table(study, found),
+        tables=[rung_table(study, found), strength_table(found), relative_table(others),
+                cost_table(found), diagnostic_table(found)],
         sections=[
             {"name": name, "note": note, "svg": Markup(to_svg(figure, f"{study.name}-{i}"))}
             for i, (name, note, figure) in enumerate(_figures(found))
@@ -236,8 +237,8 @@ def cost_table(found: Sequence[Known]) -> Table:
         "Cost of a step",
         ("model and batch", "Scion", "transported", "ratio", "timings"),
         rows,
-        "One lane on one thread, medians. Transport keeps one buffer more, the last displacement; "
-        'with store = "recompute" it keeps none, and takes a second lmo per step.',
+        "Processor time, one lane, medians. Transport keeps one buffer more, the last "
+        'displacement; with store = "recompute" it keeps none, and takes a second lmo per step.',
     )
 
 
