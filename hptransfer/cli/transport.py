@@ -73,7 +73,7 @@ def planned(study: "Study", options: RunOptions) -> "tuple[Table, float]":
     from hptransfer.transport.write import group_store, of_group, stars
 
     diagnostics = DiagnosticStore(options.results, study.name).read()
-    rows, whole, known = [], 0.0, 0
+    rows, whole, known, todo = [], 0.0, 0, 0
     for group in study.groups():
         _, found = of_group(group, group_store(group, options.results), diagnostics)
         sure = stars(found)
@@ -90,9 +90,10 @@ def planned(study: "Study", options: RunOptions) -> "tuple[Table, float]":
         missing = sum(len(each.specs) for each in forecasts)
         counts = (session.known(), missing, left)
         rows.append((group.name, *map(str, counts), duration(seconds)))
-        whole, known = whole + seconds, known + session.known()
+        whole, known, todo = whole + seconds, known + session.known(), todo + missing
     columns = ("model and batch", "known", "to do", "diagnostics", "time")
-    title = f"{study.name}: {known} runs known, the others take about {duration(whole)}"
+    title = f"{study.name}: {known} of {known + todo} runs are known"
+    title += f", the others take about {duration(whole)}" if todo else ""
     return plain_table(title, columns, rows), whole
 
 
