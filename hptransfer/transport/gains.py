@@ -15,6 +15,7 @@ from hptransfer.documents.transport import CellVerdict
 from hptransfer.documents.values import Judgement
 from hptransfer.records.diagnostics import Diagnostic, Point
 from hptransfer.suite.resolved import Suite
+from hptransfer.transport.search import propose
 from hptransfer.transport.study import FULL, NONE, STAR, Cell, Group, Study, arms
 
 STAR_STEP = 0.01  # s* is a multiple of this, so that machines share its runs
@@ -26,9 +27,9 @@ Condition = Literal["met", "not met", "unclear", "unknown"]
 class Arm:
     """One strength in one cell: its losses at its best lr, by seed, and its gain over strength 0.
 
-    `gain`: loss of strength 0 minus that of the arm, nats, over the shared seeds; its interval is
-    corrected for all arms of the same kind in the study. `decay`: the strength grows as the lr
-    decays.
+    `decay`: the strength grows as the lr decays. `whole`: its search is finished. `gain`: loss of
+    strength 0 minus that of the arm, nats, over the shared seeds, where both are whole; its
+    interval is corrected for all arms of the same kind in the study.
     """
 
     label: str
@@ -36,6 +37,7 @@ class Arm:
     decay: bool
     star: bool
     best: Best
+    whole: bool = True
     gain: Tested | None = None
 
 
@@ -113,9 +115,9 @@ class Known:
         gain = full.gain.difference
         if self.condition == "met":
             return "gains" if gain.low > 0 else "hurts" if gain.high < 0 else "undecided"
-        if self.condition == "not met":
-            return "contradicts" if gain.low > 0 else "agrees" if gain.high < tol else "undecided"
-        return "undecided" if gain.high >= tol else "agrees"
+        if self.condition == "not met" and gain.low > 0:
+            return "contradicts"
+        return "agrees" if gain.high < tol else "undecided"
 
 
 @dataclass(frozen=True)
@@ -171,16 +173,18 @@ def known(
     """
     rows = {label: part for (label, _), part in groups(select(suite, frame)).items()}
     best = {label: own for label, part in rows.items() if (own := best_losses(part)) is not None}
+    whole = {label for label in best if not propose(suite, label, suite.proxy, rows[label])}
     found = []
     for cell in group.cells():
         template = suite.templates.get(cell.label(STAR))
         star_strength = None if template is None else template.hp["transport"]
         own_arms = [
-            Arm(label, strength, decay, label == cell.label(STAR), best[label])
+            Arm(label, strength, decay, label == cell.label(STAR), best[label], label in whole)
             for label, strength, decay in arms(group.study, cell, star_strength)
             if label in best
         ]
-        points = diagnosed(group, cell, suite, best.get(cell.label(NONE)))
+        plain = cell.label(NONE)
+        points = diagnosed(group, cell, suite, best[plain]) if plain in whole else []
         own = [diagnostics[point.key] for point in points if point.key in diagnostics]
         found.append(
             Known(cell, own_arms, own, points, _rungs(group, cell, suite, rows, diagnostics))
@@ -188,10 +192,8 @@ def known(
     return found
 
 
-def diagnosed(group: Group, cell: Cell, suite: Suite, best: Best | None) -> list[Point]:
-    """The diagnostics that a cell asks for: each seed of strength 0, at its best lr, halfway."""
-    if best is None or len(best.losses) < group.study.seeds:
-        return []
+def diagnosed(group: Group, cell: Cell, suite: Suite, best: Best) -> list[Point]:
+    """The diagnostics behind s*: each seed of strength 0 at its `best` lr, halfway."""
     template = suite.templates[cell.label(NONE)]
     step, examples = group.table.steps // 2, group.study.examples
     return [
@@ -230,7 +232,7 @@ def judged(found: Sequence[Known]) -> list[Known]:
     for i, each in enumerate(found):
         plain = each.arm(NONE)
         for k, arm in enumerate(each.arms):
-            if plain is not None and arm is not plain:
+            if plain is not None and plain.whole and arm.whole and arm is not plain:
                 kind = (-1.0 if arm.star else arm.strength, arm.decay, arm.star)
                 kinds.setdefault(kind, []).append((i, k, _paired(plain.best, arm.best)))
     tested_arms = [list(each.arms) for each in found]

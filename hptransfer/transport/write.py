@@ -85,6 +85,19 @@ def of_group(
     return whole, known(group, whole, frame, diagnostics)
 
 
+def recorded(
+    group: Group, store: Store, diagnostics: Mapping[str, Diagnostic]
+) -> tuple[Suite, list[Known]]:
+    """As `of_group`, by the suite that was run last: later revisions of its parts change nothing.
+
+    Where none was run, or one with other arms, the group's own suite stands.
+    """
+    manifest = store.read_manifest()
+    if manifest is None or not group.suite({}).optimizers.keys() <= manifest.templates.keys():
+        return of_group(group, store, diagnostics)
+    return manifest, known(group, manifest, store.frame(), diagnostics)
+
+
 def _read_by(manifest: Suite) -> Unread:
     """What the manifest of a group says of its data, which a report does not load."""
     template = next(iter(manifest.templates.values()))
@@ -99,7 +112,7 @@ def progress(study: Study, results: Path) -> Progress:
     runs = missing = 0
     for group in study.groups():
         store = group_store(group, results)
-        suite, found = of_group(group, store, diagnostics)
+        suite, found = recorded(group, store, diagnostics)
         frame = store.frame()
         cells += found
         others += relatives(group, suite, frame)
