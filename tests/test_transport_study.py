@@ -270,3 +270,48 @@ def test_a_study_refuses_the_options_of_suites(tmp_path: Path) -> None:
 
 def test_the_study_is_listed() -> None:
     assert "transport" in json.loads(command(ROOT, "list", "studies", "--json").stdout)["studies"]
+
+
+COMMITTED = ROOT / "results/reference/transport"
+
+
+def seen() -> str:
+    """The numbers in docs/transport.md, from the committed study."""
+    found = json.loads((COMMITTED / "transport.json").read_text())
+    told = f"{found['n_runs']:,} of {found['n_expected']:,} runs are recorded."
+    lines = [f"{told} Prediction: **{found['prediction']}**.", ""]
+    lines += ["| cell | gain of s = 1, nats | log2(e1/e2) | log2(e1/nu) | verdict |"]
+    lines += ["|---|---|---|---|---|"]
+    for cell in found["cells"]:
+        [full] = [a for a in cell["arms"] if a["strength"] == 1 and not a["decay"]
+                  and not a["from_diagnostic"]] or [{"gain": {"value": None}}]  # fmt: skip
+        numbers = (
+            (full["gain"], 3),
+            (cell["log2_staleness_over_curvature"], 1),
+            (cell["log2_staleness_over_noise"], 1),
+        )
+        name = f"{cell['model']} batch {cell['batch']} beta {cell['beta']:g} {cell['schedule']}"
+        shown = [_interval(each, digits) for each, digits in numbers]
+        lines.append(f"| {' | '.join((name, *shown, cell['verdict']))} |")
+    return "\n".join(lines)
+
+
+def _interval(interval: dict[str, float | None], digits: int) -> str:
+    if interval["value"] is None:
+        return ""
+    value, low, high = (f"{interval[k]:.{digits}f}" for k in ("value", "low", "high"))
+    return f"{value} ({low} to {high})".replace("-", "\N{MINUS SIGN}")
+
+
+def test_the_page_shows_the_committed_study() -> None:
+    page = (ROOT / "docs/transport.md").read_text()
+    assert page.partition("<!-- seen -->\n")[2].partition("\n<!-- /seen -->")[0] == seen()
+
+
+def test_the_committed_study_is_the_built_in_one() -> None:
+    study = load_study("transport")
+    assert stored("transport", COMMITTED.parent) == study
+    known = progress(study, COMMITTED.parent)
+    assert gains_csv(known.cells) == (COMMITTED / "gains.csv").read_text()
+    numbers = as_json(document(study, known.cells, known.n_runs, known.n_expected))
+    assert numbers == json.loads((COMMITTED / "transport.json").read_text())
