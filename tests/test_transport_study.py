@@ -278,13 +278,17 @@ COMMITTED = ROOT / "results/reference/transport"
 def seen() -> str:
     """The numbers in docs/transport.md, from the committed study."""
     found = json.loads((COMMITTED / "transport.json").read_text())
-    told = f"{found['n_runs']:,} of {found['n_expected']:,} runs are recorded."
-    lines = [f"{told} Prediction: **{found['prediction']}**.", ""]
-    lines += ["| cell | gain of s = 1, nats | log2(e1/e2) | log2(e1/nu) | verdict |"]
+    cells = [cell for cell in found["cells"] if cell["verdict"] != "incomplete"]
+    told = f"{found['n_runs']:,} of {found['n_expected']:,} runs are recorded, and "
+    told += f"{len(cells)} of {len(found['cells'])} cells are judged."
+    lines = [f"{told} Prediction: **{found['prediction']}**."]
+    if not cells:
+        return lines[0]
+    lines += ["", "| cell | gain of s = 1, nats | log2(e1/e2) | log2(e1/nu) | verdict |"]
     lines += ["|---|---|---|---|---|"]
-    for cell in found["cells"]:
+    for cell in cells:
         [full] = [a for a in cell["arms"] if a["strength"] == 1 and not a["decay"]
-                  and not a["from_diagnostic"]] or [{"gain": {"value": None}}]  # fmt: skip
+                  and not a["from_diagnostic"]]  # fmt: skip
         numbers = (
             (full["gain"], 3),
             (cell["log2_staleness_over_curvature"], 1),
@@ -296,9 +300,7 @@ def seen() -> str:
     return "\n".join(lines)
 
 
-def _interval(interval: dict[str, float | None], digits: int) -> str:
-    if interval["value"] is None:
-        return ""
+def _interval(interval: dict[str, float], digits: int) -> str:
     value, low, high = (f"{interval[k]:.{digits}f}" for k in ("value", "low", "high"))
     return f"{value} ({low} to {high})".replace("-", "\N{MINUS SIGN}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hptransfer.cli.common import FailedError, err, load, only, out, warn
+from hptransfer.cli.common import FailedError, err, load, only, out, tell, warn
 from hptransfer.cli.options import RunOptions, SuiteName, takes
 from hptransfer.suite.resolved import resolve
 
@@ -49,7 +49,7 @@ def validate(
     if options.as_json:
         listed = [Clause(check.name, check.passed, check.detail) for check in clauses]
         passed = all(check.passed for check in clauses)
-        typer.echo(json.dumps(as_json(Validation(target, kind, passed, listed))))
+        tell(json.dumps(as_json(Validation(target, kind, passed, listed))))
     failures = [check for check in clauses if not check.passed]
     if failures:
         raise FailedError(
@@ -93,7 +93,7 @@ def coords(
     store.write_text("coords.json", json.dumps(result, indent=1))
     store.write_text("coords.svg", slopes_figure.drawn(frame, layers, verdicts, claim.name))
     if options.as_json:
-        typer.echo(json.dumps(result))
+        tell(json.dumps(result))
     else:
         head = "its own init" if own_head else "zero"
         title = f"{claim.name}: slopes of log2 RMS over log2 width, head from {head}"

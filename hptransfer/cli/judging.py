@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hptransfer.cli.common import err, load, only, out
+from hptransfer.cli.common import err, load, only, out, tell
 from hptransfer.cli.options import RunOptions, SuiteName, takes
-from hptransfer.errors import InputError
+from hptransfer.errors import InputError, command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +77,7 @@ def check(
     The suite is read as its file says now: runs of an optimizer that has changed
     since do not count. The data set is that of the last run.
     """
-    from hptransfer.cli.training import finish, write_its_report
+    from hptransfer.cli.training import finish, say_where, write_its_report
     from hptransfer.report.checked import check_json, junit_xml
 
     table = load(suite, options)
@@ -92,12 +92,13 @@ def check(
     checked = _checked(full, frame, labels, limits)
     if junit is not None:
         _write(junit, junit_xml(checked))
+    page = None if session is None else write_its_report(session, options)
     if options.as_json:
-        typer.echo(json.dumps(check_json(checked)))
+        tell(json.dumps(check_json(checked)))
     else:
         _print(checked)
-    if session is not None:
-        write_its_report(session, options)
+    if page is not None:
+        say_where(page, options)
     raise typer.Exit(checked.exit_code)
 
 
@@ -151,13 +152,13 @@ def _recorded(table: "SuiteTable", options: RunOptions) -> "tuple[Suite, pd.Data
 
     store = Store(options.results, table.name)
     kept = store.read_manifest()
-    train = f"hptransfer run {table.address} makes them, and so does check with --run"
+    train = f"{command('run', table.address)} makes them, and so does check with --run"
     if kept is None or not kept.templates:
         if Store(options.results, table.name, FIRST_SCHEMA).read_manifest() is not None:
             raise InputError(
                 f"the records of suite {table.name!r} under {options.results} are of an earlier "
                 "version, under the rule of 0.1, and are not judged by today's",
-                f"hptransfer report {table.name} shows them; records of today: {train}",
+                f"{command('report', table.name)} shows them; records of today: {train}",
             )
         raise InputError(f"no records of suite {table.name!r} under {options.results}", train)
     suite, frame = as_recorded(table, kept), store.frame()
@@ -224,7 +225,7 @@ def compare(
 
     found = compared(a, b)
     if options.as_json:
-        typer.echo(json.dumps(compare_json(found)))
+        tell(json.dumps(compare_json(found)))
     else:
         _print_compared(found)
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from hptransfer.cli.common import DEFAULT_SUITE, err, load, only, out, warn
+from hptransfer.cli.common import DEFAULT_SUITE, err, load, only, out, tell, warn
 from hptransfer.cli.options import RunOptions, Source, SuiteName, takes
-from hptransfer.errors import InputError, suggest
+from hptransfer.errors import InputError, command, suggest
 
 
 @takes("results", "as_json")
@@ -50,15 +50,13 @@ def report(
     }
     if alone and len(names) > 1:
         first = next(iter(alone))
-        raise InputError(
-            f"{first} is a study, whose page stands alone", f"hptransfer report {first}"
-        )
+        raise InputError(f"{first} is a study, whose page stands alone", command("report", first))
     if alone:
         page, metrics = alone[names[0]](names[0], results, target)
     else:
         page, metrics = write_report(names, results, target)
     if options.as_json:
-        typer.echo(json.dumps(metrics))
+        tell(json.dumps(metrics))
     (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
     if show:
         webbrowser.open(page.resolve().as_uri())
@@ -90,7 +88,7 @@ def list_(
         listed = [tables.names(kind) if key in keys else None for key, kind in kinds.items()]
         optimizers, models, datasets, suites, studies = listed
         document = Names(optimizers, models, datasets, suites, studies)
-        typer.echo(json.dumps(as_json(document)))
+        tell(json.dumps(as_json(document)))
         return
     for key in keys:
         out.print(tables.parts_table(kinds[key]))
@@ -135,12 +133,12 @@ def export(
         if setting is None:
             raise InputError(
                 f"export: {label} has not been tuned at {table.axis} {table.proxy}",
-                f"hptransfer tune {table.address} --width {table.proxy} --optimizer {label}",
+                command("tune", table.address, "--width", table.proxy, "--optimizer", label),
             )
         carried.append(setting)
     text = to_python(carried[0]) if python else to_toml(carried)
     if target is None:
-        typer.echo(text, nl=False)
+        tell(text)
         return
     try:
         target.write_text(text, encoding="utf-8")
@@ -153,4 +151,4 @@ def cite(suite: SuiteName = DEFAULT_SUITE) -> None:
     """Print BibTeX of the methods in a suite."""
     from hptransfer.cite import bibtex
 
-    typer.echo(bibtex(load(suite, RunOptions())))
+    tell(bibtex(load(suite, RunOptions())))

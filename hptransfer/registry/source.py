@@ -150,16 +150,19 @@ class Module:
 
 
 @functools.cache
-def _parsed(text: str) -> ast.Module:
-    """The tree of a source text, cached because many lookups read one module."""
-    return ast.parse(text)
+def _parsed(source: bytes) -> ast.Module:
+    """The tree of a source, cached because many lookups read one module.
+
+    Bytes say their own encoding, by a byte order mark or a coding line.
+    """
+    return ast.parse(source)
 
 
 def _readable(path: Path) -> Module | None:
     """The module in a file; None for a file that is no Python source."""
     try:
-        return Module(path, _parsed(path.read_text(encoding="utf-8")))
-    except (SyntaxError, UnicodeDecodeError):
+        return Module(path, _parsed(path.read_bytes()))
+    except (SyntaxError, ValueError):
         return None
 
 
@@ -182,8 +185,8 @@ def definition(kind: str, where: str, name: str, depth: int = DEPTH) -> tuple[Mo
     place, _, attribute = where.rpartition(":")
     path = _path(kind, place, name)
     try:
-        module = Module(path, ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
-    except (SyntaxError, UnicodeDecodeError) as error:
+        module = Module(path, ast.parse(path.read_bytes(), filename=str(path)))
+    except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{kind} {name!r}: {error}", "the file has to be valid Python") from None
     if (node := module.definition(attribute)) is not None:
         return module, node

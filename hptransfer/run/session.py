@@ -4,7 +4,6 @@ Other processes may be at work on the same suite: a session trains the runs that
 claimed, and waits for the records of the rest.
 """
 
-import contextlib
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from hptransfer.datasets.ngrams import ngram_losses
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.run import scheduler
-from hptransfer.run.events import Event, Finished, Started, Status
+from hptransfer.run.events import Event, Finished, Started, Status, Unwritten
+from hptransfer.run.rarely import Rarely
 from hptransfer.run.sharing import Sharing
 from hptransfer.run.workers import Ended, Job, Message, Pool, Timing
 from hptransfer.search import samplers, studies
@@ -177,8 +177,8 @@ class Session:
     def _run(self) -> Iterator[Event]:
         failed: dict[str, Ended] = {}
         recorded: set[str] = set()
-        forecast_at = _Rarely()
-        sync_at = _Rarely(SYNC_SECONDS)
+        forecast_at = Rarely()
+        sync_at = Rarely(SYNC_SECONDS)
         left: list[RunSpec] = []
         todo: list[Unit] = []
         awaited: list[tuple[RunSpec, str]] = []
@@ -208,8 +208,8 @@ class Session:
                     yield message
                 if sync_at.due():
                     with sync_at.timed():
-                        self.sync()
-        self.sync()
+                        yield from self._synced()
+        yield from self._synced(last=True)
         yield Status(len(recorded), 0, 0.0)
         yield Finished(self._given_up(failed))
 
@@ -230,6 +230,13 @@ class Session:
     def sync(self) -> None:
         """Bring the persistent Optuna study up to date with the records."""
         studies.sync(self.suite, self.rows(), self.options.storage, self.store)
+
+    def _synced(self, *, last: bool = False) -> Iterator[Event]:
+        """`sync` where training must not end with it: a database may be locked for a while."""
+        try:
+            self.sync()
+        except InputError as error:
+            yield Unwritten(str(error), last)
 
     def _todo(
         self, pool: Pool, failed: dict[str, Ended], recorded: set[str]
@@ -329,21 +336,3 @@ def _failure(spec: RunSpec, ended: Ended, device: torch.device) -> RunRecord:
 def _sha256(suite: Suite) -> str:
     """The fingerprint of a suite's data."""
     return next(iter(suite.templates.values())).data["sha256"]
-
-
-class _Rarely:
-    """A clock for work that is due every `seconds`, and takes at most 2% of the time."""
-
-    def __init__(self, seconds: float = 5.0) -> None:
-        self._seconds = seconds
-        self._next = 0.0
-
-    def due(self) -> bool:
-        return time.monotonic() >= self._next
-
-    @contextlib.contextmanager
-    def timed(self) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        now = time.monotonic()
-        self._next = now + max(self._seconds, 50 * (now - began))

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from torch import nn
+
 from hptransfer import registry
 from hptransfer.errors import InputError
 from hptransfer.testing import datasets, models, optimizers
@@ -47,12 +49,21 @@ def kind_of(target: str) -> str:
     loaded = registry.load("optimizer", target)
     if is_torch_optimizer(loaded):
         return "optimizer"
+    if isinstance(loaded, type) and issubclass(loaded, nn.Module):
+        return "model"
     if not callable(loaded):
         raise InputError(f"validate: {target} is a {type(loaded).__name__}", "name a function")
     arguments = list(inspect.signature(loaded).parameters.values())
+    if arguments and arguments[0].name == "width":
+        return "model"
     if not arguments or all(a.default is not a.empty for a in arguments):
         return "dataset"
-    return "model" if arguments[0].name == "width" else "optimizer"
+    if arguments[0].annotation in (int, "int"):
+        raise InputError(
+            f"validate: {target} takes {arguments[0].name!r} first",
+            "a model takes `width` first, and an optimizer `p`; --kind model takes it as it is",
+        )
+    return "optimizer"
 
 
 def validate(target: str, kind: str | None = None, width: int = 64) -> Iterator[Check]:
@@ -71,7 +82,9 @@ def validate(target: str, kind: str | None = None, width: int = 64) -> Iterator[
     for name, clause in clauses(part, target, width):
         try:
             detail = clause()
-        except (BrokenError, InputError) as error:
+        except InputError as error:
+            yield Check(name, False, f"{error} ({error.hint})" if error.hint else str(error))
+        except BrokenError as error:
             yield Check(name, False, str(error))
         except Exception as error:  # the target's own bug, which is what is looked for
             yield Check(name, False, f"{type(error).__name__}: {error}".split("\n")[0])

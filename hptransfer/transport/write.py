@@ -14,7 +14,7 @@ from hptransfer.analysis.frame import belonging
 from hptransfer.analysis.statuses import finished
 from hptransfer.datasets import Unread
 from hptransfer.documents.values import as_json
-from hptransfer.errors import InputError
+from hptransfer.errors import InputError, command
 from hptransfer.records.diagnostics import Diagnostic, DiagnosticStore
 from hptransfer.records.disk import disk
 from hptransfer.records.store import Store
@@ -47,7 +47,7 @@ def stored(name: str, results: Path) -> Study:
             return Study.model_validate_json(path.read_bytes())
     except (ValidationError, FileNotFoundError):
         raise InputError(
-            f"{path}: holds no study of this version", f"hptransfer run {name} writes it again"
+            f"{path}: holds no study of this version", f"{command('run', name)} writes it again"
         ) from None
 
 
