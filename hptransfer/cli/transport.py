@@ -40,8 +40,10 @@ def run_study(name: str, options: RunOptions) -> None:
     study = load_study(name)
     if not options.dry_run:
         fork_server.start()
-    table, seconds = planned(study, options)
-    (out if options.dry_run else err).print(table)
+    table, told, seconds = planned(study, options)
+    console = out if options.dry_run else err
+    console.print(table)
+    console.print(shown(told), soft_wrap=True)
     if options.dry_run:
         return
     confirm(seconds, options.yes)
@@ -62,8 +64,8 @@ def run_study(name: str, options: RunOptions) -> None:
     (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
 
 
-def planned(study: "Study", options: RunOptions) -> "tuple[Table, float]":
-    """Runs and time of every group as a table, and the seconds of all.
+def planned(study: "Study", options: RunOptions) -> "tuple[Table, str, float]":
+    """Runs and time of every group as a table, those of all in words, and the seconds of all.
 
     Where s* is not known its arms count as runs of their own.
     """
@@ -80,9 +82,10 @@ def planned(study: "Study", options: RunOptions) -> "tuple[Table, float]":
         session = _session(group, {cell: sure.get(cell, GUESS) for cell in group.cells()}, options)
         with session.pool:
             forecasts = session.expected()
-        wanted = len(found) * (study.seeds + OCTAVES)
-        taken = sum(len({point.key for point in each.asked} & diagnostics.keys()) for each in found)
-        left = max(0, wanted - taken)
+        asked = {point.key for each in found for point in each.asked}
+        # While runs are missing, the best lr is not known, and so neither are all diagnostics.
+        guess = len(found) * (study.seeds + OCTAVES) if forecasts else 0
+        left = max(len(asked), guess) - len(asked & diagnostics.keys())
         # A diagnostic trains half a run, and its large batch passes four times.
         share = 0.5 + 4 * study.examples / (group.table.batch * group.table.steps)
         one = forecasts[0].speed.run(forecasts[0].specs[0]) if forecasts else 0.0
@@ -92,9 +95,9 @@ def planned(study: "Study", options: RunOptions) -> "tuple[Table, float]":
         rows.append((group.name, *map(str, counts), duration(seconds)))
         whole, known, todo = whole + seconds, known + session.known(), todo + missing
     columns = ("model and batch", "known", "to do", "diagnostics", "time")
-    title = f"{study.name}: {known} of {known + todo} runs are known"
-    title += f", the others take about {duration(whole)}" if todo else ""
-    return plain_table(title, columns, rows), whole
+    told = f"{study.name}: {known} of {known + todo} runs are known"
+    told += f", the others take about {duration(whole)}" if todo else ""
+    return plain_table(f"{study.name}: runs", columns, rows), told, whole
 
 
 def _session(group: "Group", stars: "Mapping[Cell, float]", options: RunOptions) -> "Session":
