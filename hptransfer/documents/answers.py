@@ -21,7 +21,7 @@ class Names:
     suites: list[str] | None = None
     """Built-in suites."""
     studies: list[str] | None = None
-    """Built-in studies of the noise laboratory."""
+    """Built-in studies: of the noise laboratory, and of transport in training."""
     schema: int = DOCUMENT
     """Version of this document."""
 

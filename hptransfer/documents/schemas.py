@@ -10,7 +10,16 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hptransfer.documents import answers, batches, comparison, exponents, metrics, tails, values
+from hptransfer.documents import (
+    answers,
+    batches,
+    comparison,
+    exponents,
+    metrics,
+    tails,
+    transport,
+    values,
+)
 
 FOLDER = Path(__file__).parents[2] / "docs"  # in a checkout
 
@@ -22,6 +31,7 @@ DOCUMENTS: dict[str, type] = {
     "exponents": exponents.Exponents,
     "list": answers.Names,
     "tails": tails.Tails,
+    "transport": transport.Transport,
     "validate": answers.Validation,
 }
 """Name of a document -> its shape; the schema lies in docs/NAME.schema.json."""
@@ -32,7 +42,7 @@ def schema(name: str) -> dict[str, Any]:
     root = TypeAdapter(DOCUMENTS[name]).json_schema(mode="serialization")
     kinds = {
         k: v
-        for m in (values, metrics, batches, answers, comparison, exponents, tails)
+        for m in (values, metrics, batches, answers, comparison, exponents, tails, transport)
         for k, v in vars(m).items()
     }
     for kind, node in {DOCUMENTS[name].__name__: root, **root.get("$defs", {})}.items():
