@@ -14,9 +14,9 @@ from hptransfer.analysis.judgement import Judgement
 from hptransfer.analysis.measured_cost import MeasuredCost
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.parabola import Interval, combination
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.spec import canonical
-from hptransfer.suite.resolved import Suite
 
 NAN = float("nan")
 ENOUGH_SEEDS = 3  # with fewer seeds a verdict is called indicative
@@ -99,7 +99,7 @@ class Transfer:
         return self.at_target.loss if self.at_target else NAN
 
 
-def targets(suite: Suite, rows: pd.DataFrame) -> list[int]:
+def targets(suite: Question, rows: pd.DataFrame) -> list[int]:
     """The suite's targets and waypoints, and every other axis value with runs."""
     return sorted({*suite.axis_values, *map(int, rows["n"].unique())} - {suite.proxy})
 
@@ -165,7 +165,7 @@ class Pair:
 
 
 def pairs(
-    suite: Suite,
+    suite: Question,
     rows: pd.DataFrame,
     values: Iterable[int],
     optima: Mapping[str, Mapping[int, Optimum | None]],

@@ -11,6 +11,7 @@ hyperparameters as JSON) and `tuning` (whether the run only served to tune a gro
 import numpy as np
 import pandas as pd
 
+from hptransfer.analysis.question import Question
 from hptransfer.spec import RunSpec
 from hptransfer.suite.resolved import Suite
 
@@ -68,7 +69,7 @@ def groups(rows: pd.DataFrame, *, tuning: bool = False) -> Groups:
     return {(str(o), int(n)): part for (o, n), part in parts}  # type: ignore[misc]
 
 
-def searches(suite: Suite, rows: pd.DataFrame) -> dict[str, dict[int, pd.DataFrame]]:
+def searches(suite: Question, rows: pd.DataFrame) -> dict[str, dict[int, pd.DataFrame]]:
     """Rows by label and axis value: labels as the suite orders them, values rising.
 
     A label without rows is left out.

@@ -11,9 +11,9 @@ from hptransfer.analysis.curve import Curve, curve, trials
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.group_values import group_values
 from hptransfer.analysis.parabola import Interval, Near, Vertex, combination, grid_vertex, vertex
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.spec import LR_STEP
-from hptransfer.suite.resolved import Suite
 
 CLIFF_SE = 0.25  # octaves: half a grid step, for no parabola passes a diverged neighbour
 
@@ -136,7 +136,7 @@ def _best_trial(rows: pd.DataFrame) -> Optimum:
     )
 
 
-def optima(suite: Suite, rows: pd.DataFrame) -> dict[str, dict[int, Optimum | None]]:
+def optima(suite: Question, rows: pd.DataFrame) -> dict[str, dict[int, Optimum | None]]:
     """The optimum of every search of the suite by label and axis value, in the order of `searches`.
 
     None where no run gave a finite loss.

@@ -11,7 +11,7 @@ from hptransfer.analysis.curve import curve
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.optimum import near, optimum
 from hptransfer.analysis.parabola import Fit, Near
-from hptransfer.suite.resolved import Suite
+from hptransfer.analysis.question import Question
 
 LEAST = 3  # points of a parabola
 MOST_SUBSETS = 500  # of one size; of more, a fixed draw stands for all
@@ -71,7 +71,7 @@ class Spread:
         return self.spread < self.seeds
 
 
-def spreads(suite: Suite, rows: pd.DataFrame) -> list[Spread]:
+def spreads(suite: Question, rows: pd.DataFrame) -> list[Spread]:
     """One per optimizer and number of points, labels as the suite orders them, numbers rising.
 
     Curves count that have an optimum between two points, neither censored nor beside a divergence.

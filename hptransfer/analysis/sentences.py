@@ -10,8 +10,8 @@ from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.judgement import MOST_SEEDS
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.points import Spread
+from hptransfer.analysis.question import Question
 from hptransfer.suite.ranges import LR_OCTAVES
-from hptransfer.suite.resolved import Suite
 
 
 def power_of_two(log2_lr: float) -> str:
@@ -25,22 +25,22 @@ def signed(value: float, digits: int = 3) -> str:
     return text.replace("-", "" if float(text) == 0 else "\N{MINUS SIGN}")
 
 
-def axis_name(suite: Suite) -> str:
+def axis_name(suite: Question) -> str:
     """The axis in words: `batch size`."""
     return suite.axis.replace("_", " ")
 
 
-def place(suite: Suite, n: int) -> str:
+def place(suite: Question, n: int) -> str:
     """An axis value in words: `width 64`, but `64 steps`."""
     return f"{n} steps" if suite.axis == "steps" else f"{axis_name(suite)} {n}"
 
 
-def span(suite: Suite, last: int) -> str:
+def span(suite: Question, last: int) -> str:
     """From the proxy to an axis value, in words: `width 64 to 512`, but `100 to 800 steps`."""
     return place(suite, suite.proxy).replace(str(suite.proxy), f"{suite.proxy} to {last}")
 
 
-def references(suite: Suite) -> str:
+def references(suite: Question) -> str:
     """What n-gram tables of the same text reach, in words; "" where it is not known."""
     if not suite.ngrams:
         return ""
@@ -81,7 +81,7 @@ def describe_hp(hp: dict[str, float]) -> str:
     return ", ".join(f"{key} = {value:g}" for key, value in hp.items())
 
 
-def rule(suite: Suite) -> list[tuple[str, str]]:
+def rule(suite: Question) -> list[tuple[str, str]]:
     """The verdict rule in words, in the order in which it is applied."""
     tol, limit = suite.thresholds.tol, suite.thresholds.limit
     before = [
@@ -105,7 +105,7 @@ def rule(suite: Suite) -> list[tuple[str, str]]:
     ]
 
 
-def sentence(suite: Suite, transfer: Transfer) -> str:
+def sentence(suite: Question, transfer: Transfer) -> str:
     """The verdict of one transfer in plain words, numbers included."""
     start = f"{transfer.optimizer}: {transfer.verdict}"
     match transfer.verdict:
@@ -129,14 +129,14 @@ def _seeds(count: int) -> str:
     return f"{count} seed" + ("s" if count != 1 else "")
 
 
-def _tuned(suite: Suite, transfer: Transfer) -> str:
+def _tuned(suite: Question, transfer: Transfer) -> str:
     """`The lr tuned at width 32 (2^-6)`."""
     assert transfer.carried.log2_lr is not None
     lr = power_of_two(transfer.carried.log2_lr)
     return f"The lr tuned at {place(suite, suite.proxy)} ({lr})"
 
 
-def _diverged(suite: Suite, transfer: Transfer) -> str:
+def _diverged(suite: Question, transfer: Transfer) -> str:
     n = suite.proxy if transfer.at_proxy is None else transfer.n
     low, high = suite.start_grid(transfer.optimizer)
     lower = max(low - (high - low), int(LR_OCTAVES[0]))
@@ -146,7 +146,7 @@ def _diverged(suite: Suite, transfer: Transfer) -> str:
     )
 
 
-def _incomplete(suite: Suite, transfer: Transfer) -> str:
+def _incomplete(suite: Question, transfer: Transfer) -> str:
     """Which runs are missing."""
     carried, own = transfer.carried, transfer.own
     if carried.log2_lr is None:
@@ -179,7 +179,7 @@ def _incomplete(suite: Suite, transfer: Transfer) -> str:
     )
 
 
-def _unverified(suite: Suite, transfer: Transfer) -> str:
+def _unverified(suite: Question, transfer: Transfer) -> str:
     return (
         f"{_tuned(suite, transfer)} gives {transfer.carried.mean:.3f} nat at "
         f"{place(suite, transfer.n)} ({_seeds(transfer.n_seeds)}); the optimum there was "
@@ -212,7 +212,7 @@ def _censored(where: str, best: Optimum) -> str:
     return f"The best lr at {where} ({lr}) is the {side} one tried: widen the range there."
 
 
-def _judged(suite: Suite, transfer: Transfer) -> str:
+def _judged(suite: Question, transfer: Transfer) -> str:
     marks = [f"indicative: {_seeds(transfer.n_seeds)}"] if transfer.indicative else []
     marks += ["on the edge: rounding decides"] if transfer.on_edge else []
     mark = f" ({', '.join(marks)})" if marks else ""
@@ -234,7 +234,7 @@ def _wanted(seeds: int | None) -> str:
     return f"By the spread seen, about {seeds} seeds would decide."
 
 
-def _regret(suite: Suite, transfer: Transfer) -> str:
+def _regret(suite: Question, transfer: Transfer) -> str:
     regret = transfer.regret
     costs = (
         f"{_tuned(suite, transfer)} costs {signed(regret.value)} nat at {place(suite, transfer.n)}"
@@ -245,7 +245,7 @@ def _regret(suite: Suite, transfer: Transfer) -> str:
     return f"{costs} (interval {signed(regret.low)} to {signed(regret.high)}, {seeds})"
 
 
-def _drift(suite: Suite, transfer: Transfer) -> str:
+def _drift(suite: Question, transfer: Transfer) -> str:
     drift, limit = transfer.drift, suite.thresholds.drift
     moved = f"the optimum moved by {signed(drift.value, 1)} octaves"
     if not np.isfinite(drift.low):
@@ -265,7 +265,7 @@ class Control:
     sentence: str
 
 
-def negative_control(suite: Suite, transfers: list[Transfer]) -> Control:
+def negative_control(suite: Question, transfers: list[Transfer]) -> Control:
     """The negative control, judged at its largest target."""
     label = suite.negative_control
     if label is None:

@@ -13,12 +13,12 @@ from hptransfer.analysis.judgement import REDRAWS, Case, Judgement
 from hptransfer.analysis.measured_cost import measured_cost
 from hptransfer.analysis.optimum import near, optima, optimum
 from hptransfer.analysis.parabola import redrawn
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.statuses import finished
 from hptransfer.spec import canonical
-from hptransfer.suite.resolved import Suite
 
 
-def transfers(suite: Suite, rows: pd.DataFrame) -> list[Transfer]:
+def transfers(suite: Question, rows: pd.DataFrame) -> list[Transfer]:
     """One per (optimizer, target): labels as the suite orders them, targets rising.
 
     Learning rates are rounded to 1/8 octave; a run that diverged counts as the loss at init.
@@ -31,7 +31,7 @@ def transfers(suite: Suite, rows: pd.DataFrame) -> list[Transfer]:
     return [_transfer(suite, pair, spent.get((pair.optimizer, pair.proxy))) for pair in every]
 
 
-def _transfer(suite: Suite, pair: Pair, spent: pd.DataFrame | None) -> Transfer:
+def _transfer(suite: Question, pair: Pair, spent: pd.DataFrame | None) -> Transfer:
     """`spent`: every row of the optimizer at the proxy."""
     if pair.rows is not None and pair.rows["log2_lr"].nunique() == 1:
         pair = replace(pair, at_target=None)  # the carried lr alone
@@ -46,7 +46,7 @@ def _transfer(suite: Suite, pair: Pair, spent: pd.DataFrame | None) -> Transfer:
     return pair.concluded(carried, own, _judged(suite, pair), cost)
 
 
-def _judged(suite: Suite, pair: Pair) -> Judgement | None:
+def _judged(suite: Question, pair: Pair) -> Judgement | None:
     """The judgement of the carried lr; None where no seed ran there and near the optimum."""
     if pair.at_proxy is None or pair.at_target is None or pair.rows is None:
         return None
@@ -58,7 +58,7 @@ def _judged(suite: Suite, pair: Pair) -> Judgement | None:
     return judgement.judge(case, suite.thresholds, suite.looks, _shaken(suite, pair))
 
 
-def _shaken(suite: Suite, pair: Pair) -> np.ndarray | None:
+def _shaken(suite: Question, pair: Pair) -> np.ndarray | None:
     """The carried log2 lr in redraws of the proxy's losses; None where it stays, (redraws,)."""
     if pair.at_proxy is None or pair.at_proxy.vertex is None or pair.at_proxy.cliff:
         return None

@@ -16,10 +16,10 @@ from matplotlib.lines import Line2D
 from hptransfer.analysis.curve import Curve, curve
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.optimum import Optimum, optimum
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.sentences import axis_name, power_of_two
 from hptransfer.report.svg import DASHES, INK, THEME, Shade, octave_ticks, shades
 from hptransfer.spec import round_lr
-from hptransfer.suite.resolved import Suite
 
 PANEL = (2.9, 2.9)  # inches
 PAD = 0.12  # of the useful height, above and below
@@ -38,7 +38,7 @@ class _Line:
 _Panels = dict[str, dict[int, _Line]]
 
 
-def _panels(suite: Suite, rows: pd.DataFrame) -> _Panels:
+def _panels(suite: Question, rows: pd.DataFrame) -> _Panels:
     return {
         label: {n: _line(part) for n, part in by_n.items()}
         for label, by_n in searches(suite, rows).items()
@@ -70,7 +70,7 @@ def _loss_limits(curves: Iterable[Curve]) -> tuple[float, float]:
     return low - PAD * height, high + 2 * PAD * height
 
 
-def alignment(suite: Suite, rows: pd.DataFrame, *, columns: int = 4) -> Figure:
+def alignment(suite: Question, rows: pd.DataFrame, *, columns: int = 4) -> Figure:
     """Loss against log2 lr, one panel per optimizer, one line per axis value, one loss axis.
 
     Optima are stars; the lr carried from the proxy is a dashed line. A divergence is a cross at the
@@ -145,7 +145,7 @@ def _roof_marks(ax: Axes, line: _Line, rank: int, colour: str) -> None:
         )  # fmt: skip
 
 
-def _legend(figure: Figure, suite: Suite, shade: Mapping[int, Shade], columns: int) -> None:
+def _legend(figure: Figure, suite: Question, shade: Mapping[int, Shade], columns: int) -> None:
     axis = axis_name(suite)
     handles = [
         Line2D([], [], color=c, marker=m, markersize=4, linewidth=w, label=f"{axis} {n}")
@@ -162,7 +162,7 @@ def _legend(figure: Figure, suite: Suite, shade: Mapping[int, Shade], columns: i
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns))
 
 
-def _alt(suite: Suite, panels: _Panels) -> str:
+def _alt(suite: Question, panels: _Panels) -> str:
     axis = axis_name(suite)
     told = []
     for label, lines in panels.items():

@@ -10,15 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hptransfer.analysis.optimum import Optimum, optima
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.sentences import axis_name, power_of_two, signed
 from hptransfer.report.svg import INK, THEME, line_style
 from hptransfer.spec import round_lr
-from hptransfer.suite.resolved import Suite
 
 SHIFT = 0.04  # octaves of the axis between the marks of two optimizers
 
 
-def drift(suite: Suite, rows: pd.DataFrame) -> Figure:
+def drift(suite: Question, rows: pd.DataFrame) -> Figure:
     """lr*(n) in octaves above lr* at the proxy, against n, one line per optimizer, bars 95%.
 
     The band is the drift threshold. Censored optima are open and have no bar.

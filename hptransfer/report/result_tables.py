@@ -5,6 +5,7 @@ from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.differences import Difference
 from hptransfer.analysis.landscape import Audit, Exponent, Landscape
 from hptransfer.analysis.points import Spread
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.sentences import axis_name, describe_hp, enough_points, signed
 from hptransfer.report.cells import (
     DASH,
@@ -20,7 +21,6 @@ from hptransfer.report.cells import (
     scaled,
     word,
 )
-from hptransfer.suite.resolved import Suite
 
 NAN = float("nan")
 
@@ -33,7 +33,7 @@ def _verdict(row: Transfer) -> Cell:
     return Cell(row.verdict, row.verdict, f"v {row.verdict}", under)
 
 
-def transfer(suite: Suite, transfers: list[Transfer]) -> Table:
+def transfer(suite: Question, transfers: list[Transfer]) -> Table:
     """One row per optimizer and target."""
     rows = [
         [
@@ -71,7 +71,7 @@ def transfer(suite: Suite, transfers: list[Transfer]) -> Table:
     )
 
 
-def landscape(suite: Suite, landscapes: list[Landscape]) -> Table:
+def landscape(suite: Question, landscapes: list[Landscape]) -> Table:
     """One row per optimizer and axis value with search runs."""
     columns = (
         "optimizer", axis_name(suite), "lr*", "flags", "searched", "lowest loss",
@@ -164,7 +164,7 @@ def _spread(row: Spread | None) -> Cell:
     return number(row.spread, f"{row.spread:.2f}", f"at most {row.largest:.2f}")
 
 
-def cost(suite: Suite, transfers: list[Transfer]) -> Table:
+def cost(suite: Question, transfers: list[Transfer]) -> Table:
     """One row per optimizer and target."""
     rows = [
         [
@@ -197,7 +197,7 @@ def cost(suite: Suite, transfers: list[Transfer]) -> Table:
     )
 
 
-def differences(suite: Suite, found: list[Difference]) -> Table:
+def differences(suite: Question, found: list[Difference]) -> Table:
     """One row per axis value and pair of optimizers."""
 
     def flag(row: Difference) -> Cell:
@@ -226,7 +226,7 @@ def differences(suite: Suite, found: list[Difference]) -> Table:
     )
 
 
-def audit(suite: Suite, audits: list[Audit]) -> Table:
+def audit(suite: Question, audits: list[Audit]) -> Table:
     """One row per optimizer and axis value with search runs."""
 
     def flag(row: Audit) -> Cell:
