@@ -12,9 +12,15 @@ import numpy as np
 from scipy.stats import nct
 from scipy.stats import t as student
 
-from hptransfer.analysis.parabola import SIDE, Fit, Interval, Near, combination, vertex
+from hptransfer.analysis.parabola import OWN, SIDE, Fit, Interval, Near, combination, vertex
+from hptransfer.suite.grid import Grid
 
 Verdict = Literal["drifts", "insensitive", "transfers", "inconclusive"]
+Source = Literal[
+    "run", "parabola", "interpolation", "below", "above", "diverged", "between divergences",
+    "partly diverged", "beside a divergence",
+]  # fmt: skip
+"""How the loss at a carried lr is known, or why it is not."""
 
 REDRAWS = 200  # of the losses, with rounding
 FIRM = 0.9  # share of redraws that a verdict off the edge keeps
@@ -77,23 +83,31 @@ class _Costs:
 class Case:
     """The losses that judge a carried lr, of seeds that ran there and near the optimum.
 
-    `carried`: log2 lr, octaves. `run`: the losses there, nats, (seeds,).
+    `carried`: log2 lr, octaves. `run`: the losses there, nats, (seeds,). `source`: how they are
+    known; the parabola may stand for them. `slack`: what they may err in the mean, nats.
     """
 
     near: Near
     carried: float
     run: np.ndarray
+    source: Source = "run"
+    slack: float = 0.0
 
     @classmethod
     def of(
-        cls, x: np.ndarray, losses: np.ndarray, roofed: np.ndarray, carried: float
+        cls,
+        x: np.ndarray,
+        losses: np.ndarray,
+        roofed: np.ndarray,
+        carried: float,
+        grid: Grid = OWN,
     ) -> Self | None:
         """The case; None where no seed ran at the carried lr and near the least mean loss.
 
         Arguments as in `Near.of`.
         """
         row = losses[x == carried]
-        near = Near.of(x, losses, roofed, ~np.isnan(row[0])) if len(row) else None
+        near = Near.of(x, losses, roofed, ~np.isnan(row[0]), grid) if len(row) else None
         return None if near is None else cls(near, carried, row[0, near.seeds])
 
     @property
@@ -107,17 +121,18 @@ class Case:
         `losses`: nats, (redraws, points, seeds). `run`: at the carried lr, nats, (redraws, seeds).
         `carried`: log2 lr, octaves, (redraws,).
         """
-        fit = Fit.of(self.near.x, losses, self.near.k)
+        fit = Fit.of(self.near.x, losses, self.near.k, self.near.reach)
         if fit is None:
             unknown = np.full_like(run, np.nan)
-            return _Costs(run - losses[:, self.near.k], unknown, unknown, np.zeros(len(run)))
+            bias = np.full(len(run), self.slack)
+            return _Costs(run - losses[:, self.near.k], unknown, unknown, bias)
         best = fit.vertex()
         least, (_, cubic_least) = fit.at(best), fit.cubic_vertex()
         cubic = run.mean(axis=1)
-        if self.carried in self.near.x:
+        if self.source == "parabola" or self.carried in self.near.x:
             z = carried - fit.center
             run, cubic = fit.at(z), fit.cubic_at(z[:, None])[:, 0]
-        bias = np.abs(cubic - cubic_least - (run - least).mean(axis=1))
+        bias = np.abs(cubic - cubic_least - (run - least).mean(axis=1)) + self.slack
         return _Costs(run - least, fit.at(best - 1) - least, fit.at(best + 1) - least, bias)
 
     def seen(self) -> _Costs:

@@ -172,7 +172,7 @@ def landscapes(suite: Question, rows: pd.DataFrame) -> list[Landscape]:
 
 
 def _landscape(suite: Question, label: str, n: int, search: pd.DataFrame) -> Landscape:
-    best, is_curve = optimum(search), finished(search)["hp_point"].nunique() == 1
+    best, is_curve = optimum(search, suite.grid(label)), finished(search)["hp_point"].nunique() == 1
     return Landscape(
         optimizer=label,
         n=n,

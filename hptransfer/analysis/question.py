@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from hptransfer.suite.claim import Expectation
+from hptransfer.suite.grid import Grid
 from hptransfer.suite.tables import Thresholds, Tuned
 
 
@@ -15,6 +16,21 @@ class Question(Protocol):
     `ngrams`: n -> held-out loss of an n-gram table of the text, nats. `records_schema`: that of the
     records which hold the runs.
     """
+
+    @property
+    def kind(self) -> str:
+        """`suite` or `sweep`, as a sentence calls it."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What follows a loss in a sentence: `nat`."""
+        ...
+
+    @property
+    def reads_between(self) -> bool:
+        """Whether a loss at an lr that nobody ran may be read off the runs beside it."""
+        ...
 
     @property
     def name(self) -> str: ...
@@ -51,8 +67,20 @@ class Question(Protocol):
         """Numbers of seeds at which the verdict at an axis value is looked at, rising."""
         ...
 
+    def grid(self, label: str) -> Grid:
+        """The grid on which the learning rates of a label were tried."""
+        ...
+
     def start_grid(self, label: str) -> tuple[float, float]:
         """First and last log2 lr with which a search begins, octaves."""
+        ...
+
+    def lr_text(self, log2_lr: float) -> str:
+        """A learning rate in words: `2^-4.125`."""
+        ...
+
+    def lower_lr(self, label: str) -> str:
+        """Where to search if every run diverged, as the end of a sentence."""
         ...
 
     def clip_lr(self, label: str, log2_lr: float) -> float:

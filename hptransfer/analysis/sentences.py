@@ -7,11 +7,10 @@ import numpy as np
 
 from hptransfer.analysis import former
 from hptransfer.analysis.carried import Transfer
-from hptransfer.analysis.judgement import MOST_SEEDS
+from hptransfer.analysis.judgement import MOST_SEEDS, Source
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.points import Spread
 from hptransfer.analysis.question import Question
-from hptransfer.suite.ranges import LR_OCTAVES
 
 
 def power_of_two(log2_lr: float) -> str:
@@ -83,7 +82,7 @@ def describe_hp(hp: dict[str, float]) -> str:
 
 def rule(suite: Question) -> list[tuple[str, str]]:
     """The verdict rule in words, in the order in which it is applied."""
-    tol, limit = suite.thresholds.tol, suite.thresholds.limit
+    tol, limit = (f"{x:g} {suite.unit}" for x in (suite.thresholds.tol, suite.thresholds.limit))
     before = [
         ("diverged", "every run at the proxy, or every one at the target, diverged"),
         ("censored", "an optimum lies at an edge of the tried range, or a neighbour was not tried"),
@@ -94,13 +93,13 @@ def rule(suite: Question) -> list[tuple[str, str]]:
         return before + former.rule(suite.thresholds)
     return [
         *before,
-        ("drifts", f"the regret is shown to be above {tol:g} nat"),
+        ("drifts", f"the regret is shown to be above {tol}"),
         (
             "insensitive",
-            f"the regret is shown to be below {limit:g} nat, but so is the cost of an octave down "
-            f"and of one up to be below {tol:g} nat: any lr nearby would have passed",
+            f"the regret is shown to be below {limit}, but so is the cost of an octave down "
+            f"and of one up to be below {tol}: any lr nearby would have passed",
         ),
-        ("transfers", f"the regret is shown to be below {limit:g} nat"),
+        ("transfers", f"the regret is shown to be below {limit}"),
         ("inconclusive", "neither is shown: more seeds, or a larger limit, would decide"),
     ]
 
@@ -115,7 +114,7 @@ def sentence(suite: Question, transfer: Transfer) -> str:
             return f"{start}. {_incomplete(suite, transfer)}"
         case "censored":
             optima = ((suite.proxy, transfer.at_proxy), (transfer.n, transfer.at_target))
-            told = [_censored(place(suite, n), o) for n, o in optima if o and o.censored]
+            told = [_censored(suite, n, best) for n, best in optima if best and best.censored]
             if transfer.at_proxy is not None:
                 told += _edges(place(suite, suite.proxy), transfer.at_proxy)
             return f"{start}. {' '.join(told)}"
@@ -132,17 +131,15 @@ def _seeds(count: int) -> str:
 def _tuned(suite: Question, transfer: Transfer) -> str:
     """`The lr tuned at width 32 (2^-6)`."""
     assert transfer.carried.log2_lr is not None
-    lr = power_of_two(transfer.carried.log2_lr)
+    lr = suite.lr_text(transfer.carried.log2_lr)
     return f"The lr tuned at {place(suite, suite.proxy)} ({lr})"
 
 
 def _diverged(suite: Question, transfer: Transfer) -> str:
     n = suite.proxy if transfer.at_proxy is None else transfer.n
-    low, high = suite.start_grid(transfer.optimizer)
-    lower = max(low - (high - low), int(LR_OCTAVES[0]))
     return (
         f"Every run at {place(suite, n)} diverged. Lower the range of learning rates, "
-        f'for instance lr = "2^{lower}..2^{max(low, lower + 1)}".'
+        f"{suite.lower_lr(transfer.optimizer)}."
     )
 
 
@@ -151,10 +148,12 @@ def _incomplete(suite: Question, transfer: Transfer) -> str:
     carried, own = transfer.carried, transfer.own
     if carried.log2_lr is None:
         return f"No finished run at {place(suite, suite.proxy)}."
+    if why := UNKNOWN.get(transfer.source):
+        return f"{_tuned(suite, transfer)} {why.format(place(suite, transfer.n))}."
     if own.log2_lr is None:
         return f"{_tuned(suite, transfer)} was not carried to {place(suite, transfer.n)} yet."
     there = f"at {place(suite, transfer.n)}"
-    tuned, best = power_of_two(carried.log2_lr), power_of_two(own.log2_lr)
+    tuned, best = suite.lr_text(carried.log2_lr), suite.lr_text(own.log2_lr)
     n_carried, n_own = len(carried.losses), len(own.losses)
     if n_carried and n_own:
         return (
@@ -181,7 +180,7 @@ def _incomplete(suite: Question, transfer: Transfer) -> str:
 
 def _unverified(suite: Question, transfer: Transfer) -> str:
     return (
-        f"{_tuned(suite, transfer)} gives {transfer.carried.mean:.3f} nat at "
+        f"{_tuned(suite, transfer)} gives {transfer.carried.mean:.3f} {suite.unit} at "
         f"{place(suite, transfer.n)} ({_seeds(transfer.n_seeds)}); the optimum there was "
         f"not measured, which a verification does.{_lost(transfer)}"
     )
@@ -201,8 +200,8 @@ def _edges(where: str, best: Optimum) -> list[str]:
     ]
 
 
-def _censored(where: str, best: Optimum) -> str:
-    lr = power_of_two(best.log2_lr)
+def _censored(suite: Question, n: int, best: Optimum) -> str:
+    where, lr = place(suite, n), suite.lr_text(best.log2_lr)
     if best.censored == "gap":
         return (
             f"The best lr at {where} ({lr}) has a neighbour more than one "
@@ -220,7 +219,7 @@ def _judged(suite: Question, transfer: Transfer) -> str:
     judged = transfer.judgement
     if judged and transfer.verdict == "insensitive":
         text += (
-            f" One octave down costs at most {signed(judged.octave_down)} nat and one up "
+            f" One octave down costs at most {signed(judged.octave_down)} {suite.unit} and one up "
             f"{signed(judged.octave_up)}, so any lr nearby would have passed."
         )
     if judged and transfer.verdict == "inconclusive":
@@ -235,11 +234,11 @@ def _wanted(seeds: int | None) -> str:
 
 
 def _regret(suite: Question, transfer: Transfer) -> str:
-    regret = transfer.regret
-    costs = (
-        f"{_tuned(suite, transfer)} costs {signed(regret.value)} nat at {place(suite, transfer.n)}"
-    )
-    seeds = f"n = {_seeds(transfer.n_seeds)}"
+    regret, where = transfer.regret, place(suite, transfer.n)
+    seeds = f"n = {_seeds(transfer.n_seeds)}{KNOWN.get(transfer.source, '')}"
+    if np.isinf(regret.value):
+        return f"{_tuned(suite, transfer)} diverges at {where} ({seeds})"
+    costs = f"{_tuned(suite, transfer)} costs {signed(regret.value)} {suite.unit} at {where}"
     if np.isinf(regret.high):
         return f"{costs} (one seed gives no interval, {seeds})"
     return f"{costs} (interval {signed(regret.low)} to {signed(regret.high)}, {seeds})"
@@ -257,6 +256,23 @@ def _drift(suite: Question, transfer: Transfer) -> str:
     return f"{text}, shown to be within {limit:g}" if within else text
 
 
+KNOWN: dict[Source, str] = {
+    "parabola": "; no run there, the fitted parabola gives its loss",
+    "interpolation": "; no run there, its loss is interpolated between its neighbours",
+    "between divergences": "; no run there, both of its neighbours diverged",
+}
+"""How the loss at the carried lr is known, if not by runs there -> what a sentence adds."""
+
+UNKNOWN: dict[Source, str] = {
+    "below": "lies below every lr tried at {}: try it there",
+    "above": "lies above every lr tried at {}: try it there",
+    "partly diverged": "diverged on some seeds at {}: give the loss at init, which then counts",
+    "beside a divergence": "lies beside an lr that diverged at {}, so nothing tells its loss: try "
+    "it there, or give the loss at init, which then counts",
+}
+"""Why the loss at the carried lr is not known -> the same in words, with a place."""
+
+
 @dataclass(frozen=True)
 class Control:
     """Whether the suite showed that it can see a drift, and the line that says so."""
@@ -271,7 +287,8 @@ def negative_control(suite: Question, transfers: list[Transfer]) -> Control:
     if label is None:
         return Control(
             False,
-            "This suite names no negative control, so nothing shows that it would notice a drift.",
+            f"This {suite.kind} names no negative control, so nothing shows that it would notice a "
+            "drift.",
         )
     own = [transfer for transfer in transfers if transfer.optimizer == label]
     if not own:
@@ -282,12 +299,12 @@ def negative_control(suite: Question, transfers: list[Transfer]) -> Control:
     if last.verdict == "drifts":
         return Control(
             True,
-            f"Negative control: {label} drifts from {across}, as it must, so this suite can see a "
-            "drift of that size.",
+            f"Negative control: {label} drifts from {across}, as it must, so this {suite.kind} can "
+            "see a drift of that size.",
         )
     return Control(
         False,
         f"Negative control failed: {label} came out as {last.verdict} from {across}, not as "
-        "drifts. This suite has not shown that it can tell drift from transfer; read no "
+        f"drifts. This {suite.kind} has not shown that it can tell drift from transfer; read no "
         "'transfers' below as evidence.",
     )

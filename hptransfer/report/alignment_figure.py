@@ -17,9 +17,9 @@ from hptransfer.analysis.curve import Curve, curve
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.optimum import Optimum, optimum
 from hptransfer.analysis.question import Question
-from hptransfer.analysis.sentences import axis_name, power_of_two
+from hptransfer.analysis.sentences import axis_name
 from hptransfer.report.svg import DASHES, INK, THEME, Shade, octave_ticks, shades
-from hptransfer.spec import round_lr
+from hptransfer.suite.grid import Grid
 
 PANEL = (2.9, 2.9)  # inches
 PAD = 0.12  # of the useful height, above and below
@@ -40,14 +40,14 @@ _Panels = dict[str, dict[int, _Line]]
 
 def _panels(suite: Question, rows: pd.DataFrame) -> _Panels:
     return {
-        label: {n: _line(part) for n, part in by_n.items()}
+        label: {n: _line(part, suite.grid(label)) for n, part in by_n.items()}
         for label, by_n in searches(suite, rows).items()
     }
 
 
-def _line(search: pd.DataFrame) -> _Line:
+def _line(search: pd.DataFrame, grid: Grid) -> _Line:
     lrs = search.loc[search["status"] == "diverged", "log2_lr"].to_numpy(float)
-    return _Line(curve(search), optimum(search), np.unique(lrs))
+    return _Line(curve(search), optimum(search, grid), np.unique(lrs))
 
 
 def _loss_limits(curves: Iterable[Curve]) -> tuple[float, float]:
@@ -94,9 +94,9 @@ def alignment(suite: Question, rows: pd.DataFrame, *, columns: int = 4) -> Figur
         for i, (ax, label) in enumerate(zip(axes, labels, strict=False)):
             ax.set_ylim(low, high)
             ax.set_title(label, loc="left", fontweight="bold")
-            _panel(ax, panels.get(label, {}), shade, suite.proxy)
+            _panel(ax, panels.get(label, {}), shade, suite, label)
             if i % columns == 0:
-                ax.set_ylabel("evaluation loss, nat")
+                ax.set_ylabel(f"evaluation loss, {suite.unit}")
             if i + columns >= len(labels):
                 ax.set_xlabel("learning rate")
             sns.despine(ax=ax)
@@ -104,15 +104,18 @@ def alignment(suite: Question, rows: pd.DataFrame, *, columns: int = 4) -> Figur
     return figure
 
 
-def _panel(ax: Axes, lines: Mapping[int, _Line], shade: Mapping[int, Shade], proxy: int) -> None:
+def _panel(
+    ax: Axes, lines: Mapping[int, _Line], shade: Mapping[int, Shade], suite: Question, label: str
+) -> None:
     if not lines:
         ax.text(0.5, 0.5, "no runs", transform=ax.transAxes, ha="center")
         return
     lrs = np.concatenate([line.curve.x for line in lines.values()])
     octave_ticks(ax, lrs.min(), lrs.max())
-    at_proxy = lines[proxy].optimum if proxy in lines else None
+    at_proxy = lines[suite.proxy].optimum if suite.proxy in lines else None
     if at_proxy:
-        ax.axvline(round_lr(at_proxy.log2_lr), color=INK, linestyle=DASHES, linewidth=1)
+        lr = suite.grid(label).rounded(at_proxy.log2_lr)
+        ax.axvline(lr, color=INK, linestyle=DASHES, linewidth=1)
     for rank, (n, line) in enumerate(lines.items()):
         colour, mark, width = shade[n]
         points, best = line.curve, line.optimum
@@ -167,7 +170,7 @@ def _alt(suite: Question, panels: _Panels) -> str:
     told = []
     for label, lines in panels.items():
         optima = [
-            f"{power_of_two(round_lr(line.optimum.log2_lr))} at {axis} {n}"
+            f"{suite.lr_text(suite.grid(label).rounded(line.optimum.log2_lr))} at {axis} {n}"
             if line.optimum
             else f"all diverged at {axis} {n}"
             for n, line in lines.items()
