@@ -86,8 +86,14 @@ class Near:
         if not seeds.any():
             return None
         near &= ~roofed & have[:, seeds].all(axis=1)
+        near &= _low(losses[:, seeds].mean(axis=1), k, grid.height)
         at = int(np.flatnonzero(x[near] == least)[0])
         return cls(x[near], losses[near][:, seeds], at, seeds, reach, grid.step(x, k))
+
+
+def _low(means: np.ndarray, k: int, height: float) -> np.ndarray:
+    """Which points lie at most `height` above point k, or beside it, (points,)."""
+    return (means <= means[k] + height) | (np.abs(np.arange(len(means)) - k) <= 1)
 
 
 @dataclass(frozen=True)

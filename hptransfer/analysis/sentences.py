@@ -217,13 +217,14 @@ def _judged(suite: Question, transfer: Transfer) -> str:
     mark = f" ({', '.join(marks)})" if marks else ""
     text = f"{mark}. {_regret(suite, transfer)}; {_drift(suite, transfer)}."
     judged = transfer.judgement
-    if judged and transfer.verdict == "insensitive":
+    if judged and transfer.verdict == "insensitive" and np.isfinite(judged.octave_down):
         text += (
             f" One octave down costs at most {signed(judged.octave_down)} {suite.unit} and one up "
             f"{signed(judged.octave_up)}, so any lr nearby would have passed."
         )
     if judged and transfer.verdict == "inconclusive":
-        text += f" {_wanted(judged.seeds_needed)}"
+        one = transfer.n_seeds < 2
+        text += " One seed cannot decide it." if one else f" {_wanted(judged.seeds_needed)}"
     return text + _lost(transfer)
 
 

@@ -10,11 +10,21 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hptransfer.documents import answers, batches, comparison, exponents, metrics, tails, values
+from hptransfer.documents import (
+    analysis,
+    answers,
+    batches,
+    comparison,
+    exponents,
+    metrics,
+    tails,
+    values,
+)
 
 FOLDER = Path(__file__).parents[2] / "docs"  # in a checkout
 
 DOCUMENTS: dict[str, type] = {
+    "analysis": analysis.Analysis,
     "metrics": metrics.Metrics,
     "check": answers.Check,
     "compare": comparison.Comparison,
@@ -32,7 +42,7 @@ def schema(name: str) -> dict[str, Any]:
     root = TypeAdapter(DOCUMENTS[name]).json_schema(mode="serialization")
     kinds = {
         k: v
-        for m in (values, metrics, batches, answers, comparison, exponents, tails)
+        for m in (values, metrics, batches, answers, comparison, exponents, tails, analysis)
         for k, v in vars(m).items()
     }
     for kind, node in {DOCUMENTS[name].__name__: root, **root.get("$defs", {})}.items():

@@ -24,6 +24,11 @@ class Grid(Protocol):
         """Octaves from point k within which a parabola is fitted."""
         ...
 
+    @property
+    def height(self) -> float:
+        """Loss above the least one up to which points are fitted; the neighbours always are."""
+        ...
+
     def step(self, x: np.ndarray, k: int) -> float:
         """Octaves between point k and its neighbours."""
         ...
@@ -47,6 +52,10 @@ class HalfOctaves:
     def reach(self, x: np.ndarray, k: int) -> float:
         return REACH
 
+    @property
+    def height(self) -> float:
+        return float("inf")
+
     def step(self, x: np.ndarray, k: int) -> float:
         return STEP
 
@@ -61,14 +70,16 @@ class HalfOctaves:
 class Tried:
     """Any other grid, told by what was tried: steps of one factor, or equal steps of lr.
 
-    `size`: the step, octaves; of a `linear` grid it is a learning rate.
+    `size`: the step, octaves; of a `linear` grid it is a learning rate. `height`: a point on the
+    wall beside a basin lies above it; a parabola through it would misplace the minimum.
     """
 
     size: float
     linear: bool
+    height: float = float("inf")
 
     @classmethod
-    def of(cls, curves: list[np.ndarray]) -> "Tried":
+    def of(cls, curves: list[np.ndarray], height: float = float("inf")) -> "Tried":
         """The grid of curves that share it. `curves`: log2 lr, octaves, rising, (points,) each.
 
         Linear where the steps of lr are more equal than those of log2 lr, by their spread over
@@ -77,10 +88,10 @@ class Tried:
         """
         found = {linear: _steps(curves, linear) for linear in (False, True)}
         if not len(found[False]):
-            return cls(REACH, False)
+            return cls(REACH, False, height)
         linear = bool(_uneven(found[True]) < 0.5 * _uneven(found[False]))
         size = float(np.quantile(found[linear], 0.75, method="higher"))
-        return cls(size, linear)
+        return cls(size, linear, height)
 
     def main(self, x: np.ndarray) -> np.ndarray:
         return np.ones(len(x), bool)
