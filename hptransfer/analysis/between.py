@@ -1,6 +1,6 @@
 """The loss at a carried lr that nobody ran: read off the parabola, or between its neighbours."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -32,6 +32,8 @@ def found(points: Curve, carried: float, grid: Grid) -> Found:
 
     Nothing is extrapolated beyond the tried learning rates. A divergence whose loss is not known
     gives no number; where every seed diverged at the lr, or at both of its neighbours, it diverges.
+    One seed has no interval that would allow for a parabola that does not fit, so the cases are
+    cautious.
     """
     x = points.x
     if carried in x:
@@ -58,9 +60,8 @@ def _there(points: Curve, at: int, grid: Grid) -> Found:
     if lost.any():
         whole = not np.isfinite(points.grid[at]).any()
         return Found(None, "diverged" if whole else "partly diverged", int(lost.sum()))
-    return Found(
-        Case.of(points.x, points.grid, points.roofed, float(points.x[at]), grid=grid), "run"
-    )
+    case = Case.of(points.x, points.grid, points.roofed, float(points.x[at]), grid)
+    return Found(case and replace(case, cautious=True), "run")
 
 
 def _between(
@@ -76,8 +77,8 @@ def _between(
         return None
     run, slack = interpolated(points.x, losses[:, known.seeds], carried)
     if known.x[0] <= carried <= known.x[-1]:
-        return Case(known, carried, run, "parabola")
-    return Case(known, carried, run, "interpolation", slack)
+        return Case(known, carried, run, "parabola", cautious=True)
+    return Case(known, carried, run, "interpolation", slack, cautious=True)
 
 
 def interpolated(x: np.ndarray, losses: np.ndarray, at: float) -> tuple[np.ndarray, float]:

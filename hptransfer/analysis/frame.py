@@ -65,7 +65,7 @@ def belonging(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
 def groups(rows: pd.DataFrame, *, tuning: bool = False) -> Groups:
     """Selected rows by (optimizer, n). `tuning`: with those that only tuned a group's field."""
     rows = rows if tuning else rows[~rows["tuning"].astype(bool)]
-    parts = rows.groupby(["optimizer", "n"], sort=False)
+    parts = rows.groupby(["optimizer", "n"], sort=False, observed=True)
     return {(str(o), int(n)): part for (o, n), part in parts}  # type: ignore[misc]
 
 

@@ -70,15 +70,15 @@ class _Costs:
     """Costs against lr* in each redraw, nats.
 
     `carried`, `down`, `up`: of the carried lr, and of one octave below and above lr*, (redraws,
-    seeds). `bias`: what the parabola may err in the mean of `carried`, (redraws,). `read_off`: no
-    run gives `carried`, so that one seed errs by the bias too.
+    seeds). `bias`: what the parabola may err in the mean of `carried`, (redraws,). `cautious`: as
+    that of the case.
     """
 
     carried: np.ndarray
     down: np.ndarray
     up: np.ndarray
     bias: np.ndarray
-    read_off: bool
+    cautious: bool
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class Case:
 
     `carried`: log2 lr, octaves. `run`: the losses there, nats, (seeds,). `source`: how they are
     known; the parabola may stand for them. `slack`: what they may err in the mean, nats.
+    `cautious`: the verdict of one seed allows for the error of the parabola.
     """
 
     near: Near
@@ -94,6 +95,7 @@ class Case:
     run: np.ndarray
     source: Source = "run"
     slack: float = 0.0
+    cautious: bool = False
 
     @classmethod
     def of(
@@ -127,8 +129,7 @@ class Case:
         if fit is None:
             unknown = np.full_like(run, np.nan)
             bias = np.full(len(run), self.slack)
-            read_off = self.source != "run"
-            return _Costs(run - losses[:, self.near.k], unknown, unknown, bias, read_off)
+            return _Costs(run - losses[:, self.near.k], unknown, unknown, bias, self.cautious)
         best = fit.vertex()
         least, (_, cubic_least) = fit.at(best), fit.cubic_vertex()
         cubic = run.mean(axis=1)
@@ -137,7 +138,7 @@ class Case:
             run, cubic = fit.at(z), fit.cubic_at(z[:, None])[:, 0]
         bias = np.abs(cubic - cubic_least - (run - least).mean(axis=1)) + self.slack
         down, up = fit.at(best - 1) - least, fit.at(best + 1) - least
-        return _Costs(run - least, down, up, bias, self.source != "run")
+        return _Costs(run - least, down, up, bias, self.cautious)
 
     def seen(self) -> _Costs:
         """Costs of the losses as they are, one redraw."""
@@ -160,8 +161,8 @@ def judge(
     so that any lr nearby would have passed. Else `inconclusive`.
 
     One seed gives no interval and proves nothing: the bounds are infinite, and the verdict is that
-    of the point estimates, which the caller marks as indicative. Where no run gives the loss at the
-    carried lr, they count with what the parabola may err.
+    of the point estimates, which the caller marks as indicative. In a cautious case they count with
+    what the parabola may err.
 
     `looks`: numbers of seeds at which a verdict would have ended the study before; a redraw goes
     through them too. `carried`: log2 lr that each of the REDRAWS carries, octaves; by default that
@@ -235,7 +236,7 @@ def _verdicts(costs: _Costs, limits: Limits) -> np.ndarray:
     mean, half = costs.carried.mean(axis=1), _half(costs.carried) + costs.bias
     down, up = _upper(costs.down), _upper(costs.up)
     if costs.carried.shape[1] < 2:
-        half = costs.bias if costs.read_off else np.zeros_like(half)
+        half = costs.bias if costs.cautious else np.zeros_like(half)
         down, up = costs.down[:, 0], costs.up[:, 0]
     passes = mean + half < limits.limit
     flat = (down < limits.tol) & (up < limits.tol)

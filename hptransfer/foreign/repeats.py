@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from hptransfer.errors import InputError
 from hptransfer.foreign import names
@@ -12,7 +13,7 @@ from hptransfer.foreign.columns import Columns
 from hptransfer.foreign.names import matching
 from hptransfer.foreign.table import Table
 
-SETTING = 32  # values; a column with more is a measurement, not a setting
+SETTING = 32  # values; a column with more is a measurement or a name, not a setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,10 +106,12 @@ def _refuse_settings(table: Table, columns: Columns, keys: pd.DataFrame, kept: n
     rows = np.flatnonzero(kept)[several]
     codes = keys.iloc[rows].groupby(list(keys.columns), sort=False).ngroup().to_numpy(int)
     axes = [name for own in names.AXES.values() for name in matching(columns.others, own)]
-    for name in dict.fromkeys((*axes, *columns.others)):
+    numeric = {name: is_numeric_dtype(table.frame[name]) for name in columns.others}
+    for name in dict.fromkeys((*axes, *sorted(columns.others, key=numeric.__getitem__))):
         cells = table.frame[name].iloc[rows]
-        few = cells.nunique() <= min(SETTING, max(2, len(rows) // 3))
-        if (name in axes or few) and cells.groupby(codes).nunique().max() > 1:
+        most = min(SETTING, max(2, len(rows) // 3)) if numeric[name] else SETTING
+        few = name in axes or cells.nunique() <= most
+        if few and cells.groupby(codes).nunique().max() > 1:
             values = [table.cell(int(rows[i]), name) for i in _first_two(cells, codes)]
             plain = values[0].strip("'")
             raise InputError(

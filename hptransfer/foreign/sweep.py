@@ -8,7 +8,7 @@ import pandas as pd
 
 from hptransfer.errors import InputError, suggest
 from hptransfer.foreign.rows import Reading
-from hptransfer.spec import SCHEMA
+from hptransfer.spec import LR_STEP, SCHEMA
 from hptransfer.suite.claim import Expectation
 from hptransfer.suite.grid import Tried
 from hptransfer.suite.tables import Thresholds, Tuned
@@ -16,16 +16,15 @@ from hptransfer.suite.tables import Thresholds, Tuned
 WALL = 10  # times tol; losses above that are no part of a basin whose cost is judged by tol
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Label:
-    """What a label tried: its grid, and its least and largest log2 lr, octaves.
+    """What a label tried: its grid, and every log2 lr, octaves, rising.
 
     `common`: the range that every axis value tried whole; the whole range where there is none.
     """
 
     grid: Tried
-    low: float
-    high: float
+    rates: np.ndarray
     common: tuple[float, float]
 
 
@@ -101,9 +100,13 @@ class Sweep:
         return self.labels[label].grid
 
     def clip_lr(self, label: str, log2_lr: float) -> float:
-        """The optimum itself, within what the label tried."""
-        own = self.labels[label]
-        return min(max(log2_lr, own.low), own.high)
+        """The tried lr within 1/16 octave of the optimum, for its runs are known; else that itself.
+
+        A suite rounds to 1/8 octave, so it moves the optimum by as much.
+        """
+        rates = self.labels[label].rates
+        nearest = float(rates[np.abs(rates - log2_lr).argmin()])
+        return nearest if abs(nearest - log2_lr) <= LR_STEP / 2 else log2_lr
 
     def lr_text(self, log2_lr: float) -> str:
         """A learning rate in words: `0.0052 = 2^-7.59`."""
@@ -111,7 +114,7 @@ class Sweep:
 
     def lower_lr(self, label: str) -> str:
         """Below the least one that was tried, as the end of a sentence."""
-        return f"below {2.0 ** self.labels[label].low:.3g}"
+        return f"below {2.0 ** self.labels[label].rates[0]:.3g}"
 
 
 def sweep(
@@ -174,13 +177,8 @@ def sweep(
 def _label(rows: pd.DataFrame, limits: Thresholds) -> Label:
     """What the rows of a label tried."""
     curves = [np.unique(part["log2_lr"].to_numpy(float)) for _, part in rows.groupby("n")]
-    low, high = min(x[0] for x in curves), max(x[-1] for x in curves)
-    common = max(x[0] for x in curves), min(x[-1] for x in curves)
-    if common[0] >= common[1]:
-        common = low, high
-    return Label(
-        Tried.of(curves, WALL * limits.tol),
-        float(low),
-        float(high),
-        (float(common[0]), float(common[1])),
-    )
+    rates = np.unique(np.concatenate(curves))
+    low, high = max(x[0] for x in curves), min(x[-1] for x in curves)
+    if low >= high:
+        low, high = rates[0], rates[-1]
+    return Label(Tried.of(curves, WALL * limits.tol), rates, (float(low), float(high)))

@@ -51,7 +51,8 @@ class Table:
 
     def cell(self, row: int, column: str) -> str:
         """A cell for a message."""
-        return quoted(self.frame[column].iloc[row])
+        cell = self.frame[column].iloc[row]
+        return quoted(cell.item() if isinstance(cell, np.generic) else cell)
 
     def only(self, kept: np.ndarray) -> Self:
         """These rows, by a mask or by their numbers."""

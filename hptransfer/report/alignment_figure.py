@@ -96,7 +96,7 @@ def alignment(suite: Question, rows: pd.DataFrame, *, columns: int = 4) -> Figur
             ax.set_title(label, loc="left", fontweight="bold")
             _panel(ax, panels.get(label, {}), shade, suite, label)
             if i % columns == 0:
-                ax.set_ylabel(f"evaluation loss, {suite.unit}")
+                ax.set_ylabel(f"{_loss(suite)}, {suite.unit}")
             if i + columns >= len(labels):
                 ax.set_xlabel("learning rate")
             sns.despine(ax=ax)
@@ -165,6 +165,11 @@ def _legend(figure: Figure, suite: Question, shade: Mapping[int, Shade], columns
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns))
 
 
+def _loss(suite: Question) -> str:
+    """What the runs of a sweep from elsewhere were judged by, nobody told."""
+    return "evaluation loss" if suite.kind == "suite" else "loss"
+
+
 def _alt(suite: Question, panels: _Panels) -> str:
     axis = axis_name(suite)
     told = []
@@ -177,4 +182,5 @@ def _alt(suite: Question, panels: _Panels) -> str:
         ]
         told.append(f"{label}, best at " + ", ".join(optima))
     listed = "; ".join(told) or "no runs yet"
-    return f"Evaluation loss against learning rate, one panel per optimizer. {listed}."
+    told = _loss(suite).capitalize()
+    return f"{told} against learning rate, one panel per optimizer. {listed}."

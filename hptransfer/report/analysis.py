@@ -1,4 +1,4 @@
-"""A sweep that was made elsewhere -> its page, metrics.json, analysis.json, runs.csv and figure."""
+"""A sweep that was made elsewhere -> its page, metrics.json, analysis.json and figure."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from hptransfer.report.alignment_figure import alignment
 from hptransfer.report.checked import EXIT_CODES
 from hptransfer.report.metrics import metrics_json, suite_metrics
 from hptransfer.report.render import render
-from hptransfer.report.runs_csv import runs_csv
 from hptransfer.report.section import Section
 from hptransfer.report.svg import INK, to_svg
 
@@ -69,7 +68,6 @@ def write_analysis(found: Analysed, folder: Path) -> Path:
         "report.html": render([section]),
         "metrics.json": json.dumps(metrics_json([section]), indent=1) + "\n",
         "analysis.json": json.dumps(analysis_json(found), indent=1) + "\n",
-        "runs.csv": runs_csv(section.rows),
         "alignment.svg": to_svg(
             alignment(section.suite, section.rows), section.suite.name, ink=INK
         ),

@@ -132,7 +132,7 @@ def _tables(section: Section) -> dict[str, Any]:
         "points": result_tables.points(section.points),
         "differences": result_tables.differences(suite, section.differences),
         "outcomes": runs_tables.outcomes(suite, every),
-        "runs": runs_tables.runs(flat(every), RUNS_SHOWN),
+        "runs": runs_tables.runs(flat(every) if section.recorded else every, RUNS_SHOWN),
         **_recorded(section),
     }
 

@@ -49,16 +49,20 @@ def transfer(suite: Question, transfers: list[Transfer]) -> Table:
             count(row.n_seeds),
             nat(row.best_loss),
             nat(row.carried.mean),
-            duration(row.cost.seconds_per_step),
-            scaled(row.cost.peak_memory, "B"),
+            *(_spent(row) if suite.kind == "suite" else ()),
         ]
         for row in transfers
     ]
     columns = (
         "optimizer", axis_name(suite), "verdict", f"lr* at {suite.proxy}", "lr* at target",
-        "drift, octaves", "regret, nat", "regret, %", "noise floor, nat", "seeds", "best loss",
-        "loss at carried lr", "time per step", "peak memory",
+        "drift, octaves", f"regret, {suite.unit}", "regret, %", f"noise floor, {suite.unit}",
+        "seeds", "best loss", "loss at carried lr",
+        *(("time per step", "peak memory") if suite.kind == "suite" else ()),
     )  # fmt: skip
+    spent = (
+        " Time is the run's share of device time; memory that of the whole unit, all its lanes "
+        "together."
+    )
     return Table(
         "Transfer",
         columns,
@@ -66,9 +70,13 @@ def transfer(suite: Question, transfers: list[Transfer]) -> Table:
         "The second line of a cell is its standard error (±) or its interval, of 95% but for the "
         f"regret's, which has {95 if former.applies(suite) else 96}%. "
         "The best loss is the mean over the seeds at lr*, or the "
-        "minimum over the search where none ran there. Time is the run's share of device "
-        "time; memory that of the whole unit, all its lanes together.",
+        "minimum over the search where none ran there." + (spent if suite.kind == "suite" else ""),
     )
+
+
+def _spent(row: Transfer) -> tuple[Cell, Cell]:
+    """Time of a step, and memory."""
+    return duration(row.cost.seconds_per_step), scaled(row.cost.peak_memory, "B")
 
 
 def landscape(suite: Question, landscapes: list[Landscape]) -> Table:
@@ -218,7 +226,7 @@ def differences(suite: Question, found: list[Difference]) -> Table:
     ]
     return Table(
         "Differences between optimizers",
-        ("optimizers", axis_name(suite), "difference, nat", "seeds", "p (Holm)", ""),
+        ("optimizers", axis_name(suite), f"difference, {suite.unit}", "seeds", "p (Holm)", ""),
         rows,
         "Losses where each optimizer has its best tried lr, paired by seed. Intervals and p are "
         "those of t-tests with Holm's correction over all rows; a row differs where p is at most "

@@ -15,11 +15,6 @@ CSV_COLUMNS = (
     "finished", "error", "cell", "key",
 )  # fmt: skip
 
-SWEEP_COLUMNS = (
-    "optimizer", "n", "log2_lr", "lr", "seed", "status", "loss", "loss_init", "hp_point", "source",
-    "line",
-)  # fmt: skip
-
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -29,13 +24,7 @@ def runs_table(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def flat(rows: pd.DataFrame) -> pd.DataFrame:
-    """Selected rows with the columns of runs.csv, sorted.
-
-    Runs that were made elsewhere have those of SWEEP_COLUMNS.
-    """
-    if "env" not in rows:
-        table = rows.assign(lr=2.0 ** rows["log2_lr"].astype(float))[list(SWEEP_COLUMNS)]
-        return table.sort_values(["optimizer", "n", "log2_lr", "seed"], ignore_index=True)
+    """Selected rows with the columns of runs.csv, sorted."""
     versions = [env.get("versions", {}) for env in rows["env"]]
     table = rows.assign(
         lr=2.0 ** rows["log2_lr"].astype(float),

@@ -12,7 +12,7 @@ from hptransfer.report.cells import DASH, Cell, Table, count, duration, nat, num
 
 def outcomes(suite: Question, rows: pd.DataFrame) -> Table:
     """One row per optimizer and axis value."""
-    counts = rows.groupby(["optimizer", "n", "status"]).size().unstack(fill_value=0)
+    counts = rows.groupby(["optimizer", "n", "status"], observed=True).size().unstack(fill_value=0)
     body = []
     for key, row in counts.iterrows():
         label, n = key  # type: ignore[misc]
@@ -75,7 +75,8 @@ def runs(table: pd.DataFrame, limit: int) -> Table:
     ]
     note = ""
     if len(table) > limit:
-        note = f"The first {limit} of {len(table)} runs; runs.csv holds all of them."
+        held = "runs.csv" if own else "the table that was read"
+        note = f"The first {limit} of {len(table)} runs; {held} holds all of them."
     return Table("Runs", names, rows, note)
 
 
