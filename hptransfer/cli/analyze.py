@@ -155,7 +155,7 @@ def _name(name: str | None, files: Sequence[str], study: str | None) -> str:
 
 
 def _table(files: Sequence[str], study: str | None) -> "Table":
-    from hptransfer.foreign.read import is_storage, read, trials
+    from hptransfer.foreign.read import STDIN, is_storage, read, trials
     from hptransfer.foreign.table import joined
 
     tables = []
@@ -166,10 +166,16 @@ def _table(files: Sequence[str], study: str | None) -> "Table":
             with opened(each) as (storage, place):
                 tables.append(trials(storage, place, study))
         else:
-            tables.append(read(each, sys.stdin.buffer))
+            tables.append(_stdin() if each == STDIN else read(each))
     if study is not None and not any(map(is_storage, files)):
         raise InputError("no Optuna storage is given", "sqlite:///studies.db", option="study")
     return joined(tables)
+
+
+def _stdin() -> "Table":
+    from hptransfer.foreign.read import of_bytes
+
+    return of_bytes(sys.stdin.buffer.read(), "standard input")
 
 
 def _pairs(texts: Sequence[str], option: str, form: str) -> dict[str, str]:

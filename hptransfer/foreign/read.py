@@ -1,10 +1,10 @@
-"""A path, standard input or an Optuna storage -> a Table."""
+"""A file, its bytes, or an Optuna storage -> a Table."""
 
 import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,8 @@ STDIN = "-"
 TABS = (".tsv", ".tab")
 
 
-def read(path: str, stdin: BinaryIO) -> Table:
-    """The table in a file; `-` stands for standard input. Raises InputError."""
-    if path == STDIN:
-        return of_bytes(stdin.read(), "standard input")
+def read(path: str) -> Table:
+    """The table in a file. Raises InputError."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
