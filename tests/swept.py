@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hptransfer.foreign.names import Asked
 from hptransfer.foreign.read import of_bytes
@@ -74,3 +75,13 @@ def question(rows: Iterable[Mapping[str, Any]], **options: Any) -> tuple[Sweep, 
     """The sweep of some rows, and its reading."""
     found = read(csv(rows))
     return sweep(found, **options), found
+
+
+def same(found: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether two readings have the same runs."""
+    names = ["optimizer", "n", "log2_lr", "seed", "status", "loss"]
+    return (
+        found[names]
+        .astype({"optimizer": str, "status": str})
+        .equals(other[names].astype({"optimizer": str, "status": str}))
+    )

@@ -1,30 +1,16 @@
 """Tables of anyone's runs: formats, columns by name, and a rule or an error for every cell."""
 
-import io
 import json
 from typing import Any
 
 import numpy as np
-import optuna
 import pandas as pd
 import pytest
 
 from hptransfer.errors import InputError
-from hptransfer.foreign.names import Asked
-from hptransfer.foreign.read import of_bytes, trials
-from hptransfer.foreign.rows import reading
-from swept import BOTH, csv, read, runs
+from swept import BOTH, csv, read, runs, same
 
 ROWS = runs(BOTH, octaves=(-8, -7, -6), seeds=2)
-
-
-def same(found: pd.DataFrame, other: pd.DataFrame) -> bool:
-    names = ["optimizer", "n", "log2_lr", "seed", "status", "loss"]
-    return (
-        found[names]
-        .astype({"optimizer": str, "status": str})
-        .equals(other[names].astype({"optimizer": str, "status": str}))
-    )
 
 
 PLAIN = read(csv(ROWS)).rows
@@ -316,51 +302,31 @@ def test_no_row_is_dropped_without_a_word() -> None:
     assert "1 unfinished run(s) without lr, axis or label" in found.notes
 
 
-def study(direction: str) -> Any:
-    storage = optuna.storages.InMemoryStorage()
-    made = optuna.create_study(storage=storage, study_name="s", direction=direction)
-    sign = 1 if direction == "minimize" else -1
-    for row in ROWS:
-        params = {"lr": row["lr"], "optimizer": row["optimizer"]}
-        distributions = {
-            "lr": optuna.distributions.FloatDistribution(1e-6, 1.0),
-            "optimizer": optuna.distributions.CategoricalDistribution(["adamw", "muon"]),
-        }
-        attributes = {"width": row["width"], "seed": row["seed"]}
-        made.add_trial(
-            optuna.trial.create_trial(
-                params=params, distributions=distributions, user_attrs=attributes,
-                value=sign * row["loss"],
-            )
-        )  # fmt: skip
-    return storage
+def test_a_table_that_no_page_can_show_is_refused() -> None:
+    rows = [{"width": n, "lr": 0.1, "loss": 3.0} for n in range(1, 110)]
+    with pytest.raises(InputError, match="column 'width' has 109 values, at most 100"):
+        read(csv(rows))
+    rows = [{"width": 64, "lr": 0.1 + 0.0001 * i, "loss": 3.0} for i in range(2100)]
+    with pytest.raises(InputError, match="a curve has 2,100 learning rates") as caught:
+        read(csv([*rows, {"width": 256, "lr": 0.1, "loss": 3.0}]))
+    assert "round column 'lr'" in caught.value.hint
 
 
-def test_the_trials_of_an_optuna_study_are_runs() -> None:
-    table = trials(study("minimize"), "memory", None)
-    assert same(reading(table, Asked(), "s").rows, PLAIN)
-    up = reading(trials(study("maximize"), "memory", "s"), Asked(), "s")
-    assert same(up.rows, PLAIN)
-    assert any("more is better" in note for note in up.notes)
-    with pytest.raises(InputError, match="memory: has no study 'x'"):
-        trials(study("minimize"), "memory", "x")
+def test_an_export_of_wandb_is_read_as_it_comes() -> None:
+    head = '"Name","State","Notes","Runtime","Created","n_embd","learning_rate","seed","eval/loss"'
+    lines = [
+        f'"run-{i}","{"crashed" if i == 0 else "finished"}","","{60 + i}","2026-01-02",'
+        f'"{row["width"]}","{row["lr"]}","{row["seed"]}","{row["loss"] if i else ""}"'
+        for i, row in enumerate(ROWS[: len(ROWS) // 2])
+    ]
+    found = read("\n".join([head, *lines]) + "\n")
+    assert (found.axis, found.columns.loss, found.columns.status) == (
+        "n_embd", "eval/loss", "State",
+    )  # fmt: skip
+    assert found.rows["status"].value_counts().to_dict() == {"done": 11, "failed": 1}
+    assert "1 row(s) unfinished by State: left out" in found.notes
 
 
-def test_parquet_is_read_and_a_nested_column_is_named() -> None:
-    pytest.importorskip("pyarrow")
-    frame, flat, deep = pd.DataFrame(ROWS), io.BytesIO(), io.BytesIO()
-    frame.to_parquet(flat)
-    assert same(read(flat.getvalue()).rows, PLAIN)
-    frame.assign(config=[{"a": 1}] * len(frame)).to_parquet(deep)
-    with pytest.raises(InputError, match="row 1, column 'config': holds a table or a list"):
-        of_bytes(deep.getvalue(), "runs.parquet")
-
-
-def test_parquet_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: object, **__: object) -> None:
-        raise ImportError
-
-    monkeypatch.setattr(pd, "read_parquet", missing)
-    with pytest.raises(InputError, match="needs the package pyarrow") as caught:
-        of_bytes(b"PAR1", "runs.parquet")
-    assert "hptransfer[parquet]" in caught.value.hint
+def test_a_label_that_a_figure_would_hide_is_quoted() -> None:
+    rows = [{**row, "optimizer": f"_{row['optimizer']}"} for row in ROWS]
+    assert set(read(csv(rows)).rows["optimizer"]) == {"'_adamw'", "'_muon'"}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,9 @@ import pytest
 
 from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.frame import select
-from hptransfer.analysis.optimum import optima
+from hptransfer.analysis.optimum import Optimum, optima
+from hptransfer.analysis.parabola import chunks
+from hptransfer.analysis.points import spreads
 from hptransfer.analysis.sentences import sentence
 from hptransfer.analysis.transfer import transfers
 from hptransfer.errors import InputError
@@ -79,9 +82,9 @@ def test_a_rate_that_one_width_leaves_out_is_a_gap_on_its_own_grid_alone() -> No
     assert found.censored == "gap"
 
 
-def _best(rows: list[dict[str, object]]) -> dict[int, object]:  # type: ignore[type-arg]
+def _best(rows: list[dict[str, Any]]) -> dict[int, Optimum | None]:
     suite, found = question(rows)
-    return optima(suite, found.rows)["muon"]  # type: ignore[return-value]
+    return optima(suite, found.rows)["muon"]
 
 
 def test_a_wall_beside_a_basin_does_not_move_its_minimum() -> None:
@@ -130,10 +133,10 @@ def test_nothing_is_extrapolated_beyond_the_tried_range(shift: float, word: str)
     assert f"lies {word} every lr tried at width 256: try it there" in sentence(suite, made)
 
 
-def broken(rows: list[dict[str, object]], lost: Callable[[float, int], bool]) -> None:
+def broken(rows: list[dict[str, Any]], lost: Callable[[float, int], bool]) -> None:
     """Runs at width 256 at these log2 lr and seeds diverge."""
     for row in rows:
-        if row["width"] == 256 and lost(np.log2(row["lr"]), row["seed"]):  # type: ignore[arg-type]
+        if row["width"] == 256 and lost(np.log2(row["lr"]), row["seed"]):
             row["loss"] = "nan"
 
 
@@ -254,3 +257,23 @@ def test_the_public_ranking_at_one_width_has_no_axis() -> None:
         public_sweep("orscale_cifar10_runs.csv")
     assert "optimizer (9), lr (9), seed (3)" in str(caught.value)
     assert "add runs at a second width" in caught.value.hint
+
+
+def test_redraws_in_parts_are_those_of_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    suite, found = question(runs({"muon": holds}, noise=0.02, curvature=0.02))
+    [whole] = transfers(suite, found.rows)
+    monkeypatch.setattr("hptransfer.analysis.parabola.MOST_REDRAWN", 1)
+    assert chunks(3, 7) == [1, 1, 1]
+    [parts] = transfers(suite, found.rows)
+    assert whole.judgement is not None
+    assert parts.judgement is not None
+    assert parts.judgement.kept == pytest.approx(whole.judgement.kept, abs=0.1)
+    assert parts.judgement.regret == whole.judgement.regret
+
+
+def test_a_dense_grid_asks_not_how_few_points_are_enough() -> None:
+    dense = tuple(np.arange(-9.0, -5.0, 0.05))
+    suite, found = question(runs({"muon": holds}, octaves=dense, seeds=2))
+    assert spreads(suite, found.rows) == []
+    suite, found = question(runs({"muon": holds}, seeds=2))
+    assert spreads(suite, found.rows)

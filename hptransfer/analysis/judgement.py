@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import nct
 from scipy.stats import t as student
 
-from hptransfer.analysis.parabola import OWN, SIDE, Fit, Interval, Near, combination, vertex
+from hptransfer.analysis.parabola import OWN, SIDE, Fit, Interval, Near, chunks, combination, vertex
 from hptransfer.suite.grid import Grid
 
 Verdict = Literal["drifts", "insensitive", "transfers", "inconclusive"]
@@ -191,15 +191,17 @@ def _again(
         carried = np.full(REDRAWS, case.carried)
     if len(carried) != REDRAWS:
         raise ValueError(f"carried: got {len(carried)} redraws, needs {REDRAWS}")
-    rng, shape = np.random.default_rng(0), case.near.losses.shape
-    losses = case.near.losses + limits.rounding * rng.normal(size=(REDRAWS, *shape))
-    run = case.run + limits.rounding * rng.normal(size=(REDRAWS, case.n_seeds))
-    verdicts = np.full(REDRAWS, "inconclusive", dtype=object)
-    for count in (*(look for look in looks if look < case.n_seeds), case.n_seeds):
-        costs = case.costs(losses[:, :, :count], run[:, :count], carried)
-        later = _verdicts(costs, limits)
-        verdicts = np.where(verdicts == "inconclusive", later, verdicts)
-    return verdicts
+    rng, shape, found = np.random.default_rng(0), case.near.losses.shape, []
+    for redraws in chunks(REDRAWS, case.near.losses.size):
+        losses = case.near.losses + limits.rounding * rng.normal(size=(redraws, *shape))
+        run = case.run + limits.rounding * rng.normal(size=(redraws, case.n_seeds))
+        own, carried = carried[:redraws], carried[redraws:]
+        verdicts = np.full(redraws, "inconclusive", dtype=object)
+        for count in (*(look for look in looks if look < case.n_seeds), case.n_seeds):
+            later = _verdicts(case.costs(losses[:, :, :count], run[:, :count], own), limits)
+            verdicts = np.where(verdicts == "inconclusive", later, verdicts)
+        found.append(verdicts)
+    return np.concatenate(found)
 
 
 def undecided(case: Case, limits: Limits) -> bool:

@@ -15,6 +15,7 @@ from hptransfer.suite.grid import REACH, STEP, Grid, HalfOctaves
 
 MESH = 129  # values of the lr at which a cubic is compared
 SIDE = 0.02  # share of misses at each side of an interval, so that three looks keep about 95%
+MOST_REDRAWN = 20_000_000  # losses that are redrawn at once
 OWN = HalfOctaves()
 
 
@@ -201,9 +202,19 @@ def grid_vertex(near: Near, log2_lr: float) -> Vertex:
 
 def redrawn(near: Near, *, sd: float, redraws: int) -> np.ndarray:
     """lr* in redraws of the losses with a normal error of `sd` nats, log2 lr, (redraws,)."""
-    noise = sd * np.random.default_rng(0).normal(size=(redraws, *near.losses.shape))
-    fit = Fit.of(near.x, near.losses + noise, near.k, near.reach)
-    return np.full(redraws, near.x[near.k]) if fit is None else fit.center + fit.vertex()
+    rng = np.random.default_rng(0)
+    found = []
+    for count in chunks(redraws, near.losses.size):
+        noise = sd * rng.normal(size=(count, *near.losses.shape))
+        fit = Fit.of(near.x, near.losses + noise, near.k, near.reach)
+        found.append(np.full(count, near.x[near.k]) if fit is None else fit.center + fit.vertex())
+    return np.concatenate(found)
+
+
+def chunks(redraws: int, size: int) -> list[int]:
+    """Numbers of redraws of `size` losses that memory holds at once; they add up to `redraws`."""
+    most = max(1, MOST_REDRAWN // size)
+    return [min(most, redraws - start) for start in range(0, redraws, most)]
 
 
 def combination(

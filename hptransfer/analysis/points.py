@@ -15,6 +15,7 @@ from hptransfer.analysis.question import Question
 from hptransfer.suite.grid import Grid
 
 LEAST = 3  # points of a parabola
+MOST_POINTS = 16  # near a minimum; a curve with more does not ask how few are enough
 MOST_SUBSETS = 500  # of one size; of more, a fixed draw stands for all
 
 
@@ -113,7 +114,9 @@ def _curve(rows: pd.DataFrame, grid: Grid) -> tuple[float, list[Subset]] | None:
         return None
     found = near(curve(rows), grid)
     se = best.se if best.seeds > 1 else float("nan")
-    return None if found is None else (se, subsets(found)[:-1])
+    if found is None or len(found.x) > MOST_POINTS:
+        return None
+    return se, subsets(found)[:-1]
 
 
 def _choices(count: int, size: int) -> list[tuple[int, ...]]:

@@ -20,77 +20,89 @@ if TYPE_CHECKING:
     from hptransfer.suite.claim import Expectation
 
 
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...",
+        help="CSV, TSV, JSON lines or Parquet, - for standard input, or an Optuna storage URL.",
+    ),
+]
+Lr = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the learning rate.")]
+Loss = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the final loss.")]
+AxisColumn = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Column of the width, depth, batch size and so on."),
+]
+Group = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN", help="Column of the optimizer or method. Repeatable."),
+]
+Seed = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the seed.")]
+Status = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Column that says how a run ended.")
+]
+Hold = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN=VALUE", help="Only runs with this value. Repeatable."),
+]
+Upward = Annotated[bool, typer.Option("--higher-is-better", help="The loss column is an accuracy.")]
+LrScale = Annotated[
+    str | None,
+    typer.Option(metavar="SCALE", help="linear, log2, log10 or ln. Default: by the name."),
+]
+LossInit = Annotated[
+    float | None, typer.Option(help="Loss before the first step; a divergence counts as it.")
+]
+Proxy = Annotated[
+    int | None,
+    typer.Option("--proxy", "--from", min=1, help="Axis value of the search. Default: least."),
+]
+To = Annotated[
+    list[int] | None, typer.Option(min=1, help="Target. Repeatable. Default: all others.")
+]
+Expect = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LABEL=VERDICT", help="drifts or transfers, as in a suite. Repeatable."),
+]
+Control = Annotated[
+    str | None, typer.Option(metavar="LABEL", help="The negative control, which must drift.")
+]
+Tol = Annotated[
+    float | None, typer.Option(help="A regret shown to be above this drifts. Default: 0.01.")
+]
+Limit = Annotated[
+    float | None, typer.Option(help="One shown to be below this transfers. Default: 0.02.")
+]
+Study = Annotated[str | None, typer.Option(help="Name of the Optuna study.")]
+Name = Annotated[str | None, typer.Option(help="Name of the sweep. Default: that of the file.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FOLDER", help="Default: NAME in the results folder."),
+]
+
+
 @takes("results", "as_json")
 def analyze(
-    files: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FILE...",
-            help="CSV, TSV, JSON lines or Parquet, - for standard input, or an Optuna storage URL.",
-        ),
-    ],
-    lr: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of the learning rate.")
-    ] = None,
-    loss: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of the final loss.")
-    ] = None,
-    axis: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="Column of the width, depth, batch size and so on."),
-    ] = None,
-    group: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMN", help="Column of the optimizer or method. Repeatable."),
-    ] = None,
-    seed: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the seed.")] = None,
-    status: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column that says how a run ended.")
-    ] = None,
-    hold: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMN=VALUE", help="Only runs with this value. Repeatable."),
-    ] = None,
-    higher_is_better: Annotated[
-        bool, typer.Option("--higher-is-better", help="The loss column is an accuracy.")
-    ] = False,
-    lr_scale: Annotated[
-        str | None,
-        typer.Option(metavar="SCALE", help="linear, log2, log10 or ln. Default: by the name."),
-    ] = None,
-    loss_init: Annotated[
-        float | None, typer.Option(help="Loss before the first step; a divergence counts as it.")
-    ] = None,
-    proxy: Annotated[
-        int | None,
-        typer.Option("--proxy", "--from", min=1, help="Axis value of the search. Default: least."),
-    ] = None,
-    to: Annotated[
-        list[int] | None, typer.Option(min=1, help="Target. Repeatable. Default: all others.")
-    ] = None,
-    expect: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LABEL=VERDICT", help="drifts or transfers, as in a suite. Repeatable."
-        ),
-    ] = None,
-    control: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="The negative control, which must drift.")
-    ] = None,
-    tol: Annotated[
-        float | None, typer.Option(help="A regret shown to be above this drifts. Default: 0.01.")
-    ] = None,
-    limit: Annotated[
-        float | None, typer.Option(help="One shown to be below this transfers. Default: 0.02.")
-    ] = None,
-    study: Annotated[str | None, typer.Option(help="Name of the Optuna study.")] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the sweep. Default: that of the file.")
-    ] = None,
-    target: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FOLDER", help="Default: NAME in the results folder."),
-    ] = None,
+    files: Files,
+    lr: Lr = None,
+    loss: Loss = None,
+    axis: AxisColumn = None,
+    group: Group = None,
+    seed: Seed = None,
+    status: Status = None,
+    hold: Hold = None,
+    higher_is_better: Upward = False,
+    lr_scale: LrScale = None,
+    loss_init: LossInit = None,
+    proxy: Proxy = None,
+    to: To = None,
+    expect: Expect = None,
+    control: Control = None,
+    tol: Tol = None,
+    limit: Limit = None,
+    study: Study = None,
+    name: Name = None,
+    target: Out = None,
     *,
     options: RunOptions,
 ) -> None:
@@ -103,39 +115,30 @@ def analyze(
     from hptransfer.foreign.names import Asked
     from hptransfer.foreign.rows import reading
     from hptransfer.foreign.sweep import sweep
-    from hptransfer.report.analysis import analysis_json, write_analysis
 
-    asked = Asked(
-        lr=lr,
-        loss=loss,
-        axis=axis,
-        group=group or (),
-        seed=seed,
-        status=status,
-        hold=_pairs(hold or (), "hold", "COLUMN=VALUE"),
-        higher_is_better=higher_is_better,
-        lr_scale=lr_scale,
-        loss_init=loss_init,
-    )
-    called = _name(name, files, study)
-    table = _table(files, study)
+    held = _pairs(hold or (), "hold", "COLUMN=VALUE")
+    columns = {"lr": lr, "loss": loss, "axis": axis, "seed": seed, "status": status}
+    more = {"higher_is_better": higher_is_better, "lr_scale": lr_scale, "loss_init": loss_init}
+    asked = Asked(group=tuple(group or ()), hold=held, **columns, **more)
+    limits, expected = _thresholds(tol, limit), _expectations(expect or ())
+    called, table = _name(name, files, study), _table(files, study)
     read = reading(table, asked, called)
     question = sweep(
-        read,
-        proxy=proxy,
-        targets=to or (),
-        thresholds=_thresholds(tol, limit),
-        expect=_expectations(expect or ()),
-        control=control,
+        read, proxy=proxy, targets=to or (), thresholds=limits, expect=expected, control=control
     )
-    found = _analysed(table, read, question)
+    _tell(_analysed(table, read, question), target or options.results / called, options)
+
+
+def _tell(found: "Analysed", folder: Path, options: RunOptions) -> None:
+    """Print and write what was found. The exit code is that of the expectations."""
+    from hptransfer.cli.text import shown
+    from hptransfer.report.analysis import analysis_json, write_analysis
+
     if options.as_json:
         typer.echo(json.dumps(analysis_json(found)))
     else:
         _print(found)
-    page = write_analysis(found, target or options.results / called)
-    from hptransfer.cli.text import shown
-
+    page = write_analysis(found, folder)
     (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
     raise typer.Exit(found.exit_code)
 

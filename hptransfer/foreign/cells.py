@@ -179,4 +179,5 @@ def texts(table: Table, column: str) -> np.ndarray:
 def _label(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return " ".join(str(value).split())
+    text = " ".join(str(value).split())
+    return repr(text) if text.startswith("_") else text  # matplotlib hides a label that begins so

@@ -18,7 +18,9 @@ from hptransfer.spec import MOST
 SAME_LR = 6  # digits of log2 lr after the point; closer rates are one
 NO_HP = pd.Index(["{}"], dtype=object)  # no hyperparameter was searched beside the lr
 RANGE = (-149.0, 128.0)  # of log2 lr, that of float32
-CELLS = 5e7  # points times seeds of one curve that fit into memory
+MOST_CELLS = 5e6  # points times seeds of one curve that fit into memory
+MOST_RATES = 2000  # of one curve that a figure shows
+MOST_VALUES = 100  # of an axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ def reading(table: Table, asked: Asked, name: str) -> Reading:
     made.loc[made["status"] == "failed", "loss"] = np.nan
     if not placed.all():
         notes.append(f"{int((~placed).sum())} unfinished run(s) without lr, axis or label")
-    _check_size(made)
+    _check_size(made, found)
     told = (*table.notes, *dict.fromkeys((*notes, *one.notes)))
     return Reading(made, name, _axis_name(found.axis), unit, found, _taken(made, found), told)
 
@@ -256,7 +258,7 @@ def _seeds(table: Table, found: Columns) -> tuple[np.ndarray, list[str]]:
         row = int(np.flatnonzero(cells == "")[0])
         raise table.error(row, found.seed, "no seed is given", "fill it in, or name another column")
     codes, kinds = pd.factorize(cells)
-    if all(str(kind).isdecimal() and int(kind) <= MOST for kind in kinds):
+    if all(str(kind).isdecimal() and len(str(kind)) < 16 for kind in kinds):
         return np.array([int(kind) for kind in kinds])[codes], []
     return codes, [f"{found.seed}: {len(kinds)} texts, numbered as seeds in the order of the file"]
 
@@ -271,17 +273,27 @@ def _loss_init(table: Table, found: Columns, asked: Asked, count: int) -> np.nda
     return np.where(np.isnan(values), np.inf, values)
 
 
-def _check_size(rows: pd.DataFrame) -> None:
-    """Raises InputError for a sweep without a result, and for curves that no memory holds."""
+def _check_size(rows: pd.DataFrame, found: Columns) -> None:
+    """Raises InputError for a sweep without a result, and for more than memory or a page holds."""
     if not np.isfinite(rows["loss"].to_numpy(float)).any():
         raise InputError("no run has a finite loss", "name the column of the loss by --loss")
-    parts = rows.groupby(["optimizer", "n"], sort=False)
-    size = parts["log2_lr"].nunique() * parts["seed"].nunique()
-    if size.max() > CELLS:
+    parts = rows.groupby(["optimizer", "n"], sort=False, observed=True)
+    rates, seeds = parts["log2_lr"].nunique(), parts["seed"].nunique()
+    if (count := rows["n"].nunique()) > MOST_VALUES:
         raise InputError(
-            f"a curve has {parts['log2_lr'].nunique().max():,} learning rates and "
-            f"{parts['seed'].nunique().max():,} seeds, too many to pair",
-            "leave the column of seeds out: --seed COLUMN with one value",
+            f"column {found.axis!r} has {count:,} values, at most {MOST_VALUES} make an axis",
+            "name another column by --axis, or round it",
+        )
+    if rates.max() > MOST_RATES:
+        raise InputError(
+            f"a curve has {rates.max():,} learning rates, at most {MOST_RATES:,} can be drawn",
+            f"round column {found.lr!r}, for instance to three digits",
+        )
+    if (rates * seeds).max() > MOST_CELLS:
+        raise InputError(
+            f"a curve has {rates.max():,} learning rates and {seeds.max():,} seeds, too many to "
+            "pair",
+            "name a column with fewer seeds by --seed",
         )
 
 

@@ -130,8 +130,38 @@ def sweep(
 
     Raises InputError for an axis value or a label that it does not have.
     """
-    rows = reading.rows
-    values = sorted(map(int, rows["n"].unique()))
+    rows, limits = reading.rows, thresholds or Thresholds()
+    at, to = _axis(reading, proxy, targets)
+    labels = [str(label) for label in pd.unique(rows["optimizer"])]
+    for label in (*(expect or {}), *([control] if control else [])):
+        if label not in labels:
+            raise InputError(
+                f"no label {label!r}",
+                suggest(label, labels) or f"labels: {', '.join(labels)}",
+                option="control" if label == control else "expect",
+            )
+    done = rows[rows["status"] != "failed"]
+    seeds = done.groupby(["optimizer", "n"], sort=False, observed=True)["seed"].nunique()
+    most = seeds.groupby("n").max()
+    return Sweep(
+        name=reading.name,
+        axis=reading.axis,
+        proxy=at,
+        targets=to,
+        labels={label: _label(rows[rows["optimizer"] == label], limits) for label in labels},
+        seeds_at={int(n): int(count) for n, count in most.items()},  # type: ignore[arg-type]
+        unit=reading.unit,
+        thresholds=limits,
+        expect=dict(expect or {}),
+        negative_control=control,
+    )
+
+
+def _axis(
+    reading: Reading, proxy: int | None, targets: Sequence[int]
+) -> tuple[int, tuple[int, ...]]:
+    """The proxy and the targets. Raises InputError for one without a run, and for one in both."""
+    values = sorted(map(int, reading.rows["n"].unique()))
     if len(values) < 2:
         raise InputError(
             f"{reading.name}: the runs left have one value of {reading.axis} ({values[0]}), so "
@@ -149,29 +179,7 @@ def sweep(
     to = tuple(sorted(set(targets))) or tuple(n for n in values if n != at)
     if at in to:
         raise InputError(f"{at} is the proxy itself", f"name another {reading.axis}", option="to")
-    labels = [str(label) for label in pd.unique(rows["optimizer"])]
-    for label in (*(expect or {}), *([control] if control else [])):
-        if label not in labels:
-            raise InputError(
-                f"no label {label!r}",
-                suggest(label, labels) or f"labels: {', '.join(labels)}",
-                option="control" if label == control else "expect",
-            )
-    limits = thresholds or Thresholds()
-    parts = rows[rows["status"] != "failed"].groupby(["optimizer", "n"], sort=False)
-    seeds = parts["seed"].nunique().groupby("n").max()
-    return Sweep(
-        name=reading.name,
-        axis=reading.axis,
-        proxy=at,
-        targets=to,
-        labels={label: _label(rows[rows["optimizer"] == label], limits) for label in labels},
-        seeds_at={int(n): int(count) for n, count in seeds.items()},  # type: ignore[arg-type]
-        unit=reading.unit,
-        thresholds=limits,
-        expect=dict(expect or {}),
-        negative_control=control,
-    )
+    return at, to
 
 
 def _label(rows: pd.DataFrame, limits: Thresholds) -> Label:
