@@ -9,8 +9,8 @@ import pandas as pd
 from hptransfer.analysis.curve import curve
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.holm import Tested, holm
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.statuses import finished
-from hptransfer.suite.resolved import Suite
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Best:
         return sum(self.losses.values()) / len(self.losses)
 
 
-def differences(suite: Suite, rows: pd.DataFrame) -> list[Difference]:
+def differences(suite: Question, rows: pd.DataFrame) -> list[Difference]:
     """One per axis value and pair of optimizers that ran there: values rising, pairs in order.
 
     The best lr is the tried one of the least mean loss among those with the most seeds. Seeds pair:

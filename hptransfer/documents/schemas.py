@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from hptransfer.documents import (
+    analysis,
     answers,
     batches,
     comparison,
@@ -24,6 +25,7 @@ from hptransfer.documents import (
 FOLDER = Path(__file__).parents[2] / "docs"  # in a checkout
 
 DOCUMENTS: dict[str, type] = {
+    "analysis": analysis.Analysis,
     "metrics": metrics.Metrics,
     "check": answers.Check,
     "compare": comparison.Comparison,
@@ -36,15 +38,13 @@ DOCUMENTS: dict[str, type] = {
 }
 """Name of a document -> its shape; the schema lies in docs/NAME.schema.json."""
 
+MODULES = (values, metrics, batches, answers, comparison, exponents, tails, transport, analysis)
+
 
 def schema(name: str) -> dict[str, Any]:
     """The JSON schema of a document. Raises KeyError for an unknown name."""
     root = TypeAdapter(DOCUMENTS[name]).json_schema(mode="serialization")
-    kinds = {
-        k: v
-        for m in (values, metrics, batches, answers, comparison, exponents, tails, transport)
-        for k, v in vars(m).items()
-    }
+    kinds = {k: v for module in MODULES for k, v in vars(module).items()}
     for kind, node in {DOCUMENTS[name].__name__: root, **root.get("$defs", {})}.items():
         describe(kinds[kind], node)
         node["additionalProperties"] = False

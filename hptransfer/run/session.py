@@ -4,7 +4,6 @@ Other processes may be at work on the same suite: a session trains the runs that
 claimed, and waits for the records of the rest.
 """
 
-import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
