@@ -27,11 +27,15 @@ def validate(
         typer.Option(help="Kind of the part. Default: its arguments decide."),
     ] = None,
     width: Annotated[int, typer.Option(min=2, help="Width of a model.")] = 64,
+    seconds: Annotated[
+        float, typer.Option(min=1.0, help="How long a clause may take before it fails.")
+    ] = 120.0,
     *,
     options: RunOptions,
 ) -> None:
     """Test the contract of an optimizer, a model or a data set; exit code 1 if a clause fails."""
     from hptransfer.cli.tables import check_line, checks_head
+    from hptransfer.cli.text import shown
     from hptransfer.documents.answers import Clause, Validation
     from hptransfer.documents.values import as_json
     from hptransfer.testing import kind_of
@@ -42,7 +46,17 @@ def validate(
     clauses = []
     if not options.as_json:
         out.print(checks_head(target, kind))
-    for check in checks(target, kind, width):
+    status = err.status("")  # a line of its own on a terminal, nothing elsewhere
+
+    def begins(name: str) -> None:
+        status.update(shown(f"{name} (at most {seconds:g} s)"))
+
+    running = checks(target, kind, width, seconds=seconds, begins=begins)
+    while True:
+        with status:
+            check = next(running, None)
+        if check is None:
+            break
         clauses.append(check)
         if not options.as_json:
             out.print(check_line(check), soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from hptransfer.errors import InputError, suggest
 from hptransfer.modules import source_of
+from hptransfer.registry import imports
 
 Definition = ast.FunctionDef | ast.ClassDef
 DEPTH = 20  # names to follow from one to the next; a name may lead back to itself
@@ -20,6 +21,25 @@ class Field:
 
     default: Any
     choices: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Called:
+    """The function that builds a part, or the `__init__` of its class (`of_class`)."""
+
+    node: ast.FunctionDef
+    of_class: bool
+
+    @property
+    def first(self) -> str:
+        """The name of its first argument, without `self`; "" for none."""
+        names = [arg.arg for arg in (*self.node.args.posonlyargs, *self.node.args.args)]
+        return "".join(names[int(self.of_class) :][:1])
+
+    @property
+    def takes_lr(self) -> bool:
+        """Whether it builds a torch optimizer, to which a run gives its learning rate."""
+        return self.of_class or self.first == "model"
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,11 @@ class Module:
             if isinstance(node, Definition) and node.name == name:
                 return node
         return None
+
+    @property
+    def defined(self) -> list[str]:
+        """The names of its functions and classes."""
+        return [node.name for node in self.tree.body if isinstance(node, Definition)]
 
     def imported(self, name: str) -> tuple[str, str] | None:
         """(module, name there) of a name that comes from an absolute import, else None."""
@@ -112,14 +137,13 @@ class Module:
             return (self.imported(node.id) or ("", node.id))[1] == "Literal"
         return isinstance(node, ast.Attribute) and node.attr == "Literal"
 
-    def fields(self, kind: str, name: str, node: Definition) -> dict[str, Field]:
-        """The arguments with a default; for a class, those of its __init__ without `lr`.
+    def fields(self, kind: str, name: str, called: Called) -> dict[str, Field]:
+        """The arguments with a default, without the `lr` of a torch optimizer.
 
         An argument of a class whose default is no literal is no field: the class may come from
-        another library. Raises InputError for such a default of a function, and for a class without
-        an __init__ of its own.
+        another library. Raises InputError for such a default of a function.
         """
-        function = node if isinstance(node, ast.FunctionDef) else _init(kind, name, node)
+        function = called.node
         plain = function.args.args[len(function.args.args) - len(function.args.defaults) :]
         defaults = [
             *zip(plain, function.args.defaults, strict=True),
@@ -127,12 +151,12 @@ class Module:
         ]
         fields = {}
         for arg, default in defaults:
-            if default is None or (isinstance(node, ast.ClassDef) and arg.arg == "lr"):
+            if default is None or (called.takes_lr and arg.arg == "lr"):
                 continue
             try:
                 value = ast.literal_eval(default)
             except ValueError:
-                if isinstance(node, ast.ClassDef):
+                if called.of_class:
                     continue
                 raise InputError(
                     f"{kind} {name!r}: the default of {arg.arg} is {ast.unparse(default)}",
@@ -163,21 +187,45 @@ def _readable(path: Path) -> Module | None:
         return None
 
 
-def _init(kind: str, name: str, node: ast.ClassDef) -> ast.FunctionDef:
+def called(
+    kind: str, name: str, where: str, module: Module, node: Definition
+) -> tuple[Module, Called]:
+    """The function of a part, or the `__init__` of its class, and the module that holds it.
+
+    A class without an `__init__` of its own is imported, as its bases may come from anywhere.
+    Raises InputError where no source shows it.
+    """
+    if isinstance(node, ast.FunctionDef):
+        return module, Called(node, of_class=False)
+    if (own := _init(node)) is not None:
+        return module, Called(own, of_class=True)
+    for base in imports.bases(kind, name, where):
+        place, _, attribute = base.rpartition(":")
+        path = Path(place) if place.endswith(".py") else source_of(place)
+        home = None if path is None else _readable(path)
+        found = None if home is None else home.definition(attribute)
+        own = _init(found) if isinstance(found, ast.ClassDef) else None
+        if home is not None and own is not None:
+            return home, Called(own, of_class=True)
+    raise InputError(
+        f"{kind} {name!r}: no source shows the __init__ of class {node.name}",
+        "write one, or a function that builds it",
+    )
+
+
+def _init(node: ast.ClassDef) -> ast.FunctionDef | None:
     for own in node.body:
         if isinstance(own, ast.FunctionDef) and own.name == "__init__":
             return own
-    raise InputError(
-        f"{kind} {name!r}: class {node.name} has no __init__ of its own",
-        "write one, or a function that builds it",
-    )
+    return None
 
 
 def definition(kind: str, where: str, name: str, depth: int = DEPTH) -> tuple[Module, Definition]:
     """The function or class of `module:name` or `file.py:name`, and the module that defines it.
 
-    Follows a name that the module imports from another one. Raises InputError where there is no
-    such file, module or name.
+    Follows a name that the module imports from another one. A name that a package takes from
+    elsewhere, as by `from .part import *`, is imported and then looked for where it was defined.
+    Raises InputError where there is no such file, module or name.
     """
     place, _, attribute = where.rpartition(":")
     path = _path(kind, place, name)
@@ -189,10 +237,21 @@ def definition(kind: str, where: str, name: str, depth: int = DEPTH) -> tuple[Mo
         return module, node
     if depth and (origin := module.imported(attribute)) is not None:
         return definition(kind, ":".join(origin), name, depth - 1)
-    defined = [n.name for n in module.tree.body if isinstance(n, Definition)]
-    raise InputError(
+    if depth == 0:
+        raise _undefined(kind, name, path, attribute, module.defined)
+    imported = imports.imported(kind, name, place)
+    origin = imports.origin(imported, attribute)
+    if origin is None or origin == where:
+        public = [own for own in dir(imported) if not own.startswith("_")]
+        raise _undefined(kind, name, path, attribute, sorted({*module.defined, *public}))
+    return definition(kind, origin, name, depth=0)
+
+
+def _undefined(kind: str, name: str, path: Path, attribute: str, names: list[str]) -> InputError:
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return InputError(
         f"{kind} {name!r}: {path.name} defines no {attribute!r}",
-        suggest(attribute, defined) or f"it defines: {', '.join(defined) or 'nothing'}",
+        suggest(attribute, names) or f"it defines: {shown or 'nothing'}",
     )
 
 

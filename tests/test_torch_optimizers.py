@@ -1,0 +1,356 @@
+"""Torch optimizers of somebody else in a run: right, or refused by name."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from commanded import hptransfer
+from hptransfer import registry
+from hptransfer.spec import RunSpec
+from hptransfer.testing import validate
+from hptransfer.train import snapshots
+from hptransfer.train.batches import Batches
+from hptransfer.train.foreign import own_init
+from hptransfer.train.prepare import prepare
+from units import CPU, data_for, lanes, records, spec, stepped, weights
+
+OWN = '''
+import math
+import torch
+from torch.optim import SGD
+
+
+class Strict(SGD):
+    """It asks for train mode, and is evaluated a shift away."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, lr=lr)
+        self.training = False
+
+    @torch.no_grad()
+    def shifted(self, size):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.add_(size)
+
+    def step(self, closure=None):
+        assert self.training, "not in train mode"
+        super().step()
+
+    def train(self):
+        if not self.training and self.state:
+            self.shifted(-0.5)
+        self.training = True
+
+    def eval(self):
+        self.shifted(0.5)
+        self.training = False
+
+
+class Replaces(SGD):
+    """A new tensor at every step, where others write into the old one."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, lr=lr)
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data = p.data - group["lr"] * p.grad
+
+
+class Noisy(SGD):
+    """Its steps are noise from torch's own generator."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, lr=lr)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.add_(torch.randn_like(p), alpha=group["lr"])
+
+
+class Inherits(SGD):
+    """No __init__ of its own."""
+
+
+class Twice(SGD):
+    """The gradient is taken again at a point ahead."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, lr=lr)
+
+    def step(self, closure=None):
+        assert closure is not None
+        with torch.no_grad():
+            for p in self.param_groups[0]["params"]:
+                p.add_(p.grad, alpha=0.01)
+        ahead = [p.grad.clone() for p in self.param_groups[0]["params"]]
+        closure()
+        with torch.no_grad():
+            for p, g in zip(self.param_groups[0]["params"], ahead):
+                p.sub_(g, alpha=0.01)
+        super().step()
+
+
+class Endless(SGD):
+    """Its step does not end."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, lr=lr)
+
+    def step(self, closure=None):
+        while True:
+            pass
+
+
+class Deaf(SGD):
+    """It has a step of its own, whatever the learning rate."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, lr=lr)
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["lr"] = 0.01
+        super().step()
+
+
+class Counts(SGD):
+    """Its state holds an object that only an unrestricted pickle could give back."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, lr=lr, momentum=0.9)
+        self.param_groups[0]["kind"] = Kind()
+
+
+class Kind:
+    pass
+
+
+def two(model, lr, *, factor: float = 0.5):
+    """Matrices under one optimizer, the rest under another with a lower lr."""
+    wide = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim < 2]
+    rest.append(wide.pop())
+    return [SGD(wide, lr=lr), SGD(rest, lr=lr * factor)]
+
+
+def forgets(model, lr):
+    """It leaves out the last parameter."""
+    return SGD(list(model.parameters())[:-1], lr=lr)
+
+
+def nothing(model, lr):
+    """It returns no optimizer."""
+
+
+def closures(model, lr):
+    """Two that take closures."""
+    first, *rest = model.parameters()
+    return [Twice([first], lr=lr), Twice(rest, lr=lr)]
+
+
+def asks_for_more(model, lr):
+    """It needs a package."""
+    import no_such_package
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Callable[[str], str]:
+    (tmp_path / "own.py").write_text(OWN)
+    return lambda name: f"{tmp_path}/own.py:{name}"
+
+
+def run_of(target: str, **changes: Any) -> RunSpec:
+    return spec(target, "mlp", log2_lr=-4.0, **changes)
+
+
+def clauses(target: str, **options: float) -> dict[str, str]:
+    """The clauses that fail, with their details."""
+    return {c.name: c.detail for c in validate(target, **options) if not c.passed}
+
+
+def test_one_with_a_train_mode_is_in_it_from_the_first_step_and_after_a_snapshot(
+    own: Callable[[str], str], tmp_path: Path
+) -> None:
+    run = run_of(own("Strict"))
+    whole = stepped([run])
+    halted, resumed = stepped([run], 3), lanes([run])
+    snapshots.writer(halted, 3, 0.0)(tmp_path / "snapshot.pt")
+    snapshots.restore(resumed, tmp_path / "snapshot.pt")
+    for t in range(3, run.steps):
+        resumed.gradients(t)
+        resumed.update(t)
+    plain = stepped([run_of("torch.optim:SGD")])
+    for name, w in weights(plain).items():
+        assert torch.equal(weights(whole)[name], w)
+        assert torch.equal(weights(resumed)[name], w)
+    whole.read_out()
+    for name, w in weights(plain).items():
+        assert torch.allclose(weights(whole)[name], w + 0.5)
+
+
+def test_weights_that_an_optimizer_replaces_are_the_weights_of_the_run(
+    own: Callable[[str], str],
+) -> None:
+    replaced, plain = (stepped([run_of(t)]) for t in (own("Replaces"), "torch.optim:SGD"))
+    for name, w in weights(plain).items():
+        assert torch.allclose(weights(replaced)[name], w, atol=1e-6)
+    assert torch.allclose(replaced.evaluate(), plain.evaluate(), atol=1e-6)
+    assert clauses(own("Replaces")) == {}
+
+
+def test_what_an_optimizer_draws_depends_on_the_seed_alone(own: Callable[[str], str]) -> None:
+    run = run_of(own("Noisy"))
+    first = records([run])[0]
+    torch.manual_seed(12345)
+    assert records([run])[0].loss == first.loss
+    assert records([run.point(run.log2_lr, 1)])[0].loss != first.loss
+    resumes = "resumes to the same bytes"
+    assert resumes not in clauses(own("Noisy"))
+
+
+def by_hand(run: RunSpec, make: Callable[[list[Tensor]], Any]) -> list[Tensor]:
+    """The parameters after a plain loop whose optimizer takes a closure."""
+    data = data_for("mlp")
+    prepared = prepare(run, data)
+    model = prepared.build()
+    start = own_init(prepared, run.seed)
+    for name, p in model.named_parameters():
+        p.data.copy_(start[name])
+    batches = Batches([run], data, CPU, torch.float32)
+    optimizer = make(list(model.parameters()))
+    for t in range(run.steps):
+        x, y, _ = batches.train(t)
+
+        def closure(x: Tensor = x, y: Tensor = y) -> Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y.flatten())
+            loss.backward()
+            if run.clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip)
+            return loss
+
+        closure()
+        optimizer.step(closure)
+    return [p.detach() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+@pytest.mark.parametrize("name", ["Twice", "LBFGS"])
+def test_one_that_takes_a_closure_moves_as_in_a_plain_loop(
+    name: str, clip: float, own: Callable[[str], str]
+) -> None:
+    target = "torch.optim:LBFGS" if name == "LBFGS" else own(name)
+    few = {"max_iter": 3} if name == "LBFGS" else {}  # more of them magnify every rounding
+    run = run_of(target, schedule="constant", steps=3, clip=clip, hp=few)
+    kind = registry.load("optimizer", target)
+    expected = by_hand(run, lambda params: kind(params, lr=run.lr, **few))
+    for w, after in zip(weights(stepped([run])).values(), expected, strict=True):
+        assert torch.allclose(w, after, atol=1e-5 if name == "Twice" else 1e-3)
+
+
+def test_several_optimizers_share_the_parameters_and_keep_the_ratio_of_their_rates(
+    own: Callable[[str], str],
+) -> None:
+    run = run_of(own("two"), warmup=0.5)
+    built = stepped([run])
+    plain = run_of("torch.optim:SGD", warmup=0.5)
+    role = prepare(plain, data_for("mlp")).params[-1].role
+    table = {**plain.optimizer, "by_role": {role: {"lr_factor": 0.5}}}
+    grouped = stepped([replace(plain, optimizer=table)])
+    for name, w in weights(grouped).items():
+        assert torch.equal(weights(built)[name], w)
+    whole = stepped([plain])
+    assert not torch.equal(weights(whole)["head.weight"], weights(built)["head.weight"])
+
+
+REFUSED = {
+    "forgets": "head.weight is in none of its groups, and would not train",
+    "nothing": "gave a NoneType",
+    "closures": "one of several takes a closure",
+    "asks_for_more": "it needs the module 'no_such_package', which is not installed here",
+    "torch.optim:SparseAdam": "SparseAdam does not support dense gradients",
+    "pytorch_optimizer:AdaHessian": "it takes second derivatives of the loss (create_graph)",
+    "pytorch_optimizer:LOMO": "it steps inside a backward pass of its own (fused_backward)",
+    "pytorch_optimizer:AliG": "it has no learning rate to transfer: its groups hold no lr",
+    "pytorch_optimizer:AdaMuon": "building it failed",
+    "pytorch_optimizer:WSAM": "missing 2 required positional arguments: 'params' and 'base_opt",
+}
+
+
+@pytest.mark.filterwarnings("ignore:SparseAdam")
+@pytest.mark.parametrize("name", REFUSED)
+def test_one_that_cannot_run_is_refused_by_name_in_validate_and_in_a_run_alike(
+    name: str, own: Callable[[str], str], suite: Path, tmp_path: Path
+) -> None:
+    target = name if ":" in name else own(name)
+    said = list(clauses(target).values())
+    assert REFUSED[name] in said[0]
+    assert f"optimizer '{target.rpartition(':')[2]}': " in said[0]
+    text = suite.read_text().replace("steps = 3", "steps = 5")
+    suite.write_text(text.replace("[optimizers.scion]", f'[optimizers.scion]\nuse = "{target}"'))
+    done = hptransfer("plan", suite, "--optimizer", "scion", cwd=tmp_path)
+    assert done.returncode == 2
+    assert REFUSED[name] in done.stderr
+    assert done.stderr.count("\n\nhint: ") == 1
+
+
+def test_a_class_that_cannot_be_built_fails_one_clause_and_not_all_that_follow() -> None:
+    assert list(clauses("pytorch_optimizer:AdaMuon")) == ["is built over a model's parameters"]
+    assert "by_role" in clauses("pytorch_optimizer:AdaMuon")["is built over a model's parameters"]
+
+
+def test_one_that_ignores_the_learning_rate_fails_its_clause(own: Callable[[str], str]) -> None:
+    detail = clauses(own("Deaf"))["moves further at a larger learning rate"]
+    assert detail.startswith("the learning rate does not set the step")
+
+
+def test_a_clause_that_takes_too_long_is_given_up(own: Callable[[str], str]) -> None:
+    said: list[str] = []
+    found = list(validate(own("Endless"), seconds=0.5, begins=said.append))
+    assert [c.detail for c in found if not c.passed] == ["took longer than 0.5 s"] * 4
+    assert said == [c.name for c in found]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [])
+        assert clauses("torch.optim:SGD", seconds=1000.0) == {}
+
+
+def test_a_snapshot_that_could_not_be_read_again_is_not_written(
+    own: Callable[[str], str], tmp_path: Path
+) -> None:
+    running = stepped([run_of(own("Counts"))], 3)
+    with pytest.raises(snapshots.UnusableError, match="could not be read again: the optimizer's"):
+        snapshots.writer(running, 3, 0.0)(tmp_path / "snapshot.pt")
+    failed = clauses(own("Counts"))
+    assert list(failed) == ["resumes to the same bytes"]
+    assert "the optimizer's state holds a hptransfer_plugin_" in next(iter(failed.values()))
+
+
+def test_a_class_without_an_init_of_its_own_has_the_fields_of_its_base(
+    own: Callable[[str], str],
+) -> None:
+    part = registry.describe("optimizer", own("Inherits"))
+    assert part.defaults == registry.describe("optimizer", "torch.optim:SGD").defaults
+    assert part.takes == "params"
+    run = run_of(own("Inherits"), hp={"momentum": 0.9})
+    moved, expected = stepped([run]), stepped([run_of("torch.optim:SGD", hp={"momentum": 0.9})])
+    assert torch.equal(moved.groups[0].w, expected.groups[0].w)
+
+
+def test_a_copy_of_a_spec_keeps_its_groups() -> None:
+    run = run_of("torch.optim:SGD")
+    other = replace(run, optimizer={**run.optimizer, "by_role": {"hidden": {"nesterov": False}}})
+    assert run.key != other.key
+    assert RunSpec.from_json(copy.deepcopy(other.to_json())).key == other.key
