@@ -19,151 +19,8 @@ from hptransfer.train import snapshots
 from hptransfer.train.batches import Batches
 from hptransfer.train.foreign import own_init
 from hptransfer.train.prepare import prepare
+from strangers import OWN
 from units import CPU, data_for, lanes, records, spec, stepped, weights
-
-OWN = '''
-import math
-import torch
-from torch.optim import SGD
-
-
-class Strict(SGD):
-    """It asks for train mode, and is evaluated a shift away."""
-
-    def __init__(self, params, lr=0.1):
-        super().__init__(params, lr=lr)
-        self.training = False
-
-    @torch.no_grad()
-    def shifted(self, size):
-        for group in self.param_groups:
-            for p in group["params"]:
-                p.add_(size)
-
-    def step(self, closure=None):
-        assert self.training, "not in train mode"
-        super().step()
-
-    def train(self):
-        if not self.training and self.state:
-            self.shifted(-0.5)
-        self.training = True
-
-    def eval(self):
-        self.shifted(0.5)
-        self.training = False
-
-
-class Replaces(SGD):
-    """A new tensor at every step, where others write into the old one."""
-
-    def __init__(self, params, lr=0.1):
-        super().__init__(params, lr=lr)
-
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for p in group["params"]:
-                p.data = p.data - group["lr"] * p.grad
-
-
-class Noisy(SGD):
-    """Its steps are noise from torch's own generator."""
-
-    def __init__(self, params, lr=0.1):
-        super().__init__(params, lr=lr)
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for p in group["params"]:
-                p.add_(torch.randn_like(p), alpha=group["lr"])
-
-
-class Inherits(SGD):
-    """No __init__ of its own."""
-
-
-class Twice(SGD):
-    """The gradient is taken again at a point ahead."""
-
-    def __init__(self, params, lr=0.1):
-        super().__init__(params, lr=lr)
-
-    def step(self, closure=None):
-        assert closure is not None
-        with torch.no_grad():
-            for p in self.param_groups[0]["params"]:
-                p.add_(p.grad, alpha=0.01)
-        ahead = [p.grad.clone() for p in self.param_groups[0]["params"]]
-        closure()
-        with torch.no_grad():
-            for p, g in zip(self.param_groups[0]["params"], ahead):
-                p.sub_(g, alpha=0.01)
-        super().step()
-
-
-class Endless(SGD):
-    """Its step does not end."""
-
-    def __init__(self, params, lr=0.1):
-        super().__init__(params, lr=lr)
-
-    def step(self, closure=None):
-        while True:
-            pass
-
-
-class Deaf(SGD):
-    """It has a step of its own, whatever the learning rate."""
-
-    def __init__(self, params, lr=0.1):
-        super().__init__(params, lr=lr)
-
-    def step(self, closure=None):
-        for group in self.param_groups:
-            group["lr"] = 0.01
-        super().step()
-
-
-class Counts(SGD):
-    """Its state holds an object that only an unrestricted pickle could give back."""
-
-    def __init__(self, params, lr=0.1):
-        super().__init__(params, lr=lr, momentum=0.9)
-        self.param_groups[0]["kind"] = Kind()
-
-
-class Kind:
-    pass
-
-
-def two(model, lr, *, factor: float = 0.5):
-    """Matrices under one optimizer, the rest under another with a lower lr."""
-    wide = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim < 2]
-    rest.append(wide.pop())
-    return [SGD(wide, lr=lr), SGD(rest, lr=lr * factor)]
-
-
-def forgets(model, lr):
-    """It leaves out the last parameter."""
-    return SGD(list(model.parameters())[:-1], lr=lr)
-
-
-def nothing(model, lr):
-    """It returns no optimizer."""
-
-
-def closures(model, lr):
-    """Two that take closures."""
-    first, *rest = model.parameters()
-    return [Twice([first], lr=lr), Twice(rest, lr=lr)]
-
-
-def asks_for_more(model, lr):
-    """It needs a package."""
-    import no_such_package
-'''
 
 
 @pytest.fixture
@@ -176,9 +33,9 @@ def run_of(target: str, **changes: Any) -> RunSpec:
     return spec(target, "mlp", log2_lr=-4.0, **changes)
 
 
-def clauses(target: str, **options: float) -> dict[str, str]:
+def clauses(target: str) -> dict[str, str]:
     """The clauses that fail, with their details."""
-    return {c.name: c.detail for c in validate(target, **options) if not c.passed}
+    return {c.name: c.detail for c in validate(target) if not c.passed}
 
 
 def test_one_with_a_train_mode_is_in_it_from_the_first_step_and_after_a_snapshot(
@@ -322,9 +179,7 @@ def test_a_clause_that_takes_too_long_is_given_up(own: Callable[[str], str]) -> 
     found = list(validate(own("Endless"), seconds=0.5, begins=said.append))
     assert [c.detail for c in found if not c.passed] == ["took longer than 0.5 s"] * 4
     assert said == [c.name for c in found]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", [])
-        assert clauses("torch.optim:SGD", seconds=1000.0) == {}
+    assert all(c.passed for c in validate("torch.optim:SGD", seconds=1000.0))
 
 
 def test_a_snapshot_that_could_not_be_read_again_is_not_written(

@@ -18,9 +18,12 @@ def loaded(kind: str, name: str, where: str) -> object:
     Raises InputError where the import fails, and names a package that it lacks.
     """
     place, _, attribute = where.rpartition(":")
+    module = imported(kind, name, place)
     try:
-        return getattr(imported(kind, name, place), attribute)
+        return getattr(module, attribute)
     except AttributeError as error:
+        if module.__name__.startswith(_PREFIX):
+            sys.modules.pop(module.__name__, None)
         raise broken(f"{kind} {name!r}: importing it failed", error, _again(place)) from None
 
 
