@@ -133,12 +133,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (folder / "needs.py").write_text("import no_such_package\n")
     (folder / "__init__.py").write_text(
         "from .part import named\nfrom .part import *\nfrom . import part as inner\n"
-        "def __getattr__(name):\n"
-        "    if name == 'late':\n"
-        "        from .slow import late\n"
-        "        return late\n"
-        "    raise AttributeError(name)\n"
-        "number = 1\n"
+        "try:\n    from taken.slow import late\nexcept ImportError:\n    late = None\n"
+        "from . import *\nnumber = 1\n"
     )
     return "taken"
 
@@ -154,6 +150,7 @@ def test_a_name_that_a_package_takes_from_its_modules_is_the_part_that_they_defi
     home = "slow:late" if name == "late" else "part:named"
     own = registry.describe("optimizer", f"{package}.{home}")
     assert part.revision == own.revision
+    assert package not in sys.modules  # no source is run before the part is
     assert registry.load("optimizer", f"{package}:{name}")(None) is None
 
 
@@ -166,10 +163,46 @@ def test_a_name_that_a_package_does_not_hold_gets_the_names_that_it_holds(packag
 
 
 def test_a_package_that_lacks_another_names_it(package: str, tmp_path: Path) -> None:
-    (tmp_path / "taken" / "__init__.py").write_text("from .needs import *\n")
+    path = tmp_path / "taken" / "__init__.py"
+    path.write_text(path.read_text() + "from .needs import *\n")
+    part = tmp_path / "taken" / "part.py"
+    part.write_text(part.read_text() + "# another revision, which nothing has loaded yet\n")
+    assert registry.describe("optimizer", f"{package}:named").name == "named"  # runs nothing
     with pytest.raises(InputError, match="it needs the module 'no_such_package'") as caught:
-        registry.describe("optimizer", f"{package}:named")
+        registry.load("optimizer", f"{package}:named")
     assert "install the package that holds it" in caught.value.hint
+    path.write_text("from no_such_package import named\n")
+    with pytest.raises(InputError, match="no module no_such_package with a source file"):
+        registry.describe("optimizer", f"{package}:named")
+
+
+BASES = """
+import torch
+import torch.optim as to
+from torch.optim import SGD
+
+
+class Plain(SGD): ...
+class Dotted(torch.optim.SGD): ...
+class Short(to.SGD): ...
+class Twice(Short): ...
+class Ring(Ring): ...
+class Nobody(torch.nothing.Such): ...
+"""
+
+
+@pytest.mark.parametrize("name", ["Plain", "Dotted", "Short", "Twice"])
+def test_an_inherited_init_gives_the_fields(name: str, tmp_path: Path) -> None:
+    (tmp_path / "bases.py").write_text(BASES)
+    part = registry.describe("optimizer", f"{tmp_path}/bases.py:{name}")
+    assert part.defaults == registry.describe("optimizer", "torch.optim:SGD").defaults
+
+
+@pytest.mark.parametrize("name", ["Ring", "Nobody"])
+def test_a_class_without_an_init_in_any_source_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "bases.py").write_text(BASES)
+    with pytest.raises(InputError, match=f"no source shows the __init__ of class {name}"):
+        registry.describe("optimizer", f"{tmp_path}/bases.py:{name}")
 
 
 def test_the_first_argument_says_what_an_optimizer_is_called_with(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Torch optimizers of somebody else in a run: right, or refused by name."""
 
 import copy
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,16 +10,25 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from torch import Tensor
 
 from commanded import hptransfer
 from hptransfer import registry
+from hptransfer.analysis.frame import select
+from hptransfer.cli.progress import Live
+from hptransfer.datasets import Unread
+from hptransfer.records.store import Store
+from hptransfer.report.settings_tables import fairness
+from hptransfer.run.session import Finished
 from hptransfer.spec import RunSpec
+from hptransfer.suite.resolved import resolve
 from hptransfer.testing import validate
 from hptransfer.train import snapshots
 from hptransfer.train.batches import Batches
 from hptransfer.train.foreign import own_init
 from hptransfer.train.prepare import prepare
+from sessions import session, tiny
 from strangers import OWN
 from units import CPU, data_for, lanes, records, spec, stepped, weights
 
@@ -164,6 +174,10 @@ def test_one_that_cannot_run_is_refused_by_name_in_validate_and_in_a_run_alike(
     assert done.stderr.count("\n\nhint: ") == 1
 
 
+def test_one_that_waits_before_it_moves_keeps_its_contract() -> None:
+    assert clauses("pytorch_optimizer:ScheduleFreeRAdam") == {}
+
+
 def test_a_class_that_cannot_be_built_fails_one_clause_and_not_all_that_follow() -> None:
     assert list(clauses("pytorch_optimizer:AdaMuon")) == ["is built over a model's parameters"]
     assert "by_role" in clauses("pytorch_optimizer:AdaMuon")["is built over a model's parameters"]
@@ -191,6 +205,43 @@ def test_a_snapshot_that_could_not_be_read_again_is_not_written(
     failed = clauses(own("Counts"))
     assert list(failed) == ["resumes to the same bytes"]
     assert "the optimizer's state holds a hptransfer_plugin_" in next(iter(failed.values()))
+
+
+def test_a_session_goes_on_without_snapshots_and_says_so_once_per_run(
+    own: Callable[[str], str], tmp_path: Path
+) -> None:
+    table = {"counts": {"use": own("Counts"), "lr": "2^-4..2^-3", "trials": 2}}
+    at_work = session(tiny(tmp_path, optimizers=table), tmp_path, snapshot_seconds=0.0)
+    text = io.StringIO()
+    events = []
+    with Live(Console(file=text, width=60), at_work, quiet=False) as live:
+        for event in at_work.run():
+            live.show(event)
+            events.append(event)
+    assert events[-1] == Finished([])
+    told = [line for line in text.getvalue().splitlines() if "keeps no snapshot" in line]
+    assert sorted(line[:33] for line in told) == [
+        "note: counts width 8  2^-3 keeps ",
+        "note: counts width 8  2^-4 keeps ",
+    ]
+    assert list((tmp_path / "tiny" / "snapshots").glob("*")) == []
+
+
+def test_the_report_shows_the_fields_of_groups(own: Callable[[str], str], tmp_path: Path) -> None:
+    table = {
+        "plain": {"use": "torch.optim:SGD", "lr": "2^-4..2^-3"},
+        "grouped": {
+            "use": "torch.optim:SGD",
+            "lr": "2^-4..2^-3",
+            "by_role": {"rest": {"nesterov": False}},
+        },
+    }
+    assert list(session(tiny(tmp_path, optimizers=table), tmp_path).run())[-1] == Finished([])
+    resolved = resolve(tiny(tmp_path, optimizers=table), Unread())
+    rows = fairness(resolved, select(resolved, Store(tmp_path, "tiny").frame())).rows
+    [row] = [row for row in rows if row[0].text.startswith("group of")]
+    shown = [cell.text for cell in row]
+    assert shown == ["group of rest: nesterov", "differs", "False", "\N{EN DASH}"]
 
 
 def test_a_class_without_an_init_of_its_own_has_the_fields_of_its_base(

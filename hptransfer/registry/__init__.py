@@ -207,7 +207,7 @@ def _built_in(kind: str, name: str, where: str) -> Part:
 def _describe(kind: str, name: str, where: str) -> Part:
     module, node = source.definition(kind, where, name)
     attribute = where.rpartition(":")[2]
-    home, called = source.called(kind, name, where, module, node)
+    home, called = source.called(kind, name, module, node)
     fields = home.fields(kind, name, called)
     builtin = where in BUILTINS[kind].values()
     revision = module.table("REVISION").get(attribute) if builtin else None

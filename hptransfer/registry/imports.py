@@ -1,11 +1,9 @@
-"""The modules of parts, imported, and what their sources alone do not show."""
+"""The import of a part from its module or its file; what fails there is wrong input."""
 
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -46,29 +44,6 @@ def lacking(what: str, module: str) -> InputError:
         f"{what}: it needs the module {module!r}, which is not installed here",
         "install the package that holds it, beside hptransfer",
     )
-
-
-def origin(module: ModuleType, attribute: str) -> str | None:
-    """`module:name` of the class or function that a name stands for; None where it is neither."""
-    value = getattr(module, attribute, None)
-    home, own = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    if not (inspect.isclass(value) or inspect.isfunction(value)) or not (home and own):
-        return None
-    return f"{_place(home)}:{own}"
-
-
-def bases(kind: str, name: str, where: str) -> Iterable[str]:
-    """`module:name` of the classes that a class inherits from, the nearest first."""
-    value = loaded(kind, name, where)
-    for base in value.__mro__[1:] if inspect.isclass(value) else ():
-        yield f"{_place(base.__module__)}:{base.__qualname__}"
-
-
-def _place(module: str) -> str:
-    """The file of a plug-in's module, another module's name unchanged."""
-    if not module.startswith(_PREFIX):
-        return module
-    return str(sys.modules[module].__file__)
 
 
 _PREFIX = "hptransfer_plugin_"

@@ -3,13 +3,13 @@
 import ast
 import functools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hptransfer.errors import InputError, suggest
 from hptransfer.modules import source_of
-from hptransfer.registry import imports
 
 Definition = ast.FunctionDef | ast.ClassDef
 DEPTH = 20  # names to follow from one to the next; a name may lead back to itself
@@ -44,30 +44,65 @@ class Called:
 
 @dataclass(frozen=True)
 class Module:
-    """The source of a module, with a lookup of its names."""
+    """The source of a module, with a lookup of its names; `name`: dotted, "" for a file."""
 
     path: Path
     tree: ast.Module
+    name: str = ""
+
+    def statements(self) -> Iterator[ast.stmt]:
+        """Those at its top, also under `if`, `try` and `with`."""
+        waiting = list(self.tree.body)
+        while waiting:
+            node = waiting.pop(0)
+            yield node
+            for inner in ("body", "handlers", "orelse", "finalbody"):
+                if isinstance(node, ast.If | ast.Try | ast.With | ast.ExceptHandler):
+                    waiting.extend(getattr(node, inner, []))
 
     def definition(self, name: str) -> Definition | None:
         """The function or class of this name, None where there is none."""
-        for node in self.tree.body:
+        for node in self.statements():
             if isinstance(node, Definition) and node.name == name:
                 return node
         return None
 
-    @property
-    def defined(self) -> list[str]:
-        """The names of its functions and classes."""
-        return [node.name for node in self.tree.body if isinstance(node, Definition)]
+    def names(self) -> list[str]:
+        """The names of its functions and classes, and of those that it takes from others."""
+        found: set[str] = set()
+        for node in self.statements():
+            if isinstance(node, Definition):
+                found.add(node.name)
+            elif isinstance(node, ast.ImportFrom):
+                found |= {alias.asname or alias.name for alias in node.names} - {"*"}
+        return sorted(name for name in found if not name.startswith("_"))
+
+    def starred(self) -> list["Module"]:
+        """The modules all of whose names it takes in: `from .part import *`."""
+        places = [
+            self._absolute(node)
+            for node in self.statements()
+            if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
+        ]
+        modules = (_readable(source_of(place), place) for place in places)
+        return [module for module in modules if module is not None]
+
+    def _absolute(self, node: ast.ImportFrom) -> str:
+        """The module that an import names, without leading dots."""
+        if not node.level:
+            return node.module or ""
+        packages = self.name.split(".")
+        inside = node.level - (self.path.name == "__init__.py")
+        kept = packages[: len(packages) - inside]
+        return ".".join([*kept, *([node.module] if node.module else [])])
 
     def imported(self, name: str) -> tuple[str, str] | None:
-        """(module, name there) of a name that comes from an absolute import, else None."""
-        for node in self.tree.body:
-            if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+        """(module, name there) of a name that comes from an import by name, else None."""
+        for node in self.statements():
+            if isinstance(node, ast.ImportFrom) and (self.name or not node.level):
                 for alias in node.names:
                     if (alias.asname or alias.name) == name:
-                        return node.module, alias.name
+                        return self._absolute(node), alias.name
         return None
 
     def constant(self, name: str) -> ast.expr | None:
@@ -94,8 +129,7 @@ class Module:
         if (value := self.constant(node.id)) is not None:
             return self.followed(value, depth - 1)
         if (origin := self.imported(node.id)) is not None:
-            path = source_of(origin[0])
-            module = None if path is None else _readable(path)
+            module = _readable(source_of(origin[0]), origin[0])
             if module is not None:
                 return module.followed(ast.Name(origin[1]), depth - 1)
         return self, node
@@ -179,38 +213,46 @@ def _parsed(text: str) -> ast.Module:
     return ast.parse(text)
 
 
-def _readable(path: Path) -> Module | None:
-    """The module in a file; None for a file that is no Python source."""
+def _readable(path: Path | None, name: str) -> Module | None:
+    """The module in a file; None without a file, and for one that is no Python source."""
+    if path is None:
+        return None
     try:
-        return Module(path, _parsed(path.read_text(encoding="utf-8")))
+        return Module(path, _parsed(path.read_text(encoding="utf-8")), name)
     except (SyntaxError, UnicodeDecodeError):
         return None
 
 
-def called(
-    kind: str, name: str, where: str, module: Module, node: Definition
-) -> tuple[Module, Called]:
+def called(kind: str, name: str, module: Module, node: Definition) -> tuple[Module, Called]:
     """The function of a part, or the `__init__` of its class, and the module that holds it.
 
-    A class without an `__init__` of its own is imported, as its bases may come from anywhere.
-    Raises InputError where no source shows it.
+    A class may inherit it. Raises InputError where no source shows it.
     """
     if isinstance(node, ast.FunctionDef):
         return module, Called(node, of_class=False)
-    if (own := _init(node)) is not None:
-        return module, Called(own, of_class=True)
-    for base in imports.bases(kind, name, where):
-        place, _, attribute = base.rpartition(":")
-        path = Path(place) if place.endswith(".py") else source_of(place)
-        home = None if path is None else _readable(path)
-        found = None if home is None else home.definition(attribute)
-        own = _init(found) if isinstance(found, ast.ClassDef) else None
-        if home is not None and own is not None:
-            return home, Called(own, of_class=True)
+    lineage = [(module, node)]
+    for home, own in lineage:  # grows as bases are found
+        if (function := _init(own)) is not None:
+            return home, Called(function, of_class=True)
+        found = [_found(home, *_base(home, base), set()) for base in own.bases]
+        lineage += [(m, n) for m, n in filter(None, found) if isinstance(n, ast.ClassDef)][:DEPTH]
+        if len(lineage) > DEPTH:
+            break
     raise InputError(
         f"{kind} {name!r}: no source shows the __init__ of class {node.name}",
         "write one, or a function that builds it",
     )
+
+
+def _base(module: Module, base: ast.expr) -> tuple[str, str]:
+    """(module, name there) of a base class; "" stands for the module itself."""
+    place, _, name = ast.unparse(base).rpartition(".")
+    first, dot, rest = place.partition(".")
+    for node in module.statements():
+        for alias in node.names if isinstance(node, ast.Import) else ():
+            if first and (alias.asname or alias.name.partition(".")[0]) == first:
+                return (alias.name if alias.asname else first) + dot + rest, name
+    return place, name
 
 
 def _init(node: ast.ClassDef) -> ast.FunctionDef | None:
@@ -220,39 +262,55 @@ def _init(node: ast.ClassDef) -> ast.FunctionDef | None:
     return None
 
 
-def definition(kind: str, where: str, name: str, depth: int = DEPTH) -> tuple[Module, Definition]:
+def definition(kind: str, where: str, name: str) -> tuple[Module, Definition]:
     """The function or class of `module:name` or `file.py:name`, and the module that defines it.
 
-    Follows a name that the module imports from another one. A name that a package takes from
-    elsewhere, as by `from .part import *`, is imported and then looked for where it was defined.
-    Raises InputError where there is no such file, module or name.
+    Follows a name that the module takes from another one, and runs neither. Raises InputError where
+    there is no such file, module or name.
     """
     place, _, attribute = where.rpartition(":")
     path = _path(kind, place, name)
     try:
-        module = Module(path, ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except (SyntaxError, UnicodeDecodeError) as error:
         raise InputError(f"{kind} {name!r}: {error}", "the file has to be valid Python") from None
-    if (node := module.definition(attribute)) is not None:
-        return module, node
-    if depth and (origin := module.imported(attribute)) is not None:
-        return definition(kind, ":".join(origin), name, depth - 1)
-    if depth == 0:
-        raise _undefined(kind, name, path, attribute, module.defined)
-    imported = imports.imported(kind, name, place)
-    origin = imports.origin(imported, attribute)
-    if origin is None or origin == where:
-        public = [own for own in dir(imported) if not own.startswith("_")]
-        raise _undefined(kind, name, path, attribute, sorted({*module.defined, *public}))
-    return definition(kind, origin, name, depth=0)
-
-
-def _undefined(kind: str, name: str, path: Path, attribute: str, names: list[str]) -> InputError:
+    module = Module(path, tree, "" if place.endswith(".py") else place)
+    if (found := _found(module, "", attribute, set())) is not None:
+        return found
+    origin = module.imported(attribute)
+    if origin is not None and source_of(origin[0]) is None:
+        _path(kind, origin[0], name)  # raises
+    names = module.names()
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return InputError(
+    raise InputError(
         f"{kind} {name!r}: {path.name} defines no {attribute!r}",
-        suggest(attribute, names) or f"it defines: {shown or 'nothing'}",
+        suggest(attribute, names)
+        or f"name the module that does; this one defines: {shown or 'nothing'}",
     )
+
+
+def _found(
+    module: Module, place: str, name: str, seen: set[tuple[Path, str]]
+) -> tuple[Module, Definition] | None:
+    """What a name stands for in a module, or in another one, `place`; `seen`: where it was sought.
+
+    A name may be an assignment of another, an import by name, or one of `import *`.
+    """
+    home = _readable(source_of(place), place) if place else module
+    if home is None or (home.path, name) in seen:
+        return None
+    seen.add((home.path, name))
+    if (node := home.definition(name)) is not None:
+        return home, node
+    value = home.constant(name)
+    if isinstance(value, ast.Name):
+        return _found(home, "", value.id, seen)
+    if (origin := home.imported(name)) is not None:
+        return _found(home, *origin, seen)
+    for other in () if name.startswith("_") else home.starred():
+        if (found := _found(other, "", name, seen)) is not None:
+            return found
+    return None
 
 
 def _path(kind: str, where: str, name: str) -> Path:

@@ -57,6 +57,11 @@ def fairness(suite: Suite, rows: pd.DataFrame) -> Table:
             "tuned" if key in suite.searched(x) else _plain(specs[x].hp.get(key, DASH))
             for x in labels
         ]
+    by_role = {x: spec.optimizer.get("by_role", {}) for x, spec in specs.items()}
+    for role, key in sorted({(r, k) for own in by_role.values() for r in own for k in own[r]}):
+        settings[f"group of {role}: {key}"] = [
+            _plain(by_role[x].get(role, {}).get(key, DASH)) for x in labels
+        ]
     body = [
         [
             word(name, "head"),
