@@ -3,9 +3,15 @@
 import contextlib
 import difflib
 import re
+import shlex
+import sysconfig
 import traceback
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
+
+_LIBRARIES = (str(Path(__file__).parent), sysconfig.get_path("stdlib"))
+_INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
 
 
 class InputError(ValueError):
@@ -24,6 +30,13 @@ class InputError(ValueError):
         self.cures = cures
 
 
+class Note(UserWarning):
+    """What a user should know though nothing is wrong; the message is one line.
+
+    The command line prints it once, as a note.
+    """
+
+
 def _cut(text: str) -> str:
     """Text with every word cut at 200 characters; a second cut changes nothing."""
     return re.sub(r"([^\s'\",:]{199})[^\s'\",:]{2,}", r"\1…", text)
@@ -32,6 +45,11 @@ def _cut(text: str) -> str:
 def printable(text: str) -> str:
     """Text on one line: escapes stand for control characters and line ends."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def command(*words: object) -> str:
+    """A command of hptransfer as a user types it, for a hint: names with spaces are quoted."""
+    return shlex.join(["hptransfer", *map(str, words)])
 
 
 def quoted(value: object) -> str:
@@ -50,11 +68,25 @@ def located(where: str) -> Generator[None]:
 
 
 def broken(what: str, error: BaseException, hint: str) -> InputError:
-    """The InputError for an exception in a user's part: file, line, type and cause."""
-    line = traceback.extract_tb(error.__traceback__)[-1]
+    """The InputError for an exception in a user's part: file, line, type and cause.
+
+    The line is the last one in a file of the user's, where there is one: not of Python, of this
+    package or of an installed one.
+    """
+    calls = traceback.extract_tb(error.__traceback__)
+    own = [
+        call
+        for call in calls
+        if not (call.filename.startswith(_LIBRARIES) or _INSTALLED.search(call.filename))
+    ]
+    line = (own or calls)[-1]
     where = f"{line.filename}:{line.lineno}"
-    cause = next(iter(str(error).splitlines()), "")
-    return InputError(f"{what} at {where}: {type(error).__name__}: {cause}", hint)
+    return InputError(f"{what} at {where}: {cause(error)}", hint)
+
+
+def cause(error: BaseException) -> str:
+    """Type and first line of an exception."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def suggest(got: object, names: Any) -> str:

@@ -160,6 +160,7 @@ def to_python(each: Setting) -> str:
     fields |= {k: v for k, v in each.dims.items() if k in defaults}
     text = "context" in fields
     shape = (fields["context"],) if text else tuple(each.dims["in_shape"])
+    base = spec.base.get("width", spec.width)
     values = {
         "title": f"{each.label} at width {spec.width}, lr 2^{spec.log2_lr:g}: {each.source}.",
         "target": each.model,
@@ -168,7 +169,8 @@ def to_python(each: Setting) -> str:
         "hp": spec.hp,
         "model": fields,
         "width": spec.width,
-        "base": spec.base.get("width", spec.width),
+        "base": base,
+        "wider": 2 * base,
         "log2_lr": spec.log2_lr,
         "schedule": spec.schedule,
         "warmup": spec.warmup,
@@ -179,6 +181,9 @@ def to_python(each: Setting) -> str:
     }
     script = _SCRIPT.replace("BATCH", _TOKENS if text else _EXAMPLES)
     script = script.replace("CLIP", _CLIP if spec.clip else "")
+    at_base = spec.width == base  # where no role shows
+    script = script.replace("WIDER\n", _WIDER if at_base else "")
+    script = script.replace("SHAPES", "base=base, wider=wider" if at_base else "base=base")
     return script.format(**{name: repr(value) for name, value in values.items()})
 
 
@@ -197,8 +202,9 @@ MODEL = {model}
 make = registry.load("model", {target})
 model = make({width}, **MODEL)
 base = make({base}, **MODEL)
-hptransfer.optim.init_(model, {optimizer}, base=base, **HP)
-optimizer = hptransfer.optim.optimizer(model, {optimizer}, lr=2.0**{log2_lr}, base=base, **HP)
+WIDER
+hptransfer.optim.init_(model, {optimizer}, SHAPES, **HP)
+optimizer = hptransfer.optim.optimizer(model, {optimizer}, lr=2.0**{log2_lr}, SHAPES, **HP)
 schedule = hptransfer.optim.scheduler(
     optimizer, steps=STEPS, schedule={schedule}, warmup={warmup}
 )
@@ -220,5 +226,6 @@ if __name__ == "__main__":
     optimizer.eval()  # before an evaluation or a checkpoint; then optimizer.train()
 '''
 _CLIP = "    torch.nn.utils.clip_grad_norm_(model.parameters(), {clip})\n"
+_WIDER = "wider = make({wider}, **MODEL)  # the roles of the parameters show beside it\n"
 _TOKENS = "x, y = torch.randint({classes}, {shape}), torch.randint({classes}, {shape})"
 _EXAMPLES = "x, y = torch.randn({shape}), torch.randint({classes}, {examples})"

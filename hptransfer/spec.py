@@ -41,8 +41,9 @@ class Param:
     `shape`, `base_shape`: shape of the tensor in the model and in the base model; an embedding has
     (..., vocab, d), so its d_out is d. `gain`: the factor of a normalisation layer, which starts at
     1. `tied`: an embedding that is the output layer too (role output). `parts`: number of matrices
-    fused along the first dimension (3 for qkv); `d_out` is that of one matrix. `depth_m`: depth
-    over base depth, 1 for a model without CompleteP's factor.
+    fused along the rows (3 for qkv). `stacked`: number of leading dimensions that count matrices or
+    vectors, 1 for experts (E, d_out, d_in). `d_out` and `d_in` are those of one matrix. `depth_m`:
+    depth over base depth, 1 for a model without CompleteP's factor.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Param:
     tied: bool = False
     parts: int = 1
     depth_m: float = 1.0
+    stacked: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; shapes become lists."""
@@ -67,11 +69,12 @@ class Param:
         return cls(**own)
 
     def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        if len(shape) == 1:
-            return shape[0], 1
+        own = shape[self.stacked :]
+        if len(own) == 1:
+            return own[0], 1
         if self.embedding:
-            return shape[-1], math.prod(shape[:-1])
-        return shape[0] // self.parts, math.prod(shape[1:])
+            return own[-1], math.prod(own[:-1])
+        return own[0] // self.parts, math.prod(own[1:])
 
     @property
     def d_out(self) -> int:

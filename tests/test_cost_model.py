@@ -1,7 +1,7 @@
 """The cost model of a suite: refusals, timings by workers, placements of runs."""
 
-import os
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -116,17 +116,25 @@ def test_a_step_that_a_worker_cannot_time_is_one_line(tmp_path: Path) -> None:
     with waiting.pool as pool, told:
         pool.time(timing(waiting, "cuda:99"))
     with session(tiny(tmp_path), tmp_path).pool as pool:
-        pool.start(2)
-        with pytest.raises(InputError, match=r"timed in 2 workers: its process died$") as caught:
-            pool.time(replace(timing(waiting), data=Kill()))
-        assert "too little memory" in caught.value.hint
+        for end, code, hint in (
+            (Kill(signal.SIGKILL), -9, "too little memory"),
+            (Kill(signal.SIGTERM), -15, "what it wrote to stderr says why"),
+        ):
+            pool.start(2)
+            died = rf"timed in 2 workers: its process died \(exit code {code}\)$"
+            with pytest.raises(InputError, match=died) as caught:
+                pool.time(replace(timing(waiting), data=end))
+            assert hint in caught.value.hint
 
 
 class Kill:
     """Its unpickling ends the process."""
 
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = int(number)
+
     def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
-        return os._exit, (9,)
+        return signal.raise_signal, (self.number,)
 
 
 def test_the_fewest_processes_that_were_chosen_are_refused_with_a_way_out(

@@ -104,6 +104,20 @@ def test_processes_that_find_a_database_empty_at_once_all_use_it(tmp_path: Path)
     assert together(f"sqlite:///{tmp_path}/studies.db") == ["used"] * 3
 
 
+def test_a_database_that_is_locked_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_PAUSES", (0.0, 0.0))
+    url = f"sqlite:///{tmp_path}/studies.db?timeout=0.01"
+    with database.opened(url):
+        pass
+    with contextlib.closing(sqlite3.connect(tmp_path / "studies.db")) as connection:
+        connection.execute("begin exclusive")
+        told = refusal(url)
+    assert "cannot be used (database is locked)" in told
+    assert "another program writes there: wait" in told
+
+
 def test_tables_that_stay_half_made_are_refused_and_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """The results of a finished study: TOML per parameter, a script that runs, BibTeX."""
 
+import dataclasses
 import subprocess
 import sys
 import tomllib
@@ -11,7 +12,9 @@ import torch
 from commands import call
 from hptransfer import registry
 from hptransfer.cite import bibtex
+from hptransfer.export import Setting, to_python
 from hptransfer.suite.file import load_suite, suite_names
+from units import spec
 
 SUITE = """
 claim = "it holds"
@@ -85,6 +88,34 @@ def test_the_script_runs_and_builds_the_same_weights(
     model = space["model"]
     assert isinstance(model, torch.nn.Module)
     assert model.get_parameter("head.weight").shape == (256, 16)
+
+
+ROLELESS = '''
+from torch import nn
+
+
+def roleless(width: int, *, in_shape: tuple[int, ...] = (4,), n_classes: int = 3) -> nn.Module:
+    """A model without roles()."""
+    return nn.Sequential(
+        nn.Linear(4, width), nn.ReLU(), nn.Linear(width, width), nn.Linear(width, n_classes)
+    )
+'''
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_the_script_of_a_foreign_model_runs_at_the_base_width_too(
+    width: int, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(ROLELESS)
+    model = f"{tmp_path}/mine.py:roleless"
+    run = spec("adamw_mup", "mlp", width=width)
+    run = dataclasses.replace(run, model={"name": model, "revision": 1})
+    dims = {"in_shape": (4,), "n_classes": 3}
+    text = to_python(Setting("mup", run, "adamw_mup", model, {}, dims, "tuned"))
+    assert ("wider" in text) == (width == 8)
+    space: dict[str, object] = {"__name__": "made"}
+    exec(text, space)  # the script is ours
+    assert isinstance(space["optimizer"], torch.optim.Optimizer)
 
 
 def test_a_script_is_of_one_optimizer(

@@ -16,12 +16,9 @@ from units import data_for, spec
 
 SCRIPT = """
 import multiprocessing as mp
-import sys
-
-def loaded(pipe):
-    pipe.send([name in sys.modules for name in ("hptransfer.run.workers", "torch._dynamo")])
 
 if __name__ == "__main__":
+    from probe import loaded
     from hptransfer.run import fork_server
     fork_server.start()
     print("started", flush=True)
@@ -32,10 +29,19 @@ if __name__ == "__main__":
 """
 
 
+PROBE = """
+import sys
+
+def loaded(pipe):
+    pipe.send([name in sys.modules for name in ("hptransfer.run.workers", "torch._dynamo")])
+"""
+
+
 def script(folder: Path) -> list[str]:
     path = folder / "elsewhere" / "script.py"
     path.parent.mkdir()
     path.write_text(SCRIPT)
+    (path.parent / "probe.py").write_text(PROBE)  # a worker imports nothing from the script
     return [sys.executable, str(path)]
 
 

@@ -68,5 +68,17 @@ def test_no_file_of_the_package_is_above_350_lines() -> None:
     assert not long
 
 
+def test_no_function_of_the_package_is_above_50_lines() -> None:
+    long = {
+        f"{path.relative_to(ROOT)}:{node.name}": count
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and (count := node.end_lineno - node.lineno + 1) > 50
+    }
+    assert not long
+
+
 if __name__ == "__main__":
     (ROOT / "docs" / "layout.md").write_text(layout(), encoding="utf-8")

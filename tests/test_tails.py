@@ -160,6 +160,25 @@ def test_a_tail_has_the_index_at_three_shares_with_their_errors() -> None:
     assert found.verdict == "heavy"
 
 
+def test_a_hill_plot_has_some_twenty_points_each_with_its_index_and_order_statistic() -> None:
+    sizes = np.random.default_rng(0).permutation(pareto(1.5, 4096))
+    found = tails.tail(sizes)
+    falling = np.sort(sizes)[::-1]
+    assert 18 <= len(found.curve) <= 22
+    assert [at.k for at in found.curve] == tails.orders(4096)
+    for at in found.curve:
+        assert at.alpha == tails.hill(sizes, at.k)
+        assert at.size == falling[at.k] < falling[at.k - 1]
+    by_k = {at.k: at.alpha for at in found.curve}
+    for share, estimate in found.alpha.items():
+        assert by_k[tails.count(4096, share)] == estimate.value
+
+
+def test_the_least_number_of_pairs_has_a_hill_plot_too() -> None:
+    assert tails.orders(tails.LEAST_PAIRS)[0] == 2
+    assert tails.orders(tails.LEAST_PAIRS)[-1] == 25
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
 def test_sizes_that_are_none_are_refused(bad: float) -> None:
     with pytest.raises(InputError, match="not finite"):

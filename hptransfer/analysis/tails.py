@@ -18,6 +18,8 @@ SHARES = (0.02, 0.05, 0.10)
 """Shares of the largest sizes that the Hill estimator reads."""
 SHARE = 0.05
 """The share that the verdict reads."""
+CURVE = (0.005, 0.25)
+"""The least and the largest share of a Hill plot."""
 INFINITE_VARIANCE = 2.0
 """The index below which the variance is infinite."""
 LEAST_PAIRS = 100
@@ -35,17 +37,27 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Order:
+    """A point of a Hill plot: the index from the k largest sizes, and the largest size below."""
+
+    k: int
+    size: float
+    alpha: float
+
+
+@dataclass(frozen=True)
 class Tail:
     """What the sizes of one layer's pair differences say of their tail.
 
     `alpha`: share of the largest sizes -> index by Hill's estimator. `gamma`: 1/alpha by the moment
-    estimator at SHARE, at most 0 where there is no power tail.
+    estimator at SHARE, at most 0 where there is no power tail. `curve`: at each of `orders`.
     """
 
     pairs: int
     alpha: dict[float, Estimate]
     gamma: Estimate
     verdict: TailVerdict
+    curve: tuple[Order, ...]
 
 
 def count(n: int, share: float = SHARE) -> int:
@@ -57,6 +69,13 @@ def count(n: int, share: float = SHARE) -> int:
             option="pairs",
         )
     return round(share * n)
+
+
+def orders(n: int) -> list[int]:
+    """The k of a Hill plot of n sizes: some twenty in CURVE, those of SHARES too, rising."""
+    first, last = CURVE
+    ks = np.geomspace(max(2, first * n), last * n, 18)
+    return sorted({round(float(k)) for k in ks} | {count(n, share) for share in SHARES})
 
 
 def _log_excess(sizes: ArrayLike, k: int) -> Floats:
@@ -139,7 +158,9 @@ def tail(sizes: ArrayLike) -> Tail:
     verdict = cast("TailVerdict", judged(found[SHARE], gamma, k).item())
     if np.isnan(found[SHARE]):
         verdict = "no noise"
-    return Tail(len(s), alpha, Estimate(gamma, float(moment_sd(gamma, k))), verdict)
+    falling = np.sort(s)[::-1]
+    curve = tuple(Order(k, float(falling[k]), float(hill(falling, k))) for k in orders(len(s)))
+    return Tail(len(s), alpha, Estimate(gamma, float(moment_sd(gamma, k))), verdict, curve)
 
 
 def pooled_stable_fit(entries: ArrayLike) -> float:

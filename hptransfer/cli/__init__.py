@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-import os
+import io
 import sys
 import warnings
 from collections.abc import Generator
@@ -14,8 +14,7 @@ from hptransfer import __version__
 from hptransfer.cli import batch, checking, judging, reading, tails, training
 from hptransfer.cli.common import FailedError, app, err, out
 from hptransfer.cli.options import flag
-from hptransfer.errors import InputError
-from hptransfer.records.damage import LeftOut
+from hptransfer.errors import InputError, Note
 
 for _command in (
     training.tune,
@@ -53,6 +52,7 @@ def _main(
 
 def main() -> None:
     """Run the command line. For wrong input it prints one line and a hint, and exits with 2."""
+    _write_in_any_encoding()
     try:
         with _notes():
             app(standalone_mode=True)
@@ -60,16 +60,22 @@ def main() -> None:
         _die(error, 2)
     except FailedError as error:
         _die(error, 1)
-    except BrokenPipeError:  # nobody reads stdout any more, for instance after `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     finally:
         gc.freeze()  # at exit Python need not search torch's objects for cycles
 
 
+def _write_in_any_encoding() -> None:
+    """Text for a terminal that cannot say all of it must not end a command."""
+    from hptransfer.cli import text
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=text.ERRORS)
+
+
 @contextlib.contextmanager
 def _notes() -> Generator[None]:
-    """Print a LeftOut warning once, as a note; other warnings stay as they are."""
+    """Print each Note once; other warnings stay as they are."""
     shown: set[str] = set()
 
     def show(
@@ -80,7 +86,7 @@ def _notes() -> Generator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if not issubclass(category, LeftOut):
+        if not issubclass(category, Note):
             others(message, category, filename, lineno, file, line)
         elif str(message) not in shown:  # two stores read the same file
             shown.add(str(message))
@@ -89,7 +95,7 @@ def _notes() -> Generator[None]:
     with warnings.catch_warnings():
         others = warnings.showwarning
         warnings.showwarning = show
-        warnings.simplefilter("always", LeftOut)
+        warnings.simplefilter("always", Note)
         yield
 
 

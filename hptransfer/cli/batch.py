@@ -4,9 +4,7 @@ import json
 import math
 from typing import TYPE_CHECKING
 
-import typer
-
-from hptransfer.cli.common import err, load, out
+from hptransfer.cli.common import load, out, tell
 from hptransfer.cli.options import RunOptions, SuiteName, takes
 from hptransfer.errors import InputError
 
@@ -30,10 +28,9 @@ def batch(suite: SuiteName = BATCH_SUITE, *, options: RunOptions) -> None:
     every value, what the proxy's lr costs there unchanged and by a rule, and tokens to a loss.
     """
     from hptransfer.analysis.batch import is_judged
-    from hptransfer.cli.text import shown
-    from hptransfer.cli.training import trained
+    from hptransfer.cli.training import say_where, trained, write_its_report
     from hptransfer.report.metrics import metrics_json
-    from hptransfer.report.write import section, write_report
+    from hptransfer.report.write import section
 
     table = load(suite, options)
     if not is_judged(table):
@@ -47,12 +44,12 @@ def batch(suite: SuiteName = BATCH_SUITE, *, options: RunOptions) -> None:
     if session is None:
         return
     own = section(session.suite, session.store.frame(), options.results)
+    page = write_its_report(session, options)
     if options.as_json:
-        typer.echo(json.dumps(metrics_json([own])))
+        tell(json.dumps(metrics_json([own])))
     else:
         _print(own)
-    page, _ = write_report([session.suite.name], options.results, None)
-    (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
+    say_where(page, options)
 
 
 def _print(own: "Section") -> None:

@@ -2,12 +2,13 @@
 
 import json
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hptransfer.cli.common import FailedError, err, load, only, out, warn
+from hptransfer.cli.common import FailedError, err, load, only, out, tell, warn
 from hptransfer.cli.options import RunOptions, SuiteName, takes
 from hptransfer.suite.resolved import resolve
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hptransfer.suite.claim import SuiteTable
+    from hptransfer.testing import Check
 
 
 @takes("as_json")
@@ -35,7 +37,6 @@ def validate(
 ) -> None:
     """Test the contract of an optimizer, a model or a data set; exit code 1 if a clause fails."""
     from hptransfer.cli.tables import check_line, checks_head
-    from hptransfer.cli.text import shown
     from hptransfer.documents.answers import Clause, Validation
     from hptransfer.documents.values import as_json
     from hptransfer.testing import kind_of
@@ -46,30 +47,40 @@ def validate(
     clauses = []
     if not options.as_json:
         out.print(checks_head(target, kind))
-    status = err.status("")  # a line of its own on a terminal, nothing elsewhere
-
-    def begins(name: str) -> None:
-        status.update(shown(f"{name} (at most {seconds:g} s)"))
-
-    running = checks(target, kind, width, seconds=seconds, begins=begins)
-    while True:
-        with status:
-            check = next(running, None)
-        if check is None:
-            break
+    for check in _shown(checks, target, kind, width, seconds):
         clauses.append(check)
         if not options.as_json:
             out.print(check_line(check), soft_wrap=True)
     if options.as_json:
         listed = [Clause(check.name, check.passed, check.detail) for check in clauses]
         passed = all(check.passed for check in clauses)
-        typer.echo(json.dumps(as_json(Validation(target, kind, passed, listed))))
+        tell(json.dumps(as_json(Validation(target, kind, passed, listed))))
     failures = [check for check in clauses if not check.passed]
     if failures:
         raise FailedError(
             f"{target}: {len(failures)} of {len(clauses)} clauses fail",
             "the how-to pages on your own parts, in docs/how-to, state the contract",
         )
+
+
+def _shown(
+    checks: Callable[..., Iterator["Check"]], target: str, kind: str, width: int, seconds: float
+) -> Iterator["Check"]:
+    """The clauses as they end; the one at work stands on a line of its own on a terminal."""
+    from hptransfer.cli.text import shown
+
+    status = err.status("")
+
+    def begins(name: str) -> None:
+        status.update(shown(f"{name} (at most {seconds:g} s)"))
+
+    running = checks(target, kind, width, seconds=seconds, begins=begins)
+    while True:
+        with status:  # it ends before the caller prints
+            check = next(running, None)
+        if check is None:
+            return
+        yield check
 
 
 @takes("optimizer", "steps", "data", "device", "results", "as_json", "quiet")
@@ -107,7 +118,7 @@ def coords(
     store.write_text("coords.json", json.dumps(result, indent=1))
     store.write_text("coords.svg", slopes_figure.drawn(frame, layers, verdicts, claim.name))
     if options.as_json:
-        typer.echo(json.dumps(result))
+        tell(json.dumps(result))
     else:
         head = "its own init" if own_head else "zero"
         title = f"{claim.name}: slopes of log2 RMS over log2 width, head from {head}"

@@ -1,8 +1,10 @@
 """The common parts of the commands: the app, its consoles, and a suite from the options."""
 
+import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator
+from typing import IO, TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +21,53 @@ if TYPE_CHECKING:
 DEFAULT_SUITE = "gpt_small"
 ASK_ABOVE = 1800.0  # seconds; a longer job needs a confirmation
 
+if not os.environ.get("COLUMNS", "80").strip("0"):
+    del os.environ["COLUMNS"]  # no width at all, at which nothing would be shown
+
+
+class _Console(Console):
+    """A console that says in one line where stdout cannot be written."""
+
+    def print(self, *objects: object, **options: Any) -> None:
+        with _printing(self.file):
+            super().print(*objects, **options)
+
+
+@contextlib.contextmanager
+def _printing(stream: IO[str]) -> Generator[None]:
+    """Raises FailedError where stdout cannot be written, as on a full disk."""
+    try:
+        yield
+    except BrokenPipeError:
+        nobody_reads(stream)
+    except OSError as error:
+        nobody_reads(stream)
+        if stream is sys.stdout:
+            message = f"stdout: {error.strerror}"
+            raise FailedError(message, "runs that are recorded are safe") from None
+
+
+def nobody_reads(stream: IO[str]) -> None:
+    """Send the rest to nowhere: a command has more to do than to print."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _go_on(self: Console) -> None:
+    nobody_reads(self.file)
+
+
+Console.on_broken_pipe = _go_on
+"""What a console does after `| head`; the consoles that typer makes for `--help` do it too."""
+
+
+def tell(text: str) -> None:
+    """Print a document to stdout, in UTF-8 whatever the terminal reads."""
+    text = text if text.endswith("\n") else text + "\n"
+    binary = hasattr(sys.stdout, "buffer")
+    with _printing(sys.stdout):
+        typer.echo(text.encode(errors="surrogateescape") if binary else text, nl=False)
+
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -26,8 +75,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Does the learning rate tuned on a small model still hold on a wide one?",
 )
-out = Console(highlight=False, markup=False, emoji=False)
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+out = _Console(highlight=False, markup=False, emoji=False)
+err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 class FailedError(Exception):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hptransfer.cli.common import err, load, only, out
+from hptransfer.cli.common import err, load, only, out, tell
 from hptransfer.cli.options import RunOptions, SuiteName, takes
-from hptransfer.errors import InputError
+from hptransfer.errors import InputError, command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,45 +20,48 @@ if TYPE_CHECKING:
     from hptransfer.suite.resolved import Suite
 
 
+Train = Annotated[
+    bool,
+    typer.Option("--run", help="Train the missing runs first and write the report, as run does."),
+]
+MaxRegret = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        metavar="NAT",
+        help="Largest regret in nats. At the largest target the upper bound of the regret's "
+        "interval must be at most this, for every optimizer that is expected to transfer: "
+        "refuted where it is above, undecided where there is no interval.",
+    ),
+]
+MaxDrift = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        metavar="OCTAVES",
+        help="Largest drift in octaves, up or down. At the largest target both bounds of the "
+        "drift's interval must lie within this of 0, for every optimizer that is expected to "
+        "transfer: refuted where one lies further out, undecided where there is no interval.",
+    ),
+]
+Junit = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Also write JUnit XML: refuted is a failure, undecided an error."
+    ),
+]
+
+
 @takes(
     "optimizer", "trials", "steps", "data", "device", "workers", "lanes", "results", "storage",
     "as_json", "yes", "quiet",
 )  # fmt: skip
 def check(
     suite: SuiteName,
-    train: Annotated[
-        bool,
-        typer.Option(
-            "--run", help="Train the missing runs first and write the report, as run does."
-        ),
-    ] = False,
-    max_regret: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            metavar="NAT",
-            help="Largest regret in nats. At the largest target the upper bound of the regret's "
-            "interval must be at most this, for every optimizer that is expected to transfer: "
-            "refuted where it is above, undecided where there is no interval.",
-        ),
-    ] = None,
-    max_drift: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            metavar="OCTAVES",
-            help="Largest drift in octaves, up or down. At the largest target both bounds of the "
-            "drift's interval must lie within this of 0, for every optimizer that is expected to "
-            "transfer: refuted where one lies further out, undecided where there is no interval.",
-        ),
-    ] = None,
-    junit: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Also write JUnit XML: refuted is a failure, undecided an error.",
-        ),
-    ] = None,
+    train: Train = False,
+    max_regret: MaxRegret = None,
+    max_drift: MaxDrift = None,
+    junit: Junit = None,
     *,
     options: RunOptions,
 ) -> None:
@@ -74,12 +77,33 @@ def check(
     The suite is read as its file says now: runs of an optimizer that has changed
     since do not count. The data set is that of the last run.
     """
-    from hptransfer.analysis import claims, transfer
-    from hptransfer.analysis.frame import select
-    from hptransfer.cli.training import finish, write_its_report
-    from hptransfer.report.checked import Checked, check_json, junit_xml
+    from hptransfer.cli.training import finish, say_where, write_its_report
+    from hptransfer.report.checked import check_json, junit_xml
 
     table = load(suite, options)
+    labels = _expected(table, options)
+    limits = {"max_regret": max_regret, "max_drift": max_drift}
+    _check_finite(limits)
+    session = finish(table, options) if train else None
+    if session is None:
+        full, frame = _recorded(table, options)
+    else:
+        full, frame = session.full, session.store.frame()
+    checked = _checked(full, frame, labels, limits)
+    if junit is not None:
+        _write(junit, junit_xml(checked))
+    page = None if session is None else write_its_report(session, options)
+    if options.as_json:
+        tell(json.dumps(check_json(checked)))
+    else:
+        _print(checked)
+    if page is not None:
+        say_where(page, options)
+    raise typer.Exit(checked.exit_code)
+
+
+def _expected(table: "SuiteTable", options: RunOptions) -> list[str]:
+    """The labels to judge. Raises InputError where the suite expects nothing of them."""
     if not table.expect:
         raise InputError(
             f"suite {table.name!r} states no expectation, so nothing can be judged",
@@ -93,30 +117,29 @@ def check(
             f"it expects something of {', '.join(table.expect)}",
             option="optimizer",
         )
-    limits = {"max_regret": max_regret, "max_drift": max_drift}
+    return labels
+
+
+def _check_finite(limits: dict[str, float | None]) -> None:
+    """Raises InputError for a limit that is infinite or no number."""
     for name, limit in limits.items():
         if limit is not None and not math.isfinite(limit):
             raise InputError(f"got {limit}, needs a finite number", "0.02", option=name)
-    session = finish(table, options) if train else None
-    if session is None:
-        full, frame = _recorded(table, options)
-    else:
-        full, frame = session.full, session.store.frame()
+
+
+def _checked(
+    full: "Suite", frame: "pd.DataFrame", labels: list[str], limits: dict[str, float | None]
+) -> "Checked":
+    """The records of these labels, judged."""
+    from hptransfer.analysis import claims, transfer
+    from hptransfer.analysis.frame import select
+    from hptransfer.report.checked import Checked
+
     judged = full.only(labels)
-    rows = select(judged, frame)
-    found = transfer.transfers(judged, rows)
+    found = transfer.transfers(judged, select(judged, frame))
     judgements = claims.judgements(judged, found)
     gates = claims.gates(judgements, found, **limits)
-    checked = Checked(judged, full, found, judgements, gates)
-    if junit is not None:
-        _write(junit, junit_xml(checked))
-    if options.as_json:
-        typer.echo(json.dumps(check_json(checked)))
-    else:
-        _print(checked)
-    if session is not None:
-        write_its_report(session, options)
-    raise typer.Exit(checked.exit_code)
+    return Checked(judged, full, found, judgements, gates)
 
 
 def _recorded(table: "SuiteTable", options: RunOptions) -> "tuple[Suite, pd.DataFrame]":
@@ -129,13 +152,13 @@ def _recorded(table: "SuiteTable", options: RunOptions) -> "tuple[Suite, pd.Data
 
     store = Store(options.results, table.name)
     kept = store.read_manifest()
-    train = f"hptransfer run {table.address} makes them, and so does check with --run"
+    train = f"{command('run', table.address)} makes them, and so does check with --run"
     if kept is None or not kept.templates:
         if Store(options.results, table.name, FIRST_SCHEMA).read_manifest() is not None:
             raise InputError(
                 f"the records of suite {table.name!r} under {options.results} are of an earlier "
                 "version, under the rule of 0.1, and are not judged by today's",
-                f"hptransfer report {table.name} shows them; records of today: {train}",
+                f"{command('report', table.name)} shows them; records of today: {train}",
             )
         raise InputError(f"no records of suite {table.name!r} under {options.results}", train)
     suite, frame = as_recorded(table, kept), store.frame()
@@ -202,7 +225,7 @@ def compare(
 
     found = compared(a, b)
     if options.as_json:
-        typer.echo(json.dumps(compare_json(found)))
+        tell(json.dumps(compare_json(found)))
     else:
         _print_compared(found)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hptransfer.cli.common import confirm, err, out
+from hptransfer.cli.common import confirm, err, out, tell
 from hptransfer.cli.options import RunOptions
 from hptransfer.errors import InputError
 
@@ -73,7 +73,7 @@ def run_study(name: str, options: RunOptions) -> None:
         raise typer.Exit(130) from None
     page, found = write_report(study.name, options.results, None)
     if options.as_json:
-        typer.echo(json.dumps(found))
+        tell(json.dumps(found))
     else:
         for table in tables(progress(study, store.read())):
             out.print(table)

@@ -84,6 +84,7 @@ class Live:
         self.done = self.left = 0
         self.clock = clock
         self.others, self.waits = others, False
+        self.unwritten = False  # the study, as the user knows already
         self.noted = clock() if others else -REPEAT  # time of the last note of others
 
     def __enter__(self) -> "Live":
@@ -130,6 +131,11 @@ class Live:
                 self._ended(unit, error)
             case session.Status() as status:
                 self._status(status)
+            case session.Unwritten(error, last) if last or not self.unwritten:
+                self.unwritten = True
+                after = "the next command tries again" if last else "it is tried again later"
+                line = f"warning: the Optuna study was not written ({error}); the records are, and"
+                self.console.print(shown(f"{line} {after}"), soft_wrap=True)
             case _:
                 pass
 

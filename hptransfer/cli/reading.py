@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from hptransfer.cli.common import DEFAULT_SUITE, err, load, only, out, warn
+from hptransfer.cli.common import DEFAULT_SUITE, err, load, only, out, tell, warn
 from hptransfer.cli.options import RunOptions, Source, SuiteName, takes
-from hptransfer.errors import InputError, suggest
+from hptransfer.errors import InputError, command, suggest
 
 
 @takes("results", "as_json")
@@ -42,12 +42,12 @@ def report(
     if studies and len(names) > 1:
         raise InputError(
             f"{studies[0]} is a study of the noise laboratory, whose page stands alone",
-            f"hptransfer report {studies[0]}",
+            command("report", studies[0]),
         )
     write = laboratory.write_report if studies else write_report
     page, metrics = write(studies[0] if studies else names, results, target)  # type: ignore[arg-type]
     if options.as_json:
-        typer.echo(json.dumps(metrics))
+        tell(json.dumps(metrics))
     (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
     if show:
         webbrowser.open(page.resolve().as_uri())
@@ -79,7 +79,7 @@ def list_(
         listed = [tables.names(kind) if key in keys else None for key, kind in kinds.items()]
         optimizers, models, datasets, suites, studies = listed
         document = Names(optimizers, models, datasets, suites, studies)
-        typer.echo(json.dumps(as_json(document)))
+        tell(json.dumps(as_json(document)))
         return
     for key in keys:
         out.print(tables.parts_table(kinds[key]))
@@ -124,12 +124,12 @@ def export(
         if setting is None:
             raise InputError(
                 f"export: {label} has not been tuned at {table.axis} {table.proxy}",
-                f"hptransfer tune {table.address} --width {table.proxy} --optimizer {label}",
+                command("tune", table.address, "--width", table.proxy, "--optimizer", label),
             )
         carried.append(setting)
     text = to_python(carried[0]) if python else to_toml(carried)
     if target is None:
-        typer.echo(text, nl=False)
+        tell(text)
         return
     try:
         target.write_text(text, encoding="utf-8")
@@ -142,4 +142,4 @@ def cite(suite: SuiteName = DEFAULT_SUITE) -> None:
     """Print BibTeX of the methods in a suite."""
     from hptransfer.cite import bibtex
 
-    typer.echo(bibtex(load(suite, RunOptions())))
+    tell(bibtex(load(suite, RunOptions())))

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hptransfer import registry
-from hptransfer.cli.text import duration, power, shown
+from hptransfer.cli.text import SPARKS, duration, power, shown
 from hptransfer.suite.file import load_suite, read_table, study_names, suite_names
 from hptransfer.suite.resolved import Suite
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from hptransfer.report.compared import ComparedSuite
     from hptransfer.run.session import Forecast, Session
     from hptransfer.testing import Check
-
-_SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def plain_table(
@@ -187,8 +185,8 @@ def curve_table(suite: Suite, n: int, rows: "pd.DataFrame") -> tuple[Table, list
 def spark(values: list[float]) -> str:
     """A line of blocks, one per value, from the least value to the largest."""
     low, high = min(values), max(values)
-    scale = (len(_SPARKS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_SPARKS[round((v - low) * scale)] for v in values)
+    scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(SPARKS[round((v - low) * scale)] for v in values)
 
 
 def compared_table(suite: "ComparedSuite", tested: "Sequence[Tested]") -> Table:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hptransfer.cli.common import err, load, only, out, warn
+from hptransfer.cli.common import err, load, only, out, tell, warn
 from hptransfer.cli.options import RunOptions, SuiteName, takes
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from hptransfer.analysis.tails import LayerTail
     from hptransfer.report.tails import Measured
+    from hptransfer.suite.claim import SuiteTable
     from hptransfer.suite.resolved import Suite
     from hptransfer.train.engine import Data
     from hptransfer.train.gradient_noise import LayerNoise
@@ -35,10 +36,9 @@ def tails(
     Without --optimizer the first one of the suite trains.
     """
     from hptransfer.analysis.tails import count
-    from hptransfer.cli.tables import plain_table
-    from hptransfer.cli.text import power, shown
+    from hptransfer.cli.text import shown
     from hptransfer.records.store import Store
-    from hptransfer.report.tails import COLUMNS, MISLEADS, rows, sentences, tails_json
+    from hptransfer.report.tails import MISLEADS, tails_json
     from hptransfer.suite.resolved import resolve
     from hptransfer.train import engine
 
@@ -48,6 +48,7 @@ def tails(
     warn(table, labels)
     store = Store(options.results, table.name)
     store.check()
+    reported = store.read_manifest() is not None  # read first: another suite's folder is refused
     data = engine.load_data(table.data)
     resolved = resolve(table, data)
     n = width or table.proxy
@@ -56,18 +57,29 @@ def tails(
     result = tails_json(table.name, table.axis, runs)
     store.write_text("tails.json", json.dumps(result, indent=1) + "\n")
     if options.as_json:
-        typer.echo(json.dumps(result))
+        tell(json.dumps(result))
         return
     for run in runs:
-        title = (
-            f"{table.name}: {run.optimizer}, {table.axis} {n}, lr {power(run.log2_lr)} "
-            f"({run.lr_source}), {pairs} pairs"
-        )
-        out.print(plain_table(title, COLUMNS, rows(run), text=2))
-        for sentence in sentences(run):
-            out.print(shown(sentence), soft_wrap=True)
+        _print(table, run)
     out.print(shown(MISLEADS), soft_wrap=True)
     out.print(shown(f"numbers: {store.folder / 'tails.json'}"), soft_wrap=True)
+    if reported:
+        out.print(shown(f"hptransfer report {table.name} shows them"), soft_wrap=True)
+
+
+def _print(suite: "SuiteTable", run: "Measured") -> None:
+    """The table of a run and its outcome in words."""
+    from hptransfer.cli.tables import plain_table
+    from hptransfer.cli.text import power, shown
+    from hptransfer.report.tails import COLUMNS, rows, sentences
+
+    title = (
+        f"{suite.name}: {run.optimizer}, {suite.axis} {run.axis_value}, lr {power(run.log2_lr)} "
+        f"({run.lr_source}), {run.pairs} pairs"
+    )
+    out.print(plain_table(title, COLUMNS, rows(run), text=2))
+    for sentence in sentences(run):
+        out.print(shown(sentence), soft_wrap=True)
 
 
 def _measured(
@@ -100,7 +112,8 @@ def _measured(
         for piece in gradient_noise.measure(run, data, device, pairs=pairs):
             layers += [_judged(noise) for noise in piece.layers]
             advance(f"{label} step {piece.step}, batch {piece.batch}: {piece.pairs} pairs")
-    return Measured(label, n, run.log2_lr, source, run.steps, pairs, layers)
+    settings = suite.identity(label, n) or ""
+    return Measured(label, n, run.log2_lr, source, run.steps, pairs, settings, layers)
 
 
 def _judged(noise: "LayerNoise") -> "LayerTail":

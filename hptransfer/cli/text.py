@@ -1,8 +1,24 @@
 """Short texts for the terminal: foreign text, durations, learning rates."""
 
+import codecs
+
 from rich.text import Text
 
 from hptransfer.errors import printable
+
+SPARKS = "▁▂▃▄▅▆▇█"
+_PLAIN = {"−": "-", "–": "-", "±": "+-", "…": "...", **dict(zip(SPARKS, "_.,-=+*#", strict=True))}
+
+
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    wrong = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(c, "?") for c in wrong), error.end
+
+
+ERRORS = "hptransfer"
+"""Handler for characters that a terminal does not know: a minus and a curve keep their meaning."""
+codecs.register_error(ERRORS, _plainly)
 
 
 def shown(text: str, style: str = "") -> Text:

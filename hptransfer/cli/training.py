@@ -15,14 +15,17 @@ from hptransfer.cli.common import (
     note_short_runs,
     only,
     out,
+    tell,
     warn,
     warn_of_few_steps,
     warn_of_precision,
 )
 from hptransfer.cli.options import RunOptions, Source, SuiteName, takes
-from hptransfer.errors import InputError
+from hptransfer.errors import InputError, command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hptransfer.run.session import Session
     from hptransfer.suite.claim import SuiteTable
 
@@ -125,7 +128,7 @@ def tune(
     out.print(curves)
     for line in points:
         out.print(shown(line), soft_wrap=True)
-    next_ = f"hptransfer transfer {suite} --from {session.suite.proxy} --to WIDTH"
+    next_ = command("transfer", suite, "--from", session.suite.proxy, "--to", "WIDTH")
     out.print()
     out.print(shown(f"next: {next_}"))
 
@@ -185,7 +188,7 @@ def _print_metrics(session: "Session") -> None:
     from hptransfer.report.write import section
 
     own = section(session.suite, session.store.frame(), session.options.results)
-    typer.echo(json.dumps(metrics_json([own])))
+    tell(json.dumps(metrics_json([own])))
 
 
 def _print_verdicts(session: "Session", as_json: bool) -> None:
@@ -230,18 +233,25 @@ def _run(suite: str, options: RunOptions) -> None:
     session = trained(load(suite, options), options)
     if session is None:
         return
+    page = write_its_report(session, options)
     _print_verdicts(session, options.as_json)
     if not options.as_json:
         _print_claim(session)
-    write_its_report(session, options)
+    say_where(page, options)
 
 
-def write_its_report(session: "Session", options: RunOptions) -> None:
-    """Write the report of the session's suite, and say where it is."""
-    from hptransfer.cli.text import shown
+def write_its_report(session: "Session", options: RunOptions) -> "Path":
+    """Write the report of the session's suite, before what is printed may fail; its path."""
     from hptransfer.report.write import write_report
 
     page, _ = write_report([session.suite.name], options.results, None)
+    return page
+
+
+def say_where(page: "Path", options: RunOptions) -> None:
+    """Print the path of a report, on stderr where stdout holds JSON."""
+    from hptransfer.cli.text import shown
+
     (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
 
 

@@ -1,5 +1,6 @@
 """Which number of lanes and of processes is the fastest, by timing."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -11,10 +12,10 @@ from hptransfer.cost import machine
 from hptransfer.cost.count import Cost
 from hptransfer.cost.placement import Placement
 from hptransfer.cost.speed import Speed, extrapolated, matmul_rate, time_steps
-from hptransfer.errors import InputError
+from hptransfer.errors import InputError, Note, cause
 from hptransfer.geometry.processor import fast_bfloat16
 from hptransfer.train.memory import release
-from hptransfer.train.prepare import Prepared
+from hptransfer.train.prepare import Prepared, own_parts
 
 SLOW_STEP_FLOPS = 5e11  # a heavier step on CPU is extrapolated, for timing it takes too long
 # Seconds of a step from which on a CPU gains nothing by lanes, and may gain by more threads.
@@ -34,11 +35,14 @@ def calibrate(
     device: torch.device,
     placements: Sequence[Placement] = (Placement(),),
     together: Together | None = None,
+    lanes: int | None = None,
 ) -> Speed:
     """The fastest number of lanes, and of processes among the placements, by `choose`.
 
-    A step too heavy to time on CPU is extrapolated at the first placement. Raises InputError where
-    one run does not fit.
+    `lanes`: the user's choice, which is then the only number that is timed. A step too heavy to
+    time on CPU is extrapolated at the first placement. A model or an optimizer of somebody's own
+    that fails in several lanes trains in one, with a Note. Raises InputError where one run does not
+    fit, and where the chosen lanes fail.
     """
     first = placements[0]
     if device.type == "cpu" and cost.model_flops + cost.optimizer_flops > SLOW_STEP_FLOPS:
@@ -52,19 +56,65 @@ def calibrate(
     def alone(lanes: int) -> Speed | None:
         return _timed_alone(prepared, device, lanes, first)
 
-    speed = choose(
-        placements,
-        alone,
-        together,
-        fits=lambda lanes: several and lanes * cost.memory < budget,
-        long_step=LONG_STEP if device.type == "cpu" else float("inf"),
-    )
+    def tried(lanes: int) -> Speed | None:
+        return alone(lanes) if lanes == 1 else _unless_it_fails(prepared, lanes, alone)
+
+    if lanes is not None and lanes > 1 and prepared.vectorises and not first.recompute:
+        speed = _of_chosen(prepared, lanes, alone, together, first)
+    else:
+        speed = choose(
+            placements,
+            tried,
+            together,
+            fits=lambda n: several and lanes is None and n * cost.memory < budget,
+            long_step=LONG_STEP if device.type == "cpu" else float("inf"),
+        )
     if speed is None:
         raise InputError(
             f"width {spec.width}: one run does not fit in the memory of {device}",
             "a smaller width fits, or micro_batch = 1, recompute = true in the suite",
         )
     return speed
+
+
+def _of_chosen(
+    prepared: Prepared, lanes: int, alone: Alone, together: Together | None, first: Placement
+) -> Speed | None:
+    """The speed of so many lanes at the first placement; half as many where they do not fit."""
+    while True:
+        try:
+            speed = alone(lanes)
+        except Exception as error:
+            if isinstance(error, InputError) or not own_parts(prepared.spec):
+                raise
+            raise InputError(
+                f"{_own(prepared)}: {lanes} lanes fail ({cause(error)})",
+                "1 lane trains one run at a time",
+                cures=("lanes",),
+            ) from error
+        if speed is not None:
+            if together is None:
+                return replace(speed, processes=first.processes)
+            return together(first, lanes)
+        if lanes == 1:
+            return None
+        lanes //= 2
+
+
+def _unless_it_fails(prepared: Prepared, lanes: int, alone: Alone) -> Speed | None:
+    """The speed of so many lanes; None, with a Note, where a part of somebody's own fails."""
+    try:
+        return alone(lanes)
+    except Exception as error:
+        if isinstance(error, InputError) or not own_parts(prepared.spec):
+            raise
+        text = f"{_own(prepared)}: trains one run at a time, for several lanes fail"
+        warnings.warn(Note(f"{text} ({cause(error)})"), stacklevel=2)
+        return None
+
+
+def _own(prepared: Prepared) -> str:
+    return " or ".join(f"{kind} {name!r}" for kind, name in own_parts(prepared.spec).items())
 
 
 def choose(

@@ -126,7 +126,8 @@ class CostModel:
         """Timed once on this machine, and kept in the cache."""
         if spec.cell not in self._speeds:
             possible = self.placements(spec)
-            where = (engine.device_name(self._device), [astuple(each) for each in possible])
+            where = [engine.device_name(self._device), [astuple(each) for each in possible]]
+            where += [{"lanes": self._chosen_lanes}] if self._chosen_lanes else []
             alike = spec.identity(*spec.lane_fields, *_SCHEDULE, "eval_examples", "data")
             cost = astuple(self.cost(spec))  # a model whose imports have grown is timed anew
             key = Cache.key("speed and processes", sources(), *where, cost, alike)
@@ -160,7 +161,8 @@ class CostModel:
         together: Together | None = None if training or self.workers == 1 else in_workers
         with foreign_parts(spec):
             prepared = self._prepare(spec)
-            speed = calibrate(prepared, self.cost(spec), self._device, possible, together)
+            where = (self._device, possible, together, self._chosen_lanes)
+            speed = calibrate(prepared, self.cost(spec), *where)
         memory.return_freed_memory()  # to the workers
         return speed
 

@@ -1,6 +1,7 @@
 """What a run costs: parameters, FLOPs and bytes, counted on the meta device without a step."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,12 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from hptransfer.datasets import Tokens
+from hptransfer.errors import InputError, Note, cause
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Step
-from hptransfer.spec import RunSpec
-from hptransfer.train.build import Data, blocks, context_of
-from hptransfer.train.prepare import Prepared, StepFlops
+from hptransfer.train.build import blocks, examples
+from hptransfer.train.groups import sparse_gradient
+from hptransfer.train.prepare import Prepared, StepFlops, own_parts
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,31 @@ class Cost:
 
 
 def count(prepared: Prepared) -> Cost:
-    """The cost of a run. Raises InputError where the model cannot be built."""
+    """The cost of a run. Raises InputError where the model cannot be built.
+
+    A part of somebody's own that the meta device cannot run is counted on the CPU, with a Note.
+    """
+    try:
+        with torch.device("meta"):
+            return _counted(prepared)
+    except Exception as error:
+        own = own_parts(prepared.spec)
+        refused = isinstance(error, InputError) and error.__cause__ is None
+        if refused or not own:
+            raise
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            cost = _counted(prepared)
+        names = " or ".join(f"{kind} {name!r}" for kind, name in own.items())
+        text = f"{names}: counted in a step on the CPU, for without numbers it fails"
+        warnings.warn(Note(f"{text} ({cause(error.__cause__ or error)})"), stacklevel=2)
+        return cost
+
+
+def _counted(prepared: Prepared) -> Cost:
     sizes = [math.prod(p.shape) for p in prepared.params]
     parameters, largest = sum(sizes), max(sizes)
-    with torch.device("meta"):
-        model_flops, activations, recomputed = _model_cost(prepared)
-        optimizer_flops, state = _optimizer_cost(prepared)
+    model_flops, activations, recomputed, frozen = _model_cost(prepared)
+    optimizer_flops, state = _optimizer_cost(prepared)
     if not prepared.vectorises:
         state = 8 * parameters  # a torch optimizer does not say; Adam has two buffers
     half = prepared.spec.precision == "bfloat16"
@@ -60,19 +80,20 @@ def count(prepared: Prepared) -> Cost:
         parameters,
         model_flops,
         optimizer_flops,
-        fixed=(10 if half else 8) * parameters + state + 4 * 4 * largest,
+        fixed=(10 if half else 8) * parameters + state + 4 * 4 * largest + frozen,
         activations=int(activations / (2 if half else 1)),
         recomputed=int(recomputed / (2 if half else 1)),
     )
 
 
-def _model_cost(prepared: Prepared) -> tuple[int, int, float]:
+def _model_cost(prepared: Prepared) -> tuple[int, int, float, int]:
     """FLOPs of a forward and backward pass, and the float32 bytes that the forward pass keeps.
 
     The bytes twice: with all activations, and with those of one block and the inputs of the others.
+    Last the bytes of the parameters that do not train.
     """
     model = prepared.build()
-    x, y = _batch(prepared.spec, prepared.data)
+    x, y = examples(prepared.spec, prepared.data, prepared.spec.batch)
     saved: dict[StorageWeakRef, int] = {}
     own = {StorageWeakRef(p.untyped_storage()) for p in model.parameters()}
     entered = _Blocks(model)
@@ -89,12 +110,16 @@ def _model_cost(prepared: Prepared) -> tuple[int, int, float]:
         with _Attention(keep) as attention, hooks:
             loss = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
         loss.backward()
+    for p in model.parameters():
+        if p.grad is not None and p.grad.layout is not torch.strided:
+            raise sparse_gradient(tuple(p.shape))
     total = sum(saved.values())
     inside = sum(saved[reference] for reference in entered.inside)
     recomputed = float(total - inside)
     if entered.count:
         recomputed += entered.inputs + inside / entered.count
-    return flops.get_total_flops(), total, recomputed
+    frozen = sum(4 * p.numel() for p in model.parameters() if not p.requires_grad)
+    return flops.get_total_flops(), total, recomputed, frozen
 
 
 def _optimizer_cost(prepared: Prepared) -> tuple[int, int]:
@@ -106,7 +131,7 @@ def _optimizer_cost(prepared: Prepared) -> tuple[int, int]:
     with FlopCounterMode(display=False) as flops, torch.no_grad():
         for p in prepared.params:
             rule = prepared.rule(p)
-            w = torch.empty(1, *p.shape)
+            w = torch.zeros(1, *p.shape)
             state = rules.init_state(rule, w)
             state_bytes += sum(s.numel() * 4 for s in state.values())
             rules.update(rule, w, state, w, Step(0, lr, lr, lr))
@@ -160,11 +185,3 @@ class _Attention(TorchFunctionMode):
             if isinstance(kept, Tensor):  # query, key, value, a mask
                 self._keep(kept)
         return out
-
-
-def _batch(spec: RunSpec, data: Data) -> tuple[Tensor, Tensor]:
-    if isinstance(data, Tokens):
-        x = torch.zeros(spec.batch, context_of(spec), dtype=torch.long)
-        return x, x
-    x = torch.zeros(spec.batch, *data.dims["in_shape"])
-    return x, torch.zeros(spec.batch, dtype=torch.long)

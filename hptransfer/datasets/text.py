@@ -169,7 +169,12 @@ def _plain(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hptransfer"
+    """The user's cache folder. Where no home is known, a place that holds no file."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(named) if named else Path.home() / ".cache") / "hptransfer"
+    except RuntimeError:
+        return Path(os.devnull)
 
 
 def _read_cache(path: Path) -> tuple[bytes, bytes] | None:

@@ -1,6 +1,6 @@
 """The file tails.json, and what tails prints with --json."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from hptransfer.documents.values import DOCUMENT
@@ -62,6 +62,12 @@ class LayerTail:
     pooled_stable_fit: float | None
     """Index of a stable law fitted to pooled entries. It calls Gaussian noise heavy where rows
     differ in scale; no verdict rests on it."""
+    curve_index: list[float | None] = field(default_factory=list)
+    """Tail index of the Frobenius norms by Hill's estimator, for each number in `curve_k` of the
+    run. Empty in a document of an earlier version."""
+    curve_norm: list[float | None] = field(default_factory=list)
+    """The largest norm below those, for each number in `curve_k`: the order statistic k + 1 from
+    the top."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,12 @@ class TailRun:
     """One per number of examples."""
     layers: list[LayerTail]
     """One per moment, number of examples and layer."""
+    curve_k: list[int] = field(default_factory=list)
+    """Numbers of largest norms, rising, at which every layer has a Hill plot. Empty in a document
+    of an earlier version."""
+    settings: str = ""
+    """Identity of all that decides the run but its learning rate, its seed and hyperparameters that
+    are searched: 20 hex digits. Empty in a document of an earlier version."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from hptransfer.documents.exponents import ExponentFit, Exponents
 from hptransfer.documents.values import Interval, as_json
-from hptransfer.errors import InputError
+from hptransfer.errors import InputError, command
 from hptransfer.laboratory.exponents import Fit, Name, fits, growths
 from hptransfer.laboratory.page import page, points_csv
 from hptransfer.laboratory.plan import Progress, progress
@@ -41,7 +41,7 @@ def stored(name: str, results: Path) -> Study:
             return Study.model_validate_json(path.read_bytes())
     except (ValidationError, FileNotFoundError):
         raise InputError(
-            f"{path}: holds no study of this version", f"hptransfer run {name} writes it again"
+            f"{path}: holds no study of this version", f"{command('run', name)} writes it again"
         ) from None
 
 

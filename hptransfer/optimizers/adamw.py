@@ -41,6 +41,7 @@ class Adam:
 
     batched: ClassVar[bool] = True
     fused: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
     p: Param
     beta1: float
     beta2: float

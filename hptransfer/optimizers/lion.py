@@ -27,6 +27,7 @@ class Lion:
     """
 
     batched: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
     p: Param
     beta1: float
     beta2: float

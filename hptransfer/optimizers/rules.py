@@ -1,6 +1,7 @@
 """The parts of an optimizer: Step, State, Rule, and a parameter's view as a matrix."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -65,6 +66,8 @@ class Rule(Protocol):
     both.
 
     A rule may also have:
+    - `elementwise`, true where each entry moves by its own weight, gradient and state alone: of a
+      tensor that processes share, each then moves the part that it has.
     - `init_state(w) -> State`: the state before the first step. Default: momentum `m`, zeros like
       w.
     - `readout(w, state) -> Tensor`: the point to evaluate, for instance X where the weights hold a
@@ -197,32 +200,47 @@ def descend(
 
 
 def as_matrix(p: Param, tensor: Tensor) -> Tensor:
-    """(*batch, *shape) -> (*batch, d_out, d_in); with fused matrices (*batch, parts, d_out, d_in).
+    """(*batch, *shape) -> (*batch, d_out, d_in); (*batch, matrices, d_out, d_in) of several.
 
-    An embedding is transposed, the taps of a convolution are flattened, a vector becomes (d, 1).
+    Several are fused or stacked. An embedding is transposed, the taps of a convolution are
+    flattened, a vector becomes (d, 1).
     """
-    n = len(p.shape)
+    n = len(p.shape) - p.stacked
     if n == 1:
         return tensor.unsqueeze(-1)
     if p.embedding:
         return tensor.flatten(-n, -2).mT
     matrix = tensor.flatten(1 - n)
-    return matrix.unflatten(-2, (p.parts, p.d_out)) if p.parts > 1 else matrix
+    if not _several(p):
+        return matrix
+    return matrix.flatten(-2 - p.stacked, -2).unflatten(-2, (_number(p), p.d_out))
 
 
 def from_matrix(p: Param, matrix: Tensor) -> Tensor:
     """Inverse of `as_matrix`."""
-    if len(p.shape) == 1:
+    n = len(p.shape) - p.stacked
+    if n == 1:
         return matrix.squeeze(-1)
     if p.embedding:
         return matrix.mT.unflatten(-2, p.shape[:-1])
-    matrix = matrix.flatten(-3, -2) if p.parts > 1 else matrix
-    return matrix.unflatten(-1, p.shape[1:])
+    if _several(p):
+        rows = p.shape[: p.stacked + 1]
+        matrix = matrix.flatten(-3, -2).unflatten(-2, rows)
+    return matrix.unflatten(-1, p.shape[p.stacked + 1 :])
 
 
 def matrix_shape(p: Param) -> tuple[int, ...]:
-    """(d_out, d_in); with fused matrices (parts, d_out, d_in)."""
-    return (p.parts, p.d_out, p.d_in) if p.parts > 1 else (p.d_out, p.d_in)
+    """(d_out, d_in); (matrices, d_out, d_in) of several."""
+    return (_number(p), p.d_out, p.d_in) if _several(p) else (p.d_out, p.d_in)
+
+
+def _several(p: Param) -> bool:
+    return p.parts > 1 or p.stacked > 0
+
+
+def _number(p: Param) -> int:
+    """Number of matrices, fused and stacked ones."""
+    return p.parts * math.prod(p.shape[: p.stacked])
 
 
 def gaussian(p: Param, std: float, generator: Generator) -> Tensor:

@@ -33,6 +33,7 @@ class Momentum:
     """
 
     batched: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
     p: Param
     momentum: float
     nesterov: bool
@@ -75,6 +76,10 @@ class Normalised:
     by: Literal["frobenius", "sign"]
     beta: float
     weight_decay: float
+
+    @property
+    def elementwise(self) -> bool:
+        return self.by == "sign"
 
     def init_weight(self, generator: Generator) -> Tensor:
         return gaussian(self.p, _std(self.p), generator)

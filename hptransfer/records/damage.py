@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hptransfer.errors import InputError
+from hptransfer.errors import InputError, Note
 from hptransfer.spec import SCHEMA
 
 Damage = tuple[int, str]  # number of a line that is no record, and the cause
@@ -14,7 +14,7 @@ class DamagedError(ValueError):
     """A line is no record; the message says why."""
 
 
-class LeftOut(UserWarning):
+class LeftOut(Note):
     """The reader left out damaged lines of a records file; the message is one line with a cure."""
 
 

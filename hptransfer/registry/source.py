@@ -208,9 +208,12 @@ class Module:
 
 
 @functools.cache
-def _parsed(text: str) -> ast.Module:
-    """The tree of a source text, cached because many lookups read one module."""
-    return ast.parse(text)
+def _parsed(source: bytes) -> ast.Module:
+    """The tree of a source, cached because many lookups read one module.
+
+    Bytes say their own encoding, by a byte order mark or a coding line.
+    """
+    return ast.parse(source)
 
 
 def _readable(path: Path | None, name: str) -> Module | None:
@@ -218,8 +221,8 @@ def _readable(path: Path | None, name: str) -> Module | None:
     if path is None:
         return None
     try:
-        return Module(path, _parsed(path.read_text(encoding="utf-8")), name)
-    except (SyntaxError, UnicodeDecodeError):
+        return Module(path, _parsed(path.read_bytes()), name)
+    except (SyntaxError, ValueError):
         return None
 
 
@@ -271,8 +274,8 @@ def definition(kind: str, where: str, name: str) -> tuple[Module, Definition]:
     place, _, attribute = where.rpartition(":")
     path = _path(kind, place, name)
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except (SyntaxError, UnicodeDecodeError) as error:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{kind} {name!r}: {error}", "the file has to be valid Python") from None
     module = Module(path, tree, "" if place.endswith(".py") else place)
     if (found := _found(module, "", attribute, set())) is not None:

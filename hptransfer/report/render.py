@@ -1,5 +1,6 @@
 """Sections (a suite and its records) -> one HTML page that opens from disk."""
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -13,11 +14,19 @@ from hptransfer.analysis import former
 from hptransfer.analysis.batch import is_judged
 from hptransfer.analysis.claims import claim_sentence, suite_judgement
 from hptransfer.analysis.sentences import axis_name, references, rule, sentence
-from hptransfer.report import batch_tables, result_tables, runs_tables, settings_tables
+from hptransfer.documents.tails import TailRun
+from hptransfer.report import (
+    batch_tables,
+    result_tables,
+    runs_tables,
+    settings_tables,
+    tails_tables,
+)
 from hptransfer.report.alignment_figure import alignment
 from hptransfer.report.batch_figure import losses
 from hptransfer.report.curves_figure import curves
 from hptransfer.report.drift_figure import drift
+from hptransfer.report.hill_figure import hill_plot
 from hptransfer.report.runs_csv import flat
 from hptransfer.report.section import Section, newest_first
 from hptransfer.report.svg import to_svg
@@ -90,6 +99,8 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         "shared": settings_tables.shared(suite),
         "commands": list(section.commands),
         "batches": _batches(section, slug),
+        "tails": _tails(section, slug),
+        "tails_fault": section.tails_fault,
         **_figures(section, slug),
         **_tables(section),
     }
@@ -117,6 +128,35 @@ def _batches(section: Section, slug: str) -> dict[str, Any]:
             batch_tables.batches(suite, table),
             *([batch_tables.laws(suite, section.laws)] if section.laws else []),
             *([batch_tables.critical(suite, found)] if found else []),
+        ],
+    }
+
+
+def _tails(section: Section, slug: str) -> list[dict[str, Any]]:
+    """Per run whose gradient noise was measured: what was found, its tables and its figures."""
+    runs = section.tails.runs if section.tails else []
+    return [
+        {
+            "title": tails_tables.title(section.suite, run),
+            "remark": tails_tables.remark(section.suite, run),
+            "sentences": run.sentences,
+            "parts": [
+                _hill(run, batch, f"{slug}-tails{i}-{batch}") for batch in tails_tables.batches(run)
+            ],
+            "estimates": tails_tables.estimates(run),
+        }
+        for i, run in enumerate(runs)
+    ]
+
+
+def _hill(run: TailRun, batch: int, slug: str) -> dict[str, Any]:
+    """Table and Hill plots for one number of examples per gradient."""
+    steps = tails_tables.moments(run, batch) if run.curve_k else []
+    return {
+        "table": tails_tables.overview(run, batch),
+        "plots": [
+            _figure(functools.partial(hill_plot, run, batch, step), f"{slug}-{step}")
+            for step in steps
         ],
     }
 

@@ -18,6 +18,7 @@ from hptransfer.analysis import (
 )
 from hptransfer.analysis.frame import belonging, select
 from hptransfer.analysis.statuses import finished
+from hptransfer.documents.tails import Tails
 from hptransfer.suite.resolved import Suite
 
 OLDER = "an earlier version made them, under the rule of 0.1"
@@ -29,7 +30,8 @@ class Section:
 
     `n_expected`: runs of the finished suite, None where that is not known. `missing`: a name for
     each run that is not there. `uncounted`: why the missing runs could not be counted, if so.
-    `commands`: lines that reproduce the section.
+    `commands`: lines that reproduce the section. `tails`: of the gradient noise, where they were
+    measured. `tails_fault`: why they could not be read, if so.
     """
 
     suite: Suite
@@ -38,6 +40,8 @@ class Section:
     missing: Sequence[str] = ()
     commands: Sequence[str] = ()
     uncounted: str = ""
+    tails: Tails | None = None
+    tails_fault: str = ""
 
     @cached_property
     def rows(self) -> pd.DataFrame:

@@ -22,7 +22,7 @@ MISLEADS = (
 
 @dataclass(frozen=True)
 class Measured:
-    """A run and the tails of its layers; `log2_lr` in octaves."""
+    """A run and the tails of its layers; `log2_lr` in octaves, `settings` by `Suite.identity`."""
 
     optimizer: str
     axis_value: int
@@ -30,6 +30,7 @@ class Measured:
     lr_source: Literal["best recorded", "middle of the range"]
     steps: int
     pairs: int
+    settings: str
     layers: Sequence[tails.LayerTail]
 
 
@@ -84,13 +85,14 @@ def _row(each: tails.LayerTail) -> tuple[str, ...]:
 
 
 def _short(value: float, digits: int = 1) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+    """Decimals below 10 alone: where norms hardly differ, the index has thousands."""
+    return f"{value:.{digits if abs(value) < 10 else 0}f}" if math.isfinite(value) else "-"
 
 
 def _text(estimate: tails.Estimate) -> str:
     if not math.isfinite(estimate.value):
         return "-"
-    return f"{estimate.value:.1f}±{estimate.standard_error:.1f}"
+    return f"{_short(estimate.value)}±{_short(estimate.standard_error)}"
 
 
 def _rounded(value: float) -> float:
@@ -116,18 +118,23 @@ def _run(run: Measured) -> shapes.TailRun:
         pairs=run.pairs,
         sentences=sentences(run),
         counts=counts(run),
-        layers=[
-            shapes.LayerTail(
-                layer=each.layer,
-                kind=each.kind,
-                shape=list(each.shape),
-                step=each.step,
-                batch=each.batch,
-                frobenius=_norm(each.frobenius),
-                spectral=_norm(each.spectral),
-                p_eff=_rounded(each.p_eff),
-                pooled_stable_fit=_rounded(each.pooled_fit),
-            )
-            for each in run.layers
-        ],
+        layers=[_layer(each) for each in run.layers],
+        curve_k=tails.orders(run.pairs),
+        settings=run.settings,
+    )
+
+
+def _layer(each: tails.LayerTail) -> shapes.LayerTail:
+    return shapes.LayerTail(
+        layer=each.layer,
+        kind=each.kind,
+        shape=list(each.shape),
+        step=each.step,
+        batch=each.batch,
+        frobenius=_norm(each.frobenius),
+        spectral=_norm(each.spectral),
+        p_eff=_rounded(each.p_eff),
+        pooled_stable_fit=_rounded(each.pooled_fit),
+        curve_index=[_rounded(at.alpha) for at in each.frobenius.curve],
+        curve_norm=[_rounded(at.size) for at in each.frobenius.curve],
     )

@@ -2,7 +2,9 @@
 
 import json
 import shlex
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,18 @@ import pandas as pd
 
 from hptransfer.analysis.frame import belonging
 from hptransfer.analysis.statuses import finished
-from hptransfer.errors import InputError
+from hptransfer.documents.tails import Tails
+from hptransfer.errors import InputError, command
+from hptransfer.records.damage import LeftOut
 from hptransfer.records.store import Store
 from hptransfer.report.alignment_figure import alignment
 from hptransfer.report.metrics import metrics_json
 from hptransfer.report.render import render
 from hptransfer.report.runs_csv import runs_csv
 from hptransfer.report.section import OLDER, Section
+from hptransfer.report.stored_tails import read_tails
 from hptransfer.report.svg import INK, to_svg
+from hptransfer.report.tails_tables import remark
 from hptransfer.search.plan import forecast
 from hptransfer.spec import FIRST_SCHEMA, SCHEMA, RunSpec
 from hptransfer.suite.resolved import Suite
@@ -54,7 +60,7 @@ def _missing(suite: Suite, frame: pd.DataFrame) -> list[RunSpec]:
         if ":" in name:
             raise InputError(
                 f"sampler {name} is code that a report does not import",
-                f"hptransfer plan {suite.address} imports it and counts",
+                f"{command('plan', suite.address)} imports it and counts",
             )
     if samplers <= {"bracket"}:
         return forecast(suite, frame)
@@ -65,12 +71,7 @@ def _missing(suite: Suite, frame: pd.DataFrame) -> list[RunSpec]:
 
 def _commands(suite: Suite, results: Path) -> list[str]:
     """Lines that reproduce a suite's records."""
-    steps = [] if suite.steps is None else ["--steps", str(suite.steps)]
-    shared = [suite.address, *steps, *_option(suite, "trials", "--trials")]
-    if suite.data["name"] == "file":
-        shared += ["--data", suite.data["path"]]
-    else:
-        shared += _option(suite, "data", "--data")
+    shared = [suite.address, *_steps(suite), *_option(suite, "trials", "--trials"), *_data(suite)]
     seeds, most = _option(suite, "seeds", "--seeds"), _option(suite, "max_seeds", "--max-seeds")
     lines = [["tune", *shared, "--width", str(suite.proxy), *seeds, *most]]
     more = [*(["--verify"] if suite.verify else []), *seeds, *most]
@@ -81,8 +82,21 @@ def _commands(suite: Suite, results: Path) -> list[str]:
     for n in suite.targets:
         lines.append(["transfer", *shared, "--from", str(suite.proxy), "--to", str(n), *more])
     lines.append(["report", suite.name])
-    place = [] if results == Path("results") else ["--results", str(results)]
-    return [shlex.join(["hptransfer", *line, *place]) for line in lines]
+    return [shlex.join(["hptransfer", *line, *_place(results)]) for line in lines]
+
+
+def _place(results: Path) -> list[str]:
+    return [] if results == Path("results") else ["--results", str(results)]
+
+
+def _steps(suite: Suite) -> list[str]:
+    return [] if suite.steps is None else ["--steps", str(suite.steps)]
+
+
+def _data(suite: Suite) -> list[str]:
+    if suite.data["name"] == "file":
+        return ["--data", suite.data["path"]]
+    return _option(suite, "data", "--data")
 
 
 def _option(suite: Suite, key: str, option: str) -> list[str]:
@@ -92,6 +106,7 @@ def _option(suite: Suite, key: str, option: str) -> list[str]:
 
 def stored(name: str, results: Path) -> Iterator[Section]:
     """The sections of a suite: one per schema that its folder holds. Raises InputError."""
+    measured = False  # the tails belong to the section of the newest schema
     for schema in (SCHEMA, FIRST_SCHEMA):
         store = Store(results, name, schema)
         suite = store.read_manifest()
@@ -103,9 +118,34 @@ def stored(name: str, results: Path) -> Iterator[Section]:
                 "delete that file; the next run writes it again",
             )
         if schema == SCHEMA:
-            yield section(suite, store.frame(), results)
+            own = section(suite, store.frame(), results)
         else:
-            yield Section(suite, store.frame(), uncounted=OLDER)
+            own = Section(suite, store.frame(), uncounted=OLDER)
+        yield own if measured else with_tails(own, store.folder, results)
+        measured = True
+
+
+def with_tails(own: Section, folder: Path, results: Path) -> Section:
+    """The section with the tails of its folder. Warns (LeftOut) where they cannot be read."""
+    try:
+        found = read_tails(folder, own.suite)
+    except InputError as error:
+        fault = f"{error}; {error.hint}"
+        warnings.warn(f"left out of the report: {fault}", LeftOut, stacklevel=2)
+        return replace(own, tails_fault=fault)
+    if found is None:
+        return own
+    again = [] if any(remark(own.suite, run) for run in found.runs) else [_again(own.suite, found)]
+    lines = [shlex.join(["hptransfer", *line, *_place(results)]) for line in again]
+    return replace(own, tails=found, commands=[*own.commands, *lines])
+
+
+def _again(suite: Suite, found: Tails) -> list[str]:
+    """The words that measure the tails again; one call made all runs of the document."""
+    first = found.runs[0]
+    labels = [word for run in found.runs for word in ("--optimizer", run.optimizer)]
+    size = ["--width", str(first.axis_value), "--pairs", str(first.pairs)]
+    return ["tails", suite.address, *_steps(suite), *_data(suite), *labels, *size]
 
 
 def write_report(
@@ -117,7 +157,8 @@ def write_report(
         own = list(stored(name, results))
         if not own:
             raise InputError(
-                f"no records of suite {name!r} under {results}", f"hptransfer run {name} makes them"
+                f"no records of suite {name!r} under {results}",
+                f"{command('run', name)} makes them",
             )
         sections += own
     page = render(sections)

@@ -30,10 +30,21 @@ class Status:
 
 
 @dataclass(frozen=True)
+class Unwritten:
+    """The persistent Optuna study could not be written, and why; the records are complete.
+
+    `last`: nothing tries it again before the next command.
+    """
+
+    error: str
+    last: bool = False
+
+
+@dataclass(frozen=True)
 class Finished:
     """Every run has a record, except those in `failed`: the next session tries them again."""
 
     failed: list[Ended] = field(default_factory=list)
 
 
-Event = Started | Progress | Restarted | Unsaved | RunRecord | Status | Ended | Finished
+Event = Started | Progress | Restarted | Unsaved | RunRecord | Status | Ended | Unwritten | Finished

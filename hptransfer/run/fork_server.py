@@ -1,22 +1,70 @@
 """A server process that imports torch once, while the caller plans, and forks every worker."""
 
-import multiprocessing as mp
+import contextlib
 import os
 import signal
 import sys
+import tempfile
+from collections.abc import Generator
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.context import (
+    ForkServerContext,
+    ForkServerProcess,
+    SpawnContext,
+    SpawnProcess,
+)
+from types import ModuleType
 
 LOADED = ["hptransfer.run.workers"]
+LONGEST = 60  # bytes of the folder of the server's socket, whose path has a limit of about 100
+
+
+class _Forked(ForkServerProcess):
+    def start(self) -> None:
+        with _without_program():
+            super().start()
+
+
+class _Spawned(SpawnProcess):
+    def start(self) -> None:
+        with _without_program():
+            super().start()
+
+
+class _ForkServer(ForkServerContext):
+    Process = _Forked
+
+
+class _Spawn(SpawnContext):
+    Process = _Spawned
 
 
 def context() -> ForkServerContext | SpawnContext:
-    """How workers start. Only Linux forks them: elsewhere a fork may break system libraries."""
-    if sys.platform != "linux":
-        return mp.get_context("spawn")
-    server = mp.get_context("forkserver")
+    """How workers start.
+
+    Only Linux forks them: elsewhere a fork may break system libraries. Nor are they forked where
+    the folder of temporary files has so long a name that no socket can lie in it.
+    """
+    if sys.platform != "linux" or len(os.fsencode(tempfile.gettempdir())) > LONGEST:
+        return _Spawn()
+    server = _ForkServer()
     server.set_forkserver_preload(LOADED)
     return server
+
+
+@contextlib.contextmanager
+def _without_program() -> Generator[None]:
+    """The process that starts here does not import the program that calls.
+
+    A script that calls without a guard would else run again in each worker, and a program from
+    stdin cannot be imported.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 def start() -> None:

@@ -24,7 +24,7 @@ from hptransfer.datasets.ngrams import ngram_losses
 from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.run import scheduler
-from hptransfer.run.events import Event, Finished, Started, Status
+from hptransfer.run.events import Event, Finished, Started, Status, Unwritten
 from hptransfer.run.sharing import Sharing
 from hptransfer.run.workers import Ended, Job, Message, Pool, Timing
 from hptransfer.search import samplers, studies
@@ -200,8 +200,8 @@ class Session:
                     yield message
                 if sync_at.due():
                     with sync_at.timed():
-                        self.sync()
-        self.sync()
+                        yield from self._synced()
+        yield from self._synced(last=True)
         yield Status(len(recorded), 0, 0.0)
         yield Finished(self._given_up(failed))
 
@@ -222,6 +222,13 @@ class Session:
     def sync(self) -> None:
         """Bring the persistent Optuna study up to date with the records."""
         studies.sync(self.suite, self.rows(), self.options.storage, self.store)
+
+    def _synced(self, *, last: bool = False) -> Iterator[Event]:
+        """`sync` where training must not end with it: a database may be locked for a while."""
+        try:
+            self.sync()
+        except InputError as error:
+            yield Unwritten(str(error), last)
 
     def _todo(
         self, pool: Pool, failed: dict[str, Ended], recorded: set[str]

@@ -234,8 +234,21 @@ class Pool:
             try:
                 answers[pipe] = pipe.recv()
             except (EOFError, ConnectionResetError):
-                answers[pipe] = Ended(timing.unit, "its process died", _MEMORY)
+                answers[pipe] = self._died(pipe, timing)
         return answers
+
+    def _died(self, pipe: Connection, job: Job | Timing) -> Ended:
+        """What to tell of a worker that is gone."""
+        process = self._processes.pop(pipe)
+        process.join()
+        killed = process.exitcode == -signal.SIGKILL
+        return Ended(
+            job.unit,
+            f"its process died (exit code {process.exitcode})",
+            f"exit code -9 is {_MEMORY}" if killed else "what it wrote to stderr says why",
+            died=True,
+            placement=job.placement,
+        )
 
     @property
     def in_flight(self) -> set[str]:
@@ -287,16 +300,7 @@ class Pool:
             try:
                 message: Message = pipe.recv()
             except (EOFError, ConnectionResetError):
-                job = self._busy.pop(pipe)
-                process = self._processes.pop(pipe)
-                process.join()
-                yield Ended(
-                    job.unit,
-                    f"its process died (exit code {process.exitcode})",
-                    f"exit code -9 is {_MEMORY}",
-                    died=True,
-                    placement=job.placement,
-                )
+                yield self._died(pipe, self._busy.pop(pipe))
                 continue
             if isinstance(message, Ended):
                 del self._busy[pipe]

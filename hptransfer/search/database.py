@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
 
 _OPTUNAS = {"studies", "trials", "version_info"}
+# Modules of drivers whose package has another name.
+_PACKAGES = {
+    "MySQLdb": "mysqlclient",
+    "mysql": "mysql-connector-python",
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+}
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # seconds
 # If a host or a database has other characters, the URL was split at the wrong place, such as an
 # unquoted @ or / in a password. Then every part of it may be secret.
@@ -46,10 +53,17 @@ def opened(url: str) -> Generator[tuple[BaseStorage, str]]:
     except ImportError as error:
         raise InputError(
             f"{place} needs the package {error.name!r}, which is not installed here",
-            f"pip install {error.name}",
+            f"pip install {_PACKAGES.get(error.name or '', error.name)}",
         ) from None
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:
-        raise _refused(place, f"cannot be used ({_told(error, url, place)})") from None
+        why = _told(error, url, place)
+        if "locked" in why and place != "storage":
+            raise InputError(
+                f"{place}: cannot be used ({why})",
+                "another program writes there: wait until it has ended, or name another storage",
+                cures=("storage",),
+            ) from None
+        raise _refused(place, f"cannot be used ({why})") from None
 
 
 def _parsed(url: str) -> "URL":

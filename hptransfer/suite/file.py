@@ -103,7 +103,7 @@ def _origin(source: str, changes: dict[str, Any]) -> Origin:
 def _read(name: str, path: Path) -> dict[str, Any]:
     """The table in a suite's file. Raises InputError."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         _beside(path.parent, table)
     except FileNotFoundError:
         raise InputError(f"no suite file {name}", f"suites: {', '.join(suite_names())}") from None

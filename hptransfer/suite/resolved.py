@@ -97,6 +97,18 @@ class Suite(SuiteTable):
             raise AssertionError(f"template: batch {n} was refused for no reason")
         return run
 
+    def identity(self, label: str, n: int) -> str | None:
+        """20 hex digits of all that the runs of a label at an axis value have in common.
+
+        That is all but lr, seed and the searched hyperparameters. None where the suite has no such
+        label, or no whole steps at this value.
+        """
+        run = self._template(label, n, 1) if label in self.templates else None
+        if run is None:
+            return None
+        searched = (f"hp.{key}" for key in self.searched(label))
+        return run.identity("log2_lr", "seed", *searched)
+
     def _template(self, label: str, n: int, divisor: int) -> RunSpec | None:
         run = self.templates[label].at(self.axis, n)
         if self.tokens is None:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from torch import nn
+
 from hptransfer import registry
 from hptransfer.errors import InputError
 from hptransfer.testing import datasets, models, optimizers
@@ -51,12 +53,21 @@ def kind_of(target: str) -> str:
     loaded = registry.load("optimizer", target)
     if is_torch_optimizer(loaded):
         return "optimizer"
+    if isinstance(loaded, type) and issubclass(loaded, nn.Module):
+        return "model"
     if not callable(loaded):
         raise InputError(f"validate: {target} is a {type(loaded).__name__}", "name a function")
     arguments = list(inspect.signature(loaded).parameters.values())
+    if arguments and arguments[0].name == "width":
+        return "model"
     if not arguments or all(a.default is not a.empty for a in arguments):
         return "dataset"
-    return "model" if arguments[0].name == "width" else "optimizer"
+    if arguments[0].annotation in (int, "int"):
+        raise InputError(
+            f"validate: {target} takes {arguments[0].name!r} first",
+            "a model takes `width` first, and an optimizer `p`; --kind model takes it as it is",
+        )
+    return "optimizer"
 
 
 def validate(

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from hptransfer.datasets import Examples, Tokens
+from hptransfer.errors import cause
 from hptransfer.registry import Part
 from hptransfer.spec import RunSpec
 from hptransfer.train import snapshots
 from hptransfer.train.lanes import Lanes
-from hptransfer.train.prepare import Prepared
+from hptransfer.train.prepare import Prepared, own_parts
 
 CPU = torch.device("cpu")
 
@@ -111,6 +112,24 @@ def small_spec(optimizer: Part, model: Part, width: int, **changes: Any) -> RunS
     return replace(spec, **changes)
 
 
+def fails_in_lanes(prepared: Prepared) -> str:
+    """Why two lanes of a model of somebody's own fail where one does not; "" where they train."""
+    run = prepared.spec
+    if not own_parts(run):
+        return ""
+    one, other = run.point(run.log2_lr, 0), run.point(run.log2_lr - 1, 0)
+    try:
+        lanes = Lanes([one, other], prepared.data, CPU, prepared=prepared)
+        lanes.gradients(0)
+        lanes.update(0)
+    except Exception as error:
+        alone = Lanes([one], prepared.data, CPU, prepared=prepared)
+        alone.gradients(0)  # else it is no matter of lanes
+        alone.update(0)
+        return cause(error)
+    return ""
+
+
 def falls(prepared: Prepared) -> str:
     """The loss falls at one learning rate of a coarse grid at least.
 
@@ -120,7 +139,8 @@ def falls(prepared: Prepared) -> str:
     spec = prepared.spec
     grid = [spec.point(float(e), 0) for e in range(-13, 1, 2)]
     outwards = sorted(grid, key=lambda point: abs(point.log2_lr - grid[len(grid) // 2].log2_lr))
-    units = [grid] if prepared.vectorises else [[point] for point in outwards]
+    together = prepared.vectorises and not fails_in_lanes(prepared)
+    units = [grid] if together else [[point] for point in outwards]
     ends: list[float] = []
     first = 0.0
     for unit in units:

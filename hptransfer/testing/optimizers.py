@@ -32,6 +32,7 @@ PARAMS = {  # width 16 over base 8, every kind that a model may hold
     "dense input": Param("first", "input", (16, 5), (8, 5)),
     "hidden": Param("hidden", "hidden", (24, 16), (12, 8)),
     "fused qkv": Param("qkv", "hidden", (48, 16), (24, 8), parts=3),
+    "stacked experts": Param("experts", "hidden", (3, 24, 16), (3, 12, 8), stacked=1),
     "convolution": Param("conv", "hidden", (16, 16, 3, 3), (8, 8, 3, 3), conv=True),
     "output": Param("head", "output", (10, 16), (10, 8)),
     "tied": Param("tied", "output", (11, 16), (11, 8), tied=True),

@@ -4,12 +4,13 @@ import inspect
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hptransfer import registry
 from hptransfer.datasets import Examples, Tokens
 from hptransfer.errors import InputError, broken
 from hptransfer.spec import Param, RunSpec
+from hptransfer.train import forward
 from hptransfer.train.roles import kinds
 
 Data = Tokens | Examples
@@ -33,6 +34,8 @@ def model_factory(spec: RunSpec, data: Data) -> Callable[[int], nn.Module]:
     asked = inspect.signature(factory).parameters
     fields |= {k: v for k, v in data.dims.items() if k in asked}
 
+    _check_width(name, factory)
+
     def build(width: int) -> nn.Module:
         try:
             model = factory(width, **fields)
@@ -40,7 +43,8 @@ def model_factory(spec: RunSpec, data: Data) -> Callable[[int], nn.Module]:
             raise
         except Exception as error:  # whatever a model of somebody's own does wrong is wrong input
             what = f"model {name!r}: building it at width {width} failed"
-            raise broken(what, error, "another width, or other fields of the model") from None
+            hint = "another width, or other fields of the model"
+            raise broken(what, error, hint) from error
         if not isinstance(model, nn.Module):
             raise InputError(
                 f"model {name!r}: gave a {type(model).__name__}",
@@ -51,12 +55,44 @@ def model_factory(spec: RunSpec, data: Data) -> Callable[[int], nn.Module]:
     return build
 
 
+def _check_width(name: str, factory: Callable[..., object]) -> None:
+    """Raises InputError for a class whose first argument may be something else than the width."""
+    arguments = list(inspect.signature(factory).parameters.values())
+    first = arguments[0] if arguments else None
+    if first is not None and first.name == "width" and first.default is not first.empty:
+        raise InputError(
+            f"model {name!r}: its argument width has a default",
+            "a suite gives the width: the first argument, without a default",
+        )
+    if isinstance(factory, type) and (first is None or first.name != "width"):
+        got = "no argument" if first is None else f"{first.name!r} as first argument"
+        raise InputError(
+            f"model {name!r}: a class with {got}, and a model is made from its width",
+            "call the first argument `width`, or write a function of the width: "
+            f"def model(width): return {factory.__name__}(...)",
+        )
+
+
+def examples(spec: RunSpec, data: Data, n: int) -> tuple[Tensor, Tensor]:
+    """n inputs of zeros and their labels, on the current default device."""
+    if isinstance(data, Tokens):
+        x = torch.zeros(n, context_of(spec), dtype=torch.long)
+        return x, x
+    x = torch.zeros(n, *data.dims["in_shape"])
+    return x, torch.zeros(n, dtype=torch.long)
+
+
+def is_own(spec: RunSpec) -> bool:
+    """Whether the model is somebody's own: nobody has checked it."""
+    return spec.model["name"] not in registry.BUILTINS["model"]
+
+
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The repeated parts of a model: the members of its outermost nn.ModuleLists."""
-    members: list[nn.Module] = []
+    """The repeated parts of a model: the members of its outermost nn.ModuleLists, each once."""
+    members: dict[nn.Module, None] = {}
     for child in model.children():
-        members += list(child) if isinstance(child, nn.ModuleList) else blocks(child)
-    return members
+        members |= dict.fromkeys(child if isinstance(child, nn.ModuleList) else blocks(child))
+    return list(members)
 
 
 def context_of(spec: RunSpec) -> int:
@@ -69,18 +105,70 @@ def context_of(spec: RunSpec) -> int:
     return spec.model["context"]
 
 
-def describe_params(spec: RunSpec, model: Callable[[int], nn.Module]) -> list[Param]:
-    """Every parameter with its role and its shapes at `width` and at the base width.
+def describe_params(spec: RunSpec, data: Data, model: Callable[[int], nn.Module]) -> list[Param]:
+    """Every parameter that trains, with its role and its shapes at `width` and at the base width.
 
-    Raises InputError where a role is neither said nor to be seen.
+    A model of somebody's own makes one forward pass, for what no shape shows. All is done on the
+    meta device, which has no numbers; a model that reads some is built on the CPU, where its
+    forward pass is made at the narrower width. Raises InputError where a role is neither said nor
+    to be seen, and where no run of the model could be right.
     """
-    with torch.device("meta"):
-        own, wider = model(spec.width), model(2 * spec.width)
-        base = model(spec.base.get("width", spec.width))
+    base_width = spec.base.get("width", spec.width)
     try:
-        return params(own, wider, base, depth_m=_depth_m(spec))
+        own, wider, base = _three(model, spec.width, base_width)
+        found = params(own, wider, base, depth_m=_depth_m(spec))
+        if is_own(spec):
+            _pass_forward(spec, data, model, found)
     except InputError as error:
-        raise InputError(f"model {spec.model['name']!r}: {error}", error.hint) from None
+        raise _of_model(spec, error) from error.__cause__
+    return found
+
+
+def _of_model(spec: RunSpec, error: InputError) -> InputError:
+    """The error with the name of the model before it."""
+    prefix = f"model {spec.model['name']!r}: "
+    text = str(error)
+    return InputError(text if text.startswith(prefix) else prefix + text, error.hint)
+
+
+def _three(
+    model: Callable[[int], nn.Module], width: int, base_width: int
+) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """The model at its own width, at another one, and at the base width."""
+    try:
+        with torch.device("meta"):
+            return model(width), model(2 * width), model(base_width)
+    except InputError as error:
+        if error.__cause__ is None:  # what the model itself refuses
+            raise
+    with torch.random.fork_rng(devices=[]):
+        base = model(base_width)
+        own = base if width == base_width else model(width)
+        return own, base if width != base_width else model(2 * width), base
+
+
+def _pass_forward(
+    spec: RunSpec, data: Data, model: Callable[[int], nn.Module], found: list[Param]
+) -> None:
+    """`forward.check` on the meta device, else on the CPU at the narrower width."""
+    try:
+        with torch.device("meta"), torch.no_grad():
+            forward.check(model(spec.width), found, data, examples(spec, data, 2)[0])
+        return
+    except InputError as error:
+        if error.__cause__ is None:
+            raise
+    except Exception:  # no numbers there, or no kernel
+        pass
+    narrow = min(spec.width, spec.base.get("width", spec.width))
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            forward.check(model(narrow), found, data, examples(spec, data, 2)[0])
+    except InputError:
+        raise
+    except Exception as error:
+        what = f"its forward pass failed at width {narrow}"
+        raise broken(what, error, "hptransfer validate checks a model on its own") from error
 
 
 def params(
@@ -100,6 +188,8 @@ def params(
     base_shapes = {name: tuple(p.shape) for name, p in base.named_parameters()}
     described = []
     for name, p in model.named_parameters():
+        if name not in kind_of:
+            continue
         if name not in base_shapes:
             raise InputError(
                 f"{name}: not in the model at the base width",
@@ -108,6 +198,46 @@ def params(
         shapes = {"shape": tuple(p.shape), "base_shape": base_shapes[name]}
         described.append(Param(name, **shapes, **vars(kind_of[name]), depth_m=depth_m))
     return described
+
+
+def placed(
+    make: Callable[[], nn.Module], spec: RunSpec, seed: int, device: torch.device
+) -> nn.Module:
+    """The model on a device, built under a seed.
+
+    What does not train, buffers and frozen parameters, keeps the values of the constructor. Of
+    somebody's own model they are those that the CPU draws, whichever the device.
+    """
+    index = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=index), device:
+        torch.manual_seed(seed)
+        model = make()
+    if device.type == "cpu" or not is_own(spec) or not _constants(model):
+        return model
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
+        torch.manual_seed(seed)
+        drawn = _constants(make())
+        for name, tensor in _constants(model).items():
+            tensor.copy_(drawn[name])
+    return model
+
+
+def _constants(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers and frozen parameters by name."""
+    frozen = {name: p.data for name, p in model.named_parameters() if not p.requires_grad}
+    return {**dict(model.named_buffers()), **frozen}
+
+
+def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model with real numbers of this dtype, in place; complex ones stay complex."""
+    for module in model.modules():
+        for p in module.parameters(recurse=False):
+            if p.is_floating_point():
+                p.data = p.data.to(dtype)
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point():
+                setattr(module, name, buffer.to(dtype))
+    return model
 
 
 def _depth_m(spec: RunSpec) -> float:

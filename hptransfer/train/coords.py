@@ -166,10 +166,10 @@ def probe(lanes: Lanes) -> tuple[dict[str, Tensor], float]:
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules that hold a matrix or a kernel, in the model's order, and the model itself."""
+    """Modules that train a matrix or a kernel, in the model's order, and the model itself."""
     inner = {
         name: module
         for name, module in model.named_modules()
-        if name and any(p.ndim > 1 for p in module.parameters(recurse=False))
+        if name and any(p.ndim > 1 and p.requires_grad for p in module.parameters(recurse=False))
     }
     return {**inner, LOGITS: model}

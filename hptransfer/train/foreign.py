@@ -64,15 +64,15 @@ class Foreign:
             str(device): torch.Generator(device).manual_seed(seed).get_state() for device in devices
         }
         with self._at_work("building it failed", _CALLED):
-            self._optimizers = _built(prepared, spec, model, weights)
-        self._takes_closure = [_needs_closure(type(each)) for each in self._optimizers]
-        if any(self._takes_closure) and len(self._optimizers) > 1:
+            self.optimizers = _built(prepared, spec, model, weights)
+        self._takes_closure = [_needs_closure(type(each)) for each in self.optimizers]
+        if any(self._takes_closure) and len(self.optimizers) > 1:
             raise InputError(
                 f"optimizer {self._name!r}: one of several takes a closure, which would move "
                 "between their gradients and their steps",
                 "return one optimizer",
             )
-        self._peaks = [[float(g["lr"]) for g in each.param_groups] for each in self._optimizers]
+        self._peaks = [[float(g["lr"]) for g in each.param_groups] for each in self.optimizers]
         self.train()
 
     def step(self, factor: float, again: Callable[[], Tensor]) -> None:
@@ -82,7 +82,7 @@ class Foreign:
         """
         with self._at_work("a step failed"):
             for optimizer, closure, peaks in zip(
-                self._optimizers, self._takes_closure, self._peaks, strict=True
+                self.optimizers, self._takes_closure, self._peaks, strict=True
             ):
                 for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                     group["lr"] = peak * factor
@@ -103,20 +103,20 @@ class Foreign:
     def state(self) -> dict[str, Any]:
         """What training goes on from, beside the weights."""
         with self._at_work("its state_dict() failed"):
-            states = [each.state_dict() for each in self._optimizers]
+            states = [each.state_dict() for each in self.optimizers]
         return {"optimizers": states, "random": self._random}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from `state`."""
         with self._at_work("its load_state_dict() failed"):
-            for optimizer, state in zip(self._optimizers, saved["optimizers"], strict=True):
+            for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
         self._random.update(saved["random"])
         self.train()
 
     def _swap(self, method: str) -> None:
         with self._at_work(f"its {method}() failed"):
-            for optimizer in self._optimizers:
+            for optimizer in self.optimizers:
                 swap = getattr(optimizer, method, None)
                 if callable(swap):
                     swap()

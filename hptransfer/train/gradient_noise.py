@@ -122,7 +122,7 @@ def _at(
 
 
 def _matrices(p: Param, names: Sequence[str]) -> list[Param]:
-    return [replace(p, name=name) for name in names] if len(p.shape) > 1 else []
+    return [replace(p, name=name) for name in names] if p.role != "vector" else []
 
 
 def _examples(lanes: Lanes) -> Iterator[tuple[Tensor, Tensor]]:
@@ -167,8 +167,8 @@ class _Gathered:
     sums: dict[int, list[Tensor]] = field(default_factory=dict)
 
     def add(self, difference: Tensor) -> None:
-        """Take in D of n pairs, (n, *shape)."""
-        d = difference.flatten(2)
+        """Take in D of n pairs, (n, *shape); stacked matrices stand one under the other."""
+        d = difference.flatten(1, 1 + self.p.stacked).flatten(2)
         self.frobenius.append(_frobenius(d).cpu())
         self.spectral.append(_spectral(d).cpu())
         if sum(map(len, self.entries)) < ENTRIES:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hptransfer.errors import InputError
 from hptransfer.optimizers.rules import Stack, State
 from hptransfer.spec import Param
 
@@ -69,7 +70,7 @@ def separate(leaves: Iterable[Tensor]) -> None:
     """
     seen: set[int] = set()
     for leaf in leaves:
-        if leaf.grad is not None:
+        if leaf.grad is not None and leaf.grad.layout is torch.strided:
             place = leaf.grad.data_ptr()
             if place in seen:
                 leaf.grad = leaf.grad.clone()
@@ -77,7 +78,16 @@ def separate(leaves: Iterable[Tensor]) -> None:
 
 
 def gradient_of(leaf: Tensor) -> Tensor:
-    """Its gradient; zeros where it took no part in the loss."""
+    """Its gradient; zeros where it took no part in the loss. Raises InputError for a sparse one."""
     if leaf.grad is None:
         leaf.grad = torch.zeros_like(leaf)
+    if leaf.grad.layout is not torch.strided:
+        raise sparse_gradient(tuple(leaf.shape))
     return leaf.grad
+
+
+def sparse_gradient(shape: tuple[int, ...]) -> InputError:
+    """The refusal of a gradient that lists its entries: every optimizer takes a whole tensor."""
+    return InputError(
+        f"the gradient of a parameter of shape {shape} is sparse", "sparse = False in its embedding"
+    )

@@ -16,11 +16,13 @@ from hptransfer.optimizers.rules import Rule, Stack, State, Step
 from hptransfer.spec import Param, RunSpec
 from hptransfer.train import inits
 from hptransfer.train.batches import Batches
-from hptransfer.train.build import Data, blocks
+from hptransfer.train.build import Data, blocks, in_dtype, placed
 from hptransfer.train.foreign import Foreign, own_init
 from hptransfer.train.groups import Group, gradient_of, grouped, regrouped, separate
 from hptransfer.train.prepare import Prepared, prepare
 from hptransfer.train.schedule import lr_factor
+
+CONSTANTS_SEED = 0  # of buffers and frozen parameters, which the lanes of a unit share
 
 
 class Moment(NamedTuple):
@@ -91,8 +93,8 @@ class Lanes:
         self.batches = Batches(specs, data, device, dtype)
 
     def _model(self, prepared: Prepared) -> torch.nn.Module:
-        with self.device:
-            model = prepared.build().to(self.dtype)
+        seed = CONSTANTS_SEED if prepared.vectorises else self.spec.seed
+        model = in_dtype(placed(prepared.build, self.spec, seed, self.device), self.dtype)
         for block in blocks(model) if self.recompute else ():
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         return model

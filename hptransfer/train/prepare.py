@@ -2,6 +2,8 @@
 
 import contextlib
 import inspect
+import math
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -10,12 +12,12 @@ import torch
 from torch import nn
 
 from hptransfer import registry
-from hptransfer.errors import InputError, broken
+from hptransfer.errors import InputError, Note, broken
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule
 from hptransfer.registry import BUILTINS
 from hptransfer.spec import Param, RunSpec
-from hptransfer.train.build import Data, describe_params, model_factory
+from hptransfer.train.build import Data, describe_params, is_own, model_factory
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,32 @@ def prepare(
 
     `params`: the parameters where they are known; they are described on the meta device, which
     loads torch's compiler. Raises InputError where a part cannot be found, the model cannot be
-    built, or the role of a parameter is neither said nor to be seen.
+    built, the role of a parameter is neither said nor to be seen, or a run could not be right.
     """
     optimizer = registry.load_spec("optimizer", spec.optimizer)
     model = model_factory(spec, data)
-    known = tuple(describe_params(spec, model) if params is None else params)
+    known = tuple(describe_params(spec, data, model) if params is None else params)
+    if params is None and is_own(spec) and not is_torch_optimizer(optimizer):
+        _note_starts(spec, model, known)
     return Prepared(spec, data, model, optimizer, known, flops)
+
+
+def _note_starts(spec: RunSpec, model: Callable[[int], nn.Module], params: Sequence[Param]) -> None:
+    """Warn with a Note where the constructor gives a vector another start than a rule does."""
+    with torch.random.fork_rng(devices=[]):
+        built = model(min(spec.width, spec.base.get("width", spec.width)))
+    values = dict(built.named_parameters())
+    other = []
+    for p in params:
+        if p.role != "vector" or (math.prod(p.shape) == 1 and not p.gain):
+            continue
+        least, most = values[p.name].detach().aminmax()
+        if least == most != float(p.gain):  # the same number everywhere is chosen, and not drawn
+            other.append(f"{p.name} at {float(most):g} in place of {float(p.gain):g}")
+    if other:
+        text = f"model {spec.model['name']!r}: its constructor starts {', '.join(other)}"
+        rest = "a rule draws every weight, gains start at 1 and biases at 0"
+        warnings.warn(Note(f"{text}; {rest}"), stacklevel=3)
 
 
 def load_data(table: Mapping[str, Any]) -> Data:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from hptransfer.errors import InputError, suggest
+from hptransfer.train import layouts
+from hptransfer.train.refused import refuse
 
 SAID = ("input", "embedding", "hidden", "qkv", "output", "vector", "bias", "gain")
 FUSED = re.compile(r"(^|[._])(w?qkv|c_attn|in_proj|query_key_value)([._]|$)")
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SAY = "roles() of the model can say it, for instance {{{0!r}: {1!r}}}; allowed: " + ", ".join(SAID)
 
 
@@ -25,6 +26,28 @@ class Kind:
     gain: bool = False
     tied: bool = False
     parts: int = 1
+    stacked: int = 0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A parameter, the modules that own it, its shape, and its shape at another width.
+
+    `wider` is None where the other model lacks it.
+    """
+
+    name: str
+    owners: tuple[nn.Module, ...]
+    shape: tuple[int, ...]
+    wider: tuple[int, ...] | None
+
+    @property
+    def last(self) -> str:
+        return self.name.rpartition(".")[2]
+
+    @property
+    def embeds(self) -> bool:
+        return any(isinstance(owner, nn.Embedding) for owner in self.owners)
 
 
 def kinds(model: nn.Module, wider: nn.Module, said: Mapping[str, str]) -> dict[str, Kind]:
@@ -32,149 +55,172 @@ def kinds(model: nn.Module, wider: nn.Module, said: Mapping[str, str]) -> dict[s
 
     A matrix that grows with the width on both sides is hidden, on its output side alone input, on
     its input side alone output. Linear and convolution weights are (d_out, d_in, ...), embeddings
-    (vocab, d). A weight that is embedding and head is an output layer. Raises InputError, naming
-    the parameter, where the widths do not tell.
+    (vocab, d). A weight that is embedding and head is an output layer. A parameter that does not
+    train has no role. Raises InputError, naming the parameter, where the
+    widths do not tell, and where the layout is another than its role has.
     """
-    _refuse(model)
-    names = [name for name, _ in model.named_parameters()]
-    for name in said:
-        if name not in names:
-            raise InputError(
-                f"roles() names {name!r}, which is no parameter",
-                suggest(name, names) or f"parameters: {', '.join(names)}",
-            )
-    growing = dict(wider.named_parameters())
-    modules = dict(model.named_modules())
+    refuse(model)
+    said = _by_first_name(model, said)
+    growing = {name: tuple(p.shape) for name, p in wider.named_parameters()}
+    modules = dict(model.named_modules(remove_duplicate=False))
     homes: dict[int, list[str]] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
         homes.setdefault(id(p), []).append(name)
     kind_of: dict[str, Kind] = {}
     for name, p in model.named_parameters():
-        owners = [modules[home.rpartition(".")[0]] for home in homes[id(p)]]
-        shape = tuple(p.shape)
-        if name in said:
-            kind_of[name] = _said(name, said[name], owners, shape)
-        elif name not in growing or growing[name].ndim != p.ndim:
-            raise InputError(
-                f"{name}: not in the model at another width",
-                "widths must share their parameters' names; else " + _SAY.format(name, "hidden"),
-            )
-        else:
-            kind_of[name] = _seen(name, owners, shape, tuple(growing[name].shape))
+        if not p.requires_grad:
+            continue
+        owners = {id(m): m for m in (modules[h.rpartition(".")[0]] for h in homes[id(p)])}
+        shape, other = tuple(p.shape), growing.get(name)
+        known = other if other is not None and len(other) == len(shape) else None
+        place = _Place(name, tuple(owners.values()), shape, known)
+        kind_of[name] = _said(place, said[name]) if name in said else _seen(place)
+    if not kind_of:
+        raise InputError(
+            "the model has no parameter that trains", "requires_grad = True on its weights"
+        )
     return kind_of
 
 
-def _refuse(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if getattr(module, "track_running_stats", False):
+def _by_first_name(model: nn.Module, said: Mapping[str, str]) -> dict[str, str]:
+    """What is said, by the first name of each parameter: a shared one has several."""
+    first = {id(p): name for name, p in model.named_parameters()}
+    every = {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
+    own: dict[str, str] = {}
+    for name, role in said.items():
+        if name not in every:
             raise InputError(
-                f"{name or 'the model'}: {type(module).__name__} keeps running statistics, which "
-                "are no function of weights and data",
-                "GroupNorm or RMSNorm, or track_running_stats = False",
+                f"roles() names {name!r}, which is no parameter",
+                suggest(name, every) or f"parameters: {', '.join(first.values())}",
             )
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:  # pyright: ignore[reportPrivateUsage]
+        if own.setdefault(every[name], role) != role:
             raise InputError(
-                f"{name}: {type(module).__name__} draws outside the run's seed", "set p = 0"
+                f"{name}: roles() says {role!r}, and {own[every[name]]!r} under another name",
+                "one parameter has one role; a weight that is embedding and head is 'output'",
             )
+    return own
 
 
-def _said(name: str, said: str, owners: list[nn.Module], shape: tuple[int, ...]) -> Kind:
-    embeds = any(isinstance(owner, nn.Embedding) for owner in owners)
-    conv = any(isinstance(owner, _CONVS) for owner in owners) and len(shape) > 1
-    flat = len(shape) == 1
+def _said(place: _Place, said: str) -> Kind:
+    name, shape, owner = place.name, place.shape, place.owners[0]
     if said not in SAID:
         raise InputError(
             f"{name}: roles() says {said!r}, allowed: {', '.join(SAID)}", suggest(said, SAID)
         )
-    if flat != (said in ("vector", "bias", "gain")):
-        raise InputError(
-            f"{name}: roles() says {said!r}, but its shape is {shape}",
-            "one-dimensional parameters are bias or gain, the others are not",
-        )
-    match said:
-        case "vector" | "bias" | "gain":
-            return Kind(
-                "vector", gain=said == "gain" or (said == "vector" and _gains(name, owners))
-            )
-        case "embedding":
-            return Kind("input", embedding=True)
-        case "input":
-            return Kind("input", embedding=embeds, conv=conv)
-        case "output":
-            return Kind("output", conv=conv, tied=embeds)
-        case "qkv":
-            rows = math.prod(shape[:1])
-            if rows % 3:
-                raise InputError(f"{name}: {rows} rows are not three matrices", "split it")
-            return Kind("hidden", parts=3)
-        case _:
-            return Kind("hidden", conv=conv)
+    if said in ("vector", "bias", "gain"):
+        stacked = layouts.stacked_vectors(owner, shape)
+        if len(shape) - stacked != 1:
+            raise _wrong_size(place, said)
+        gain = said == "gain" or (said == "vector" and _gains(place))
+        return Kind("vector", gain=gain, stacked=stacked)
+    if len(shape) < 2:
+        raise _wrong_size(place, said)
+    if said == "embedding" or (said == "input" and place.embeds):
+        layouts.check_table(name, shape, place.wider)
+        return Kind("input", embedding=True)
+    role = "hidden" if said == "qkv" else said
+    tied = said == "output" and place.embeds
+    conv = isinstance(owner, layouts.CONVS)
+    stacked = 0 if conv else layouts.stacked_matrices(name, role, owner, shape, place.wider)
+    if said == "qkv":
+        layouts.check_fused(name, shape[stacked:], place.wider and place.wider[stacked:])
+        return Kind("hidden", parts=3, stacked=stacked)
+    parts = layouts.gates(owner, place.last)
+    return Kind(role, conv=conv, tied=tied, parts=parts, stacked=stacked)
 
 
-def _gains(name: str, owners: list[nn.Module]) -> bool:
-    """A one-dimensional `weight` scales what a normalisation layer gives."""
-    return name.rpartition(".")[2] == "weight" and all(
-        not isinstance(owner, (nn.Linear, nn.Embedding, *_CONVS)) for owner in owners
+def _wrong_size(place: _Place, said: str) -> InputError:
+    return InputError(
+        f"{place.name}: roles() says {said!r}, but its shape is {place.shape}",
+        "one-dimensional parameters are bias or gain, the others are not"
+        if place.shape
+        else "a number is a vector of one element: nn.Parameter(torch.ones(1))",
     )
 
 
-def _seen(
-    name: str, owners: list[nn.Module], shape: tuple[int, ...], wider: tuple[int, ...]
-) -> Kind:
-    if len(shape) == 1:
-        last = name.rpartition(".")[2]
-        if last.endswith("bias"):
-            return Kind("vector")
-        if _gains(name, owners):
-            return Kind("vector", gain=True)
+def _gains(place: _Place) -> bool:
+    """A one-dimensional `weight` scales what a normalisation layer gives."""
+    others = (nn.Linear, nn.Embedding, nn.PReLU, *layouts.CONVS)
+    return place.last == "weight" and not any(isinstance(o, others) for o in place.owners)
+
+
+def _seen(place: _Place) -> Kind:
+    name, shape, owner = place.name, place.shape, place.owners[0]
+    if place.wider is None:
         raise InputError(
-            f"{name}: a one-dimensional parameter of {type(owners[0]).__name__} may be a gain or a "
-            "bias",
-            _SAY.format(name, "gain"),
+            f"{name}: not in the model at another width",
+            "widths must share their parameters' names; else " + _SAY.format(name, "hidden"),
         )
-    if any(isinstance(owner, nn.Embedding) for owner in owners):
-        if len(owners) > 1:
-            return Kind("output", tied=True)
-        return Kind("input", embedding=True)
-    owner = owners[0]
+    if len(shape) == 1:
+        return _seen_vector(place)
+    if place.embeds:
+        if all(isinstance(each, nn.Embedding) for each in place.owners):
+            return Kind("input", embedding=True)
+        return Kind("output", tied=True)
     fused = FUSED.search(name) is not None
     if isinstance(owner, nn.MultiheadAttention) and fused:
-        return _fused(name, shape)
-    if not isinstance(owner, (nn.Linear, *_CONVS)):
-        raise InputError(
-            f"{name}: a {len(shape)}-dimensional parameter of {type(owner).__name__}, which no "
-            "known layer owns",
-            "make it part of nn.Linear, nn.Embedding or nn.Conv2d; else "
-            + _SAY.format(name, "embedding"),
-        )
+        return _fused(place)
+    if not layouts.is_matrix(owner, place.last):
+        raise _unknown(place)
     if fused:
-        return _fused(name, shape)
-    conv = isinstance(owner, _CONVS)
+        return _fused(place)
+    conv = isinstance(owner, layouts.CONVS)
+    rows, columns = layouts.sides(shape, place.wider)
     if conv and owner.groups != 1:
         raise InputError(
             f"{name}: a convolution in {owner.groups} groups mixes no channels across them",
+            _SAY.format(name, "hidden" if columns else "input"),
+        )
+    role = {(True, True): "hidden", (True, False): "input", (False, True): "output"}.get(
+        (rows, columns)
+    )
+    if role is None:
+        raise InputError(
+            f"{name}: its shape {shape} does not change with the width, so its role does not show",
             _SAY.format(name, "hidden"),
         )
-    match (wider[0] != shape[0], math.prod(wider[1:]) != math.prod(shape[1:])):
-        case (True, True):
-            return Kind("hidden", conv=conv)
-        case (True, False):
-            return Kind("input", conv=conv)
-        case (False, True):
-            return Kind("output", conv=conv)
-        case _:
-            raise InputError(
-                f"{name}: its shape {shape} does not change with the width, so its role does not "
-                "show",
-                _SAY.format(name, "hidden"),
-            )
+    return Kind(role, conv=conv, parts=layouts.gates(owner, place.last))
 
 
-def _fused(name: str, shape: tuple[int, ...]) -> Kind:
-    """q, k and v in one matrix are three matrices to a spectral norm."""
-    if shape[0] != 3 * shape[1]:
+def _seen_vector(place: _Place) -> Kind:
+    name, owner = place.name, place.owners[0]
+    if place.last.startswith("bias") or place.last.endswith("bias"):
+        return Kind("vector")
+    if isinstance(owner, nn.PReLU):
         raise InputError(
-            f"{name}: fused by its name, but {shape} is not three square matrices",
-            "make q, k and v layers of their own; else " + _SAY.format(name, "hidden"),
+            f"{name}: the slope of PReLU starts at 0.25, and a gain at 1, a bias at 0",
+            "roles() of the model can say 'bias', which starts it as ReLU",
+        )
+    if _gains(place):
+        return Kind("vector", gain=True)
+    raise InputError(
+        f"{name}: a one-dimensional parameter of {type(owner).__name__} may be a gain or a bias",
+        _SAY.format(name, "gain"),
+    )
+
+
+def _unknown(place: _Place) -> InputError:
+    """What to do about a parameter that has the layout of no known layer."""
+    owner, n = place.owners[0], len(place.shape)
+    known = "make it part of nn.Linear, nn.Embedding or nn.Conv2d"
+    if n == 0:
+        hint = "a number is a vector of one element: nn.Parameter(torch.ones(1)), with its role"
+    elif layouts.is_of_torch(owner) and n > 2:
+        hint = known
+    else:
+        hint = f"{known}; else " + _SAY.format(place.name, "hidden" if n > 2 else "embedding")
+    return InputError(
+        f"{place.name}: a {n}-dimensional parameter of {type(owner).__name__}, which no known "
+        "layer owns",
+        hint,
+    )
+
+
+def _fused(place: _Place) -> Kind:
+    """q, k and v in one matrix are three matrices to a spectral norm."""
+    if place.shape[0] != 3 * math.prod(place.shape[1:]):
+        raise InputError(
+            f"{place.name}: fused by its name, but {place.shape} is not three square matrices",
+            "make q, k and v layers of their own; else " + _SAY.format(place.name, "hidden"),
         )
     return Kind("hidden", parts=3)

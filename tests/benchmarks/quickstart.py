@@ -1,11 +1,11 @@
 """Time of the whole quickstart, with bfloat16 products where they pay and with none.
 
-A copy of the suite says `polar_dtype = "float32"` for each optimizer that has a polar factor: the
-path of a processor without bfloat16 instructions. Each way starts from no record and no remembered
-measurement. The rate of float32 products of the same run stands beside the time, for machines
-differ. Prints a Markdown table; asserts nothing about time.
+A copy of the suite names the precision of every polar factor; float32 is the path of a processor
+without bfloat16 instructions. Each way starts from no record and no remembered measurement. The
+rate of float32 products of the same run stands beside the time, for machines differ. Prints a
+Markdown table; asserts nothing about time.
 
-    python tests/benchmarks/quickstart.py [--ways float32 mixed] [--steps N]
+    python tests/benchmarks/quickstart.py [--ways float32 mixed] [--max-seeds 3] [--steps N]
 """
 
 import argparse
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from replicates import with_polar
 
 from hptransfer.cost.machine import usable_cores
 from hptransfer.cost.speed import matmul_rate
@@ -25,21 +26,18 @@ from hptransfer.suite.file import suites_folder
 from hptransfer.train import engine
 
 CPU = torch.device("cpu")
-WITH_POLAR = ("muon", "scion_unconstrained", "transported_scion")
 
 
 def suite_text(way: str) -> str:
     text = (suites_folder() / "quickstart.toml").read_text()
-    for name in WITH_POLAR:
-        head = f"[optimizers.{name}]\n"
-        text = text.replace(head, f'{head}hp = {{ polar_dtype = "{way}" }}\n')
-    return text
+    return with_polar(text, way)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ways", nargs="+", default=["float32", "mixed"])
     parser.add_argument("--steps", type=int, help="Fewer steps, to see that this script works.")
+    parser.add_argument("--max-seeds", type=int, help="Seeds at which an undecided verdict ends.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{engine.device_name(CPU)}, {usable_cores()} cores, torch {torch.__version__}\n")
@@ -53,6 +51,7 @@ def main() -> None:
             command = [sys.executable, "-m", "hptransfer", "run", str(suite), "--yes", "--quiet"]
             command += ["--results", folder, "--device", "cpu"]
             command += ["--steps", str(options.steps)] if options.steps else []
+            command += ["--max-seeds", str(options.max_seeds)] if options.max_seeds else []
             began = time.perf_counter()
             own = {**os.environ, "XDG_CACHE_HOME": folder}
             subprocess.run(command, env=own, check=True, stdout=subprocess.DEVNULL)
