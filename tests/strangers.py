@@ -104,6 +104,19 @@ class Deaf(SGD):
         super().step()
 
 
+class Decomposes(SGD):
+    """It raises on a NaN, as decompositions do."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, lr=lr)
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                torch.linalg.eigh(p.grad @ p.grad.T)
+        super().step()
+
+
 class Counts(SGD):
     """Its state holds an object that only an unrestricted pickle could give back."""
 

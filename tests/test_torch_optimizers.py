@@ -88,6 +88,15 @@ def test_what_an_optimizer_draws_depends_on_the_seed_alone(own: Callable[[str], 
     assert resumes not in clauses(own("Noisy"))
 
 
+def test_a_run_that_diverges_under_one_that_takes_no_nan_has_diverged(
+    own: Callable[[str], str],
+) -> None:
+    run = run_of(own("Decomposes"))
+    assert records([run])[0].status == "done"
+    wild = replace(run, log2_lr=100.0)
+    assert records([wild])[0].status == "diverged"
+
+
 def by_hand(run: RunSpec, make: Callable[[list[Tensor]], Any]) -> list[Tensor]:
     """The parameters after a plain loop whose optimizer takes a closure."""
     data = data_for("mlp")

@@ -36,15 +36,16 @@ def test_the_tables_are_those_of_the_measured_file(zoo: ModuleType) -> None:
     assert set(results) == set(zoo.PACKAGES)
     assert zoo.written(PAGE, results) == PAGE
     rows = [row for package in results.values() for row in package["classes"].values()]
-    assert len(rows) > 100
     assert all(row["holds"] == (row["why"] == "") for row in rows)
-    assert sum(row["holds"] for row in rows) > 100
+    assert sum(row["holds"] for row in rows) > len(rows) / 2
 
 
-def test_the_measured_file_names_every_class_of_the_installed_packages(zoo: ModuleType) -> None:
+def test_the_measured_file_counts_the_classes_of_the_installed_packages(zoo: ModuleType) -> None:
     results = json.loads(zoo.MEASURED.read_text())
     for package in ("torch.optim", "pytorch_optimizer"):
-        assert list(results[package]["classes"]) == zoo.optimizers(package)
+        names = zoo.optimizers(package)
+        assert results[package]["known"] == len(names)
+        assert set(results[package]["classes"]) <= set(names)
 
 
 @pytest.mark.parametrize("name", ["sam", "muon"])

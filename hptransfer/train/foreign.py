@@ -78,19 +78,29 @@ class Foreign:
     def step(self, factor: float, again: Callable[[], Tensor]) -> None:
         """One step on the gradients that the parameters hold.
 
-        `factor`: lr over its peak. `again`: computes loss and gradients anew, for a closure.
+        `factor`: lr over its peak. `again`: computes loss and gradients anew, for a closure. Raises
+        InputError where it fails on finite numbers.
         """
-        with self._at_work("a step failed"):
-            for optimizer, closure, peaks in zip(
-                self.optimizers, self._takes_closure, self._peaks, strict=True
-            ):
-                for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                    group["lr"] = peak * factor
-                if closure:
-                    optimizer.step(again)
-                else:
-                    optimizer.step()
+        try:
+            with self._at_work("a step failed"):
+                self._step(factor, again)
+        except InputError:
+            if all(_finite(view) and _finite(leaf.grad) for leaf, view in self._views):
+                raise
+            for _, view in self._views:  # it had diverged, and a decomposition takes no NaN
+                view.fill_(torch.nan)
         self._settle()
+
+    def _step(self, factor: float, again: Callable[[], Tensor]) -> None:
+        for optimizer, closure, peaks in zip(
+            self.optimizers, self._takes_closure, self._peaks, strict=True
+        ):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            if closure:
+                optimizer.step(again)
+            else:
+                optimizer.step()
 
     def read_out(self) -> None:
         """Swap in the point to evaluate, where the optimizer trains at another (schedule-free)."""
@@ -160,6 +170,10 @@ class Foreign:
         if traceback.extract_tb(error.__traceback__)[-1].filename == __file__:  # the call itself
             return InputError(f"{what}: {error}", hint)
         return broken(what, error, hint)
+
+
+def _finite(tensor: Tensor | None) -> bool:
+    return tensor is None or bool(tensor.isfinite().all())
 
 
 def _built(

@@ -141,9 +141,10 @@ def page(results: dict[str, Any]) -> str:
     rows = [row for package in results.values() for row in package["classes"].values()]
     holds = sum(row["holds"] for row in rows)
     built = sum(row["holds"] and row["by"] == "build" for row in rows)
+    left = sum(package["known"] - len(package["classes"]) for package in results.values())
     lines = [
         f"Of {len(rows)} classes {holds} hold every clause, {built} of them through a function of "
-        "the model.",
+        f"the model.{f' {left} more are not tried yet.' if left else ''}",
     ]
     for package, found in results.items():
         own = found["classes"]
@@ -182,9 +183,10 @@ def main() -> None:
     results = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     _import_all()
     for package, distribution in PACKAGES.items():
-        own = results.setdefault(package, {"version": "", "classes": {}})
-        own["version"] = version(distribution)
-        for name in optimizers(package):
+        own = results.setdefault(package, {"version": "", "known": 0, "classes": {}})
+        names = optimizers(package)
+        own |= {"version": version(distribution), "known": len(names)}
+        for name in names:
             known = options.missing and name in own["classes"]
             if options.only in f"{package}:{name}" and not known:
                 own["classes"][name] = measured(package, name, options.seconds)
