@@ -141,7 +141,7 @@ def test_a_torch_optimizer_gets_no_frozen_parameter() -> None:
     prepared = prepared_of("frozen", "torch.optim:AdamW", hp={"weight_decay": 0.5})
     running = trained(prepared)
     assert running.foreign is not None
-    count = sum(len(group["params"]) for group in running.foreign.param_groups)
+    count = sum(len(group["params"]) for group in running.foreign.optimizers[0].param_groups)
     assert count == len(prepared.params)
     fixed = dict(running.model.named_parameters())
     assert fixed["pos.weight"].square().mean().item() == pytest.approx(0.5)

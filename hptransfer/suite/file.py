@@ -135,8 +135,9 @@ def _beside(folder: Path, table: dict[str, Any]) -> None:
             table[key]["name"] = absolute(table[key]["name"])
     optimizers = table.get("optimizers")
     for own in optimizers.values() if isinstance(optimizers, dict) else ():
-        if isinstance(own, dict) and "use" in own:
-            own["use"] = absolute(own["use"])
+        for key in ("use", "build") if isinstance(own, dict) else ():
+            if key in own:
+                own[key] = absolute(own[key])
 
 
 def _check_values(value: Any, place: str = "") -> None:

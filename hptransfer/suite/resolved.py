@@ -208,7 +208,7 @@ def resolve(suite: SuiteTable, data: Tokens | Examples | Unread) -> Suite:
         parts.check_search(label, table=table, part=part, hp=hp, sampler=sampler)
         if found := parts.tuned(label, table=table, part=part, hp=hp, sampler=sampler):
             tuned[label] = found
-        optimizer = {"name": part.name, "revision": part.revision}
+        optimizer = parts.identity(table, part)
         templates[label] = _template(suite, label, data, optimizer, hp)
         bounds[label] = parts.lr_limits(part, table.hp)
         if suite.momentum == "per_token":
