@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hptransfer import registry
 from hptransfer.suite.claim import SuiteTable
+from hptransfer.suite.parts import describe
 
 _REFERENCES = Path(__file__).parent / "references.bib"
 
@@ -15,10 +16,7 @@ def bibtex(suite: SuiteTable) -> str:
     A docstring names an entry by its arXiv id, or by the author and year of its key. Raises
     InputError for an unknown part.
     """
-    parts = [
-        registry.describe("optimizer", table.use or label)
-        for label, table in suite.optimizers.items()
-    ]
+    parts = [describe(label, table) for label, table in suite.optimizers.items()]
     parts.append(registry.describe("model", suite.model["name"]))
     docs = " ".join([part.doc for part in parts] + ["Akiba 2019"])
     entries = re.split(r"\n(?=@)", _REFERENCES.read_text(encoding="utf-8"))

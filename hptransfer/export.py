@@ -15,9 +15,11 @@ from hptransfer.analysis.optimum import Optimum, optimum
 from hptransfer.errors import InputError
 from hptransfer.spec import RunSpec
 from hptransfer.suite.claim import SuiteTable
+from hptransfer.suite.parts import describe
 from hptransfer.suite.resolved import Suite, resolve
 from hptransfer.train import engine
-from hptransfer.train.prepare import Prepared, prepare
+from hptransfer.train.foreign import group_fields
+from hptransfer.train.prepare import Prepared, prepare, takes_model
 
 __all__ = [
     "Setting",
@@ -68,7 +70,7 @@ def settings(
             continue
         spec = suite.template(label, n).point(suite.clip_lr(label, best.log2_lr), 0, **best.hp)
         source = _source(suite, best, [each for each in tuned if each.optimizer == label])
-        optimizer = registry.describe("optimizer", suite.optimizers[label].use or label)
+        optimizer = describe(label, suite.optimizers[label])
         model = registry.describe("model", suite.model["name"])
         addresses = (optimizer.address, model.target)
         prepared = prepare(spec, data)
@@ -88,10 +90,15 @@ def _source(suite: Suite, best: Optimum, tuned: list[GroupValue]) -> str:
 
 
 def _parameters(prepared: Prepared) -> dict[str, dict[str, Any]]:
-    """Parameter -> role and values of its rule; a torch optimizer has one lr for all."""
+    """Parameter -> role and values of its rule, or of its group in a torch optimizer.
+
+    Without values where a function of the model makes the groups.
+    """
     spec = prepared.spec
+    if takes_model(prepared.optimizer):
+        return {p.name: {"role": p.role} for p in prepared.params}
     if not prepared.vectorises:
-        return {p.name: {"role": p.role, "lr": spec.lr} for p in prepared.params}
+        return {p.name: {"role": p.role, **group_fields(spec, p.role)} for p in prepared.params}
     table = {}
     for p in prepared.params:
         own = getattr(prepared.rule(p), "settings", None)

@@ -158,3 +158,62 @@ def test_a_suite_knows_what_names_it_on_the_command_line(tmp_path: Path) -> None
     assert load_suite(place).address == place
     assert load_suite("quickstart").address == "quickstart"
     assert load_suite(place, {"trials": 3, "steps": 2}).origin.changed == {"trials": 3}
+
+
+MAKES = '''
+import torch
+
+def make(model, lr, *, decay: float = 0.0):
+    """Momentum SGD over the module."""
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=decay)
+
+def rule(p):
+    """A rule."""
+'''
+GROUPS = {
+    'use = "torch.optim:SGD"\nbuild = "makes.py:make"': "use, build: both name the optimizer",
+    'build = "makes.py:rule"': "build: the first argument of 'rule' is not called model",
+    'build = "torch.optim:SGD"': "build: the first argument of 'SGD' is not called model",
+    "by_role = { hidden = { x = 1 } }": "by_role: 'adamw_mup' is a rule, which says itself",
+    'build = "makes.py:make"\nby_role = { rest = { x = 1 } }': "by_role: 'make' is given the model",
+    'use = "torch.optim:SGD"\nby_role = { middle = { x = 1 } }': "by_role.middle",
+    'use = "torch.optim:SGD"\nby_role = { rest = { lr = 1 } }': "by_role.rest: a group's lr is",
+    'use = "torch.optim:SGD"\nby_role = { rest = { lr_factor = 0 } }': "a positive number, times",
+    'use = "torch.optim:SGD"\nby_role = { rest = { lr_factor = "x" } }': "a positive number, times",
+    'use = "torch.optim:SGD"\nby_role = { rest = { params = 1 } }': "by_role.rest.params: the role",
+}
+
+
+@pytest.mark.parametrize("lines", GROUPS)
+def test_wrong_groups_of_a_torch_optimizer_are_one_line(lines: str, tmp_path: Path) -> None:
+    (tmp_path / "makes.py").write_text(MAKES)
+    path = tmp_path / "mine.toml"
+    path.write_text(SUITE + lines + "\n")
+    with pytest.raises(InputError, match=re.escape(GROUPS[lines])) as caught:
+        load_suite(str(path))
+    assert caught.value.hint
+
+
+def test_groups_by_role_and_a_function_of_the_model_are_part_of_a_runs_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "makes.py").write_text(MAKES)
+    path = tmp_path / "mine.toml"
+
+    def key(lines: str) -> str:
+        path.write_text(SUITE + lines + "\n")
+        return resolve(load_suite(str(path)), Unread()).templates["adamw_mup"].key
+
+    plain = 'use = "torch.optim:SGD"\n'
+    by_role = "by_role = { hidden = { nesterov = false }, rest = { lr_factor = 0.1 } }"
+    keys = {
+        key(plain),
+        key(plain + by_role),
+        key(plain + by_role.replace("0.1", "0.2")),
+        key('build = "makes.py:make"'),
+        key('build = "makes.py:make"\nhp = { decay = 0.1 }'),
+    }
+    assert len(keys) == 5
+    before = key('build = "makes.py:make"')
+    (tmp_path / "makes.py").write_text(MAKES.replace("momentum=0.9", "momentum=0.8"))
+    assert key('build = "makes.py:make"') != before

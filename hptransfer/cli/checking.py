@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hptransfer.suite.claim import SuiteTable
+    from hptransfer.testing import Check
 
 
 @takes("as_json")
@@ -27,6 +29,9 @@ def validate(
         typer.Option(help="Kind of the part. Default: its arguments decide."),
     ] = None,
     width: Annotated[int, typer.Option(min=2, help="Width of a model.")] = 64,
+    seconds: Annotated[
+        float, typer.Option(min=1.0, help="How long a clause may take before it fails.")
+    ] = 120.0,
     *,
     options: RunOptions,
 ) -> None:
@@ -42,7 +47,7 @@ def validate(
     clauses = []
     if not options.as_json:
         out.print(checks_head(target, kind))
-    for check in checks(target, kind, width):
+    for check in _shown(checks, target, kind, width, seconds):
         clauses.append(check)
         if not options.as_json:
             out.print(check_line(check), soft_wrap=True)
@@ -56,6 +61,26 @@ def validate(
             f"{target}: {len(failures)} of {len(clauses)} clauses fail",
             "the how-to pages on your own parts, in docs/how-to, state the contract",
         )
+
+
+def _shown(
+    checks: Callable[..., Iterator["Check"]], target: str, kind: str, width: int, seconds: float
+) -> Iterator["Check"]:
+    """The clauses as they end; the one at work stands on a line of its own on a terminal."""
+    from hptransfer.cli.text import shown
+
+    status = err.status("")
+
+    def begins(name: str) -> None:
+        status.update(shown(f"{name} (at most {seconds:g} s)"))
+
+    running = checks(target, kind, width, seconds=seconds, begins=begins)
+    while True:
+        with status:  # it ends before the caller prints
+            check = next(running, None)
+        if check is None:
+            return
+        yield check
 
 
 @takes("optimizer", "steps", "data", "device", "results", "as_json", "quiet")

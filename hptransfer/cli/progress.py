@@ -122,6 +122,9 @@ class Live:
             case engine.Restarted(spec, reason) if not self.quiet:
                 line = f"note: {self.name(Unit((spec,)))} starts anew: {reason}"
                 self.console.print(shown(line), soft_wrap=True)
+            case engine.Unsaved(spec, reason) if not self.quiet:
+                line = f"note: {self.name(Unit((spec,)))} keeps no snapshot: {reason}"
+                self.console.print(shown(line), soft_wrap=True)
             case RunRecord() as record:
                 self.losses[record.key] = record.loss
             case session.Ended(unit, error):

@@ -7,16 +7,12 @@ torch; `load` imports. Built-in parts and plug-ins resolve the same way.
 import ast
 import functools
 import hashlib
-import importlib
-import importlib.util
 import os
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from hptransfer.errors import InputError, broken, quoted, suggest
-from hptransfer.registry import source
+from hptransfer.errors import InputError, quoted, suggest
+from hptransfer.registry import imports, source
 
 BUILTINS: dict[str, dict[str, str]] = {
     "optimizer": {
@@ -62,7 +58,9 @@ class Part:
     also bounds `log2_lr` (octaves) and `clip`. `groups`: GROUP.FIELD -> the hyperparameter that
     sets it. `revision`: a number for a built-in part, else 16 hex digits of the sha256 of its
     file. `summary`: the first line of the docstring `doc`. `decay_rates`: fields that say how
-    slowly an average forgets per step, None if not stated.
+    slowly an average forgets per step, None if not stated. `takes`: what an optimizer is called
+    with: `param`, one Param, for a function that returns a rule; `params`, all parameters, for a
+    class of torch's kind; `model`, the module, where its first argument has this name.
     """
 
     kind: str
@@ -76,6 +74,7 @@ class Part:
     revision: int | str = 0
     doc: str = ""
     decay_rates: tuple[str, ...] | None = None
+    takes: Literal["param", "params", "model"] = "param"
 
     @property
     def address(self) -> str:
@@ -208,7 +207,8 @@ def _built_in(kind: str, name: str, where: str) -> Part:
 def _describe(kind: str, name: str, where: str) -> Part:
     module, node = source.definition(kind, where, name)
     attribute = where.rpartition(":")[2]
-    fields = module.fields(kind, name, node)
+    home, called = source.called(kind, name, module, node)
+    fields = home.fields(kind, name, called)
     builtin = where in BUILTINS[kind].values()
     revision = module.table("REVISION").get(attribute) if builtin else None
     part = Part(
@@ -223,6 +223,7 @@ def _describe(kind: str, name: str, where: str) -> Part:
         revision=revision or hashlib.sha256(module.path.read_bytes()).hexdigest()[:16],
         doc=ast.get_docstring(node) or "",
         decay_rates=_decay_rates(name, module.table("DECAY_RATES").get(attribute), fields),
+        takes="model" if called.first == "model" else "params" if called.of_class else "param",
     )
     if not builtin:
         _PLUGINS[(kind, part.name, str(part.revision))] = where
@@ -293,27 +294,5 @@ def load(kind: str, name: str) -> Any:
 @functools.cache
 def _load(kind: str, name: str, target: str, revision: int | str) -> Any:
     """The import of `load`; `revision` is a part of the cache's key, so an edit imports anew."""
-    module, _, attribute = target.rpartition(":")
-    if not module.endswith(".py"):
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except (Exception, SystemExit) as error:
-            what = f"{kind} {name!r}: importing it failed"
-            raise broken(what, error, f"python -c 'import {module}' shows the same") from None
-    unique = "hptransfer_plugin_" + hashlib.sha256(f"{module}{revision}".encode()).hexdigest()[:12]
-    spec = importlib.util.spec_from_file_location(unique, module)
-    assert spec is not None and spec.loader is not None
-    plugin = importlib.util.module_from_spec(spec)
-    sys.modules[unique] = plugin
-    folder = str(Path(module).parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # a plug-in may import its neighbours
-    try:
-        spec.loader.exec_module(plugin)
-        return getattr(plugin, attribute)
-    except BaseException as error:
-        sys.modules.pop(unique, None)  # a later import would return the half module
-        if not isinstance(error, Exception | SystemExit):
-            raise
-        what = f"{kind} {name!r}: importing it failed"
-        raise broken(what, error, f"python {module} shows the same") from None
+    del revision
+    return imports.loaded(kind, name, target)

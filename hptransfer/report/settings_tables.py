@@ -57,6 +57,7 @@ def fairness(suite: Suite, rows: pd.DataFrame) -> Table:
             "tuned" if key in suite.searched(x) else _plain(specs[x].hp.get(key, DASH))
             for x in labels
         ]
+    settings |= _group_fields(specs)
     body = [
         [
             word(name, "head"),
@@ -66,6 +67,18 @@ def fairness(suite: Suite, rows: pd.DataFrame) -> Table:
         for name, values in settings.items()
     ]
     return Table("Fairness", ("setting", "", *labels), body)
+
+
+def _group_fields(specs: dict[str, RunSpec]) -> dict[str, list[str]]:
+    """What the groups of a torch optimizer are told by role, by setting."""
+    by_role = {label: spec.optimizer.get("by_role", {}) for label, spec in specs.items()}
+    named = sorted({(role, key) for own in by_role.values() for role in own for key in own[role]})
+    return {
+        f"group of {role}: {key}": [
+            _plain(own.get(role, {}).get(key, DASH)) for own in by_role.values()
+        ]
+        for role, key in named
+    }
 
 
 def _tuned(suite: Suite, label: str, tuned: list[GroupValue]) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from hptransfer.run.workers import Ended
 from hptransfer.spec import RunRecord, RunSpec, Unit
-from hptransfer.train.engine import Progress, Restarted
+from hptransfer.train.engine import Progress, Restarted, Unsaved
 
 
 @dataclass(frozen=True)
@@ -47,4 +47,4 @@ class Finished:
     failed: list[Ended] = field(default_factory=list)
 
 
-Event = Started | Progress | Restarted | RunRecord | Status | Ended | Unwritten | Finished
+Event = Started | Progress | Restarted | Unsaved | RunRecord | Status | Ended | Unwritten | Finished

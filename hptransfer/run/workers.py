@@ -23,6 +23,7 @@ from hptransfer.run import fork_server
 from hptransfer.spec import Param, RunRecord, RunSpec, Unit
 from hptransfer.train import engine
 from hptransfer.train.prepare import StepFlops, prepare
+from hptransfer.train.snapshots import UnusableError
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Ended:
 
 TIMED_SECONDS = 0.3  # for which steps are timed, and evaluations
 _MEMORY = "mostly too little memory: fewer workers or a smaller width"
-Message = engine.Progress | engine.Restarted | RunRecord | Ended
+Message = engine.Progress | engine.Restarted | engine.Unsaved | RunRecord | Ended
 
 
 def _work(
@@ -128,9 +129,10 @@ def _serve(pipe: Connection, store: Store, snapshot_seconds: float) -> NoReturn:
 
 def _train(
     job: Job, loaded: dict[str, engine.Data], store: Store, snapshot_seconds: float
-) -> Iterator[engine.Progress | engine.Restarted | RunRecord]:
+) -> Iterator[engine.Progress | engine.Restarted | engine.Unsaved | RunRecord]:
     engine.configure(job.placement.threads)
     spec, data = job.unit.spec, _data(job.unit.spec, job.data, loaded)
+    unsaved = False
     for message in engine.train(
         job.unit,
         data,
@@ -141,10 +143,14 @@ def _train(
         prepared=prepare(spec, data, params=job.params, flops=job.flops),
         snapshot_seconds=snapshot_seconds,
     ):
-        if isinstance(message, engine.Snapshot):
-            store.save_snapshot(message.key, message.write)
-        else:
+        if not isinstance(message, engine.Snapshot):
             yield message
+        elif not unsaved:
+            try:
+                store.save_snapshot(message.key, message.write)
+            except UnusableError as error:
+                unsaved = True
+                yield engine.Unsaved(spec, f"its snapshot {error}")
 
 
 def _timed(timing: Timing, loaded: dict[str, engine.Data], pipe: Connection) -> Speed:

@@ -23,6 +23,7 @@ from hptransfer.suite.resolved import Suite
 from hptransfer.suite.tables import Origin, Table, Tuned
 
 GONE = ("fresh_seeds",)  # fields that a suite once had
+LATER = ("build", "by_role")  # fields of an optimizer that a manifest has only where they are set
 FIRST_GONE = ("eval_batches",)  # those of FIRST_SCHEMA alone
 
 
@@ -41,6 +42,10 @@ class _Resolved(Table):
 def as_manifest(suite: Suite) -> dict[str, Any]:
     """The manifest as JSON values: the fields of the file, templates, bounds and origin."""
     fields = suite.model_dump(mode="json", exclude={*_Resolved.model_fields, "origin"})
+    for table in fields["optimizers"].values():
+        for key in LATER:
+            if not table[key]:
+                del table[key]
     runs = {label: canonical(run.to_json()) for label, run in suite.templates.items()}
     return {
         **fields,

@@ -6,6 +6,7 @@ from typing import Any
 from hptransfer import registry
 from hptransfer.errors import InputError, located, suggest
 from hptransfer.registry import Part
+from hptransfer.spec import LARGEST
 from hptransfer.suite.ranges import LR_OCTAVES
 from hptransfer.suite.tables import OptimizerTable, Tuned
 
@@ -13,8 +14,38 @@ GROWTH = 4  # octaves that a search may add to its start grid on each side
 
 
 def describe(label: str, table: OptimizerTable) -> Part:
-    """The optimizer of a label. Raises InputError for an unknown one."""
-    return registry.describe("optimizer", table.use or label)
+    """The optimizer of a label. Raises InputError for an unknown one, and for a wrong field."""
+    if table.use and table.build:
+        raise InputError("use, build: both name the optimizer", "take one of the two out")
+    part = registry.describe("optimizer", table.build or table.use or label)
+    builds = part.takes == "model"
+    if table.build and not builds:
+        raise InputError(
+            f"build: the first argument of {part.name!r} is not called model",
+            f"use = {table.build!r} for a rule or a class, or def {part.name}(model, lr, ...)",
+        )
+    if table.by_role and part.takes != "params":
+        raise InputError(
+            f"by_role: {part.name!r} is {'given the model' if builds else 'a rule'}, which says "
+            "itself what it does with a role",
+            "by_role is for a class that takes groups of parameters",
+        )
+    for role, fields in table.by_role.items():
+        factor = fields.get("lr_factor", 1.0)
+        if "lr" in fields or isinstance(factor, bool | str) or not 0 < factor <= LARGEST:
+            raise InputError(
+                f"by_role.{role}: a group's lr is lr_factor, a positive number, times the run's",
+                "for instance lr_factor = 0.1",
+            )
+        if "params" in fields:
+            raise InputError(f"by_role.{role}.params: the role names them", "take it out")
+    return part
+
+
+def identity(table: OptimizerTable, part: Part) -> dict[str, Any]:
+    """What a run says of its optimizer, beside the hyperparameters."""
+    own = {"by_role": table.by_role} if table.by_role else {}
+    return {"name": part.name, "revision": part.revision, **own}
 
 
 def lr_limits(part: Part, hp: dict[str, Any]) -> tuple[float, float]:

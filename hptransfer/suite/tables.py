@@ -10,6 +10,7 @@ from hptransfer.spec import LARGEST, MOST
 from hptransfer.suite.ranges import LrRange, SearchRange
 
 Schedule = Literal["linear", "constant", "cosine"]
+Grouped = Literal["input", "hidden", "output", "vector", "rest"]
 
 
 class Table(BaseModel):
@@ -24,6 +25,13 @@ class OptimizerTable(Table):
     use: str = ""
     """Optimizer of this label: a name, my_file.py:my_optimizer or pkg.mod:name. Default: the
     label."""
+    build: str = ""
+    """In place of `use`: a function of the model, my_file.py:make, that returns its torch
+    optimizer, or a list of them. For classes that take named parameters, the module, or groups."""
+    by_role: dict[Grouped, dict[str, bool | int | float | str]] = Field(default_factory=dict)
+    """Groups of parameters for a torch optimizer: fields of the group of a role, for instance
+    { hidden = { use_muon = true }, rest = { use_muon = false, lr_factor = 0.1 } }. `rest` is of the
+    roles without a group of their own, `lr_factor` the lr of a group over the run's."""
     lr: LrRange
     """Learning rates of the start grid, powers of two: "2^-13..2^-5"."""
     hp: dict[str, Any] = Field(default_factory=dict)

@@ -1,7 +1,8 @@
 """Contract tests on an optimizer, a model or a data set: `hptransfer validate TARGET`."""
 
 import inspect
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -9,7 +10,7 @@ from torch import nn
 from hptransfer import registry
 from hptransfer.errors import InputError
 from hptransfer.testing import datasets, models, optimizers
-from hptransfer.testing.common import BrokenError
+from hptransfer.testing.common import BrokenError, OutOfTimeError, limited
 from hptransfer.train.prepare import is_torch_optimizer
 
 __all__ = [
@@ -33,7 +34,10 @@ class Check:
 
 
 def kind_of(target: str) -> str:
-    """What a target is: a name of ours, else by its first argument (p, width, or none needed).
+    """What a target is: a name of ours, else by its first argument.
+
+    That is p of a rule, width of a model, model of a function that builds torch optimizers; a data
+    set needs none.
 
     Raises InputError where it is none of the three.
     """
@@ -61,16 +65,26 @@ def kind_of(target: str) -> str:
     if arguments[0].annotation in (int, "int"):
         raise InputError(
             f"validate: {target} takes {arguments[0].name!r} first",
-            "a model takes `width` first, and an optimizer `p`; --kind model takes it as it is",
+            "a model takes `width` first, and an optimizer `p`; or say of which kind it is",
+            cures=("kind",),
         )
     return "optimizer"
 
 
-def validate(target: str, kind: str | None = None, width: int = 64) -> Iterator[Check]:
+def validate(
+    target: str,
+    kind: str | None = None,
+    width: int = 64,
+    *,
+    seconds: float = math.inf,
+    begins: Callable[[str], object] = str,
+) -> Iterator[Check]:
     """Run the contract of a target, one Check after the other.
 
-    `width`: of the narrower model that a model's contract builds. Raises InputError for a target
-    that cannot be found or read.
+    `width`: of the narrower model that a model's contract builds. `seconds`: after these a clause
+    is given up and fails; in another thread than the main one there is no limit. `begins` is called
+    with the name of each clause that begins. Raises InputError for a target that cannot be found or
+    read.
     """
     kind = kind or kind_of(target)
     part = registry.describe(kind, target)
@@ -80,8 +94,12 @@ def validate(target: str, kind: str | None = None, width: int = 64) -> Iterator[
         "dataset": datasets.clauses,
     }[kind]
     for name, clause in clauses(part, target, width):
+        begins(name)
         try:
-            detail = clause()
+            with limited(seconds):
+                detail = clause()
+        except OutOfTimeError:
+            yield Check(name, False, f"took longer than {seconds:g} s")
         except InputError as error:
             yield Check(name, False, f"{error} ({error.hint})" if error.hint else str(error))
         except BrokenError as error:

@@ -1,7 +1,13 @@
 """What the contracts share: a small run, tiny data, and how a clause fails."""
 
-from collections.abc import Callable
+import math
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +17,7 @@ from hptransfer.datasets import Examples, Tokens
 from hptransfer.errors import cause
 from hptransfer.registry import Part
 from hptransfer.spec import RunSpec
+from hptransfer.train import snapshots
 from hptransfer.train.lanes import Lanes
 from hptransfer.train.prepare import Prepared, own_parts
 
@@ -21,6 +28,32 @@ Clause = tuple[str, Callable[[], str | None]]
 
 class BrokenError(Exception):
     """A clause that does not hold."""
+
+
+class OutOfTimeError(BaseException):
+    """A clause took too long. No `except Exception` of the target may take it for its own."""
+
+
+@contextmanager
+def limited(seconds: float) -> Generator[None]:
+    """Raises OutOfTimeError in the block after so many seconds.
+
+    Outside the main thread, which alone can be interrupted, there is no limit.
+    """
+    if seconds == math.inf or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise OutOfTimeError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def require(condition: bool, detail: str) -> None:
@@ -98,11 +131,16 @@ def fails_in_lanes(prepared: Prepared) -> str:
 
 
 def falls(prepared: Prepared) -> str:
-    """The loss falls at one learning rate of a coarse grid at least."""
+    """The loss falls at one learning rate of a coarse grid at least.
+
+    Lanes try the whole grid. Runs that train one after the other end with the first that does it,
+    from the middle of the grid outwards.
+    """
     spec = prepared.spec
     grid = [spec.point(float(e), 0) for e in range(-13, 1, 2)]
+    outwards = sorted(grid, key=lambda point: abs(point.log2_lr - grid[len(grid) // 2].log2_lr))
     together = prepared.vectorises and not fails_in_lanes(prepared)
-    units = [grid] if together else [[point] for point in grid]
+    units = [grid] if together else [[point] for point in outwards]
     ends: list[float] = []
     first = 0.0
     for unit in units:
@@ -113,16 +151,19 @@ def falls(prepared: Prepared) -> str:
         first = lanes.losses[0, 0].item()
         last = lanes.losses[:, -5:].mean(dim=1).nan_to_num(torch.inf, torch.inf, torch.inf)
         ends.extend(last.tolist())
+        if ends[-1] < 0.9 * first:
+            break
     best = min(range(len(ends)), key=ends.__getitem__)
     require(
         ends[best] < 0.9 * first,
         f"best of 2^-13..2^-1 in {spec.steps} steps: {first:.3f} -> {ends[best]:.3f}",
     )
-    return f"{first:.3f} -> {ends[best]:.3f} at 2^{grid[best].log2_lr:g}"
+    tried = [point for unit in units for point in unit]
+    return f"{first:.3f} -> {ends[best]:.3f} at 2^{tried[best].log2_lr:g}"
 
 
 def resumes(prepared: Prepared) -> str:
-    """A run that is stopped half-way and restored ends in the same bytes."""
+    """A run that is stopped half-way and restored from its snapshot ends in the same bytes."""
     runs, data = [prepared.spec], prepared.data
     straight, halted, resumed = (Lanes(runs, data, CPU, prepared=prepared) for _ in range(3))
     for t in range(6):
@@ -131,7 +172,13 @@ def resumes(prepared: Prepared) -> str:
     for t in range(3):
         halted.gradients(t)
         halted.update(t)
-    resumed.restore(halted.snapshot())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "snapshot.pt"
+        try:
+            snapshots.writer(halted, 3, 0.0)(path)
+            snapshots.restore(resumed, path)
+        except snapshots.UnusableError as error:
+            raise BrokenError(f"its snapshot {error}") from None
     for t in range(3, 6):
         resumed.gradients(t)
         resumed.update(t)

@@ -1,4 +1,4 @@
-"""The contract of an optimizer: a function Param, **hp -> Rule, or a torch.optim.Optimizer."""
+"""The contract of an optimizer: a function Param, **hp -> Rule, or one of torch's kind."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -48,7 +48,11 @@ def clauses(part: Part, target: str, width: int) -> Iterator[Clause]:
     on_images = prepare(small_spec(part, mlp, 32), tiny_images())
     on_text = prepare(small_spec(part, gpt, 32), tiny_text())
     if is_torch_optimizer(factory):
-        yield "is built over a model's parameters", lambda: _lanes_of(on_images)
+        built: list[Lanes] = []
+        yield "is built over a model's parameters", lambda: built.append(_lanes_of(on_images))
+        if not built:  # every clause below would fail alike
+            return
+        yield "moves further at a larger learning rate", lambda: _moves(on_images)
     else:
         yield "says what it is in its first line", lambda: summary(part)
         contract = _RuleContract(part, factory)
@@ -66,8 +70,29 @@ def clauses(part: Part, target: str, width: int) -> Iterator[Clause]:
     yield "lowers the loss of a GPT", lambda: falls(on_text)
 
 
-def _lanes_of(prepared: Prepared) -> None:
-    Lanes([prepared.spec], prepared.data, CPU, prepared=prepared)
+def _lanes_of(prepared: Prepared) -> Lanes:
+    return Lanes([prepared.spec], prepared.data, CPU, prepared=prepared)
+
+
+def _moves(prepared: Prepared) -> str:
+    """How far the weights move at two learning rates, as one number each.
+
+    In ten steps, for RAdam waits for the fifth before it moves.
+    """
+    sizes: list[float] = []
+    for log2_lr in (-10.0, -6.0):
+        lanes = Lanes([prepared.spec.point(log2_lr, 0)], prepared.data, CPU, prepared=prepared)
+        before = [group.w.clone() for group in lanes.groups]
+        for t in range(10):
+            lanes.gradients(t)
+            lanes.update(t)
+        moves = [(group.w - w).norm() for group, w in zip(lanes.groups, before, strict=True)]
+        sizes.append(torch.stack(moves).norm().item())
+    small, large = sizes
+    detail = f"{small:.1e} at 2^-10, {large:.1e} at 2^-6"
+    require(small > 0, f"ten steps move nothing: {detail}")
+    require(large > small, f"the learning rate does not set the step: {detail}")
+    return detail
 
 
 class _RuleContract:

@@ -157,9 +157,8 @@ def probe(lanes: Lanes) -> tuple[dict[str, Tensor], float]:
     finally:
         for handle in handles:
             handle.remove()
-    resume = getattr(lanes.foreign, "train", None)  # undoes the swap of a schedule-free optimizer
-    if callable(resume):
-        resume()
+    if lanes.foreign is not None:
+        lanes.foreign.train()  # undoes the swap of a schedule-free optimizer
     for group, w in zip(lanes.groups, kept, strict=True):
         group.w.copy_(w)
     output = raw[LOGITS]

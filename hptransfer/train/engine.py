@@ -26,6 +26,7 @@ __all__ = [
     "Progress",
     "Restarted",
     "Snapshot",
+    "Unsaved",
     "configure",
     "device_name",
     "environment",
@@ -61,6 +62,14 @@ class Snapshot:
 @dataclass(frozen=True)
 class Restarted:
     """The unit of this run could not go on from its snapshot and starts anew; `reason`: why."""
+
+    spec: RunSpec
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unsaved:
+    """The unit of this run keeps no snapshots and would start anew; `reason`: why."""
 
     spec: RunSpec
     reason: str

@@ -14,9 +14,10 @@ from hptransfer.errors import InputError
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, Stack, State, Step
 from hptransfer.spec import Param, RunSpec
-from hptransfer.train import foreign, inits
+from hptransfer.train import inits
 from hptransfer.train.batches import Batches
 from hptransfer.train.build import Data, blocks, in_dtype, placed
+from hptransfer.train.foreign import Foreign, own_init
 from hptransfer.train.groups import Group, gradient_of, grouped, regrouped, separate
 from hptransfer.train.prepare import Prepared, prepare
 from hptransfer.train.schedule import lr_factor
@@ -86,7 +87,7 @@ class Lanes:
         self._draws = None
         self.leaves = self._leaves()
         self.foreign = (
-            None if takes_lanes else foreign.construct(prepared, self.spec, self.leaves.values())
+            None if takes_lanes else Foreign(prepared, self.spec, self.model, self.leaves)
         )
         self.losses = torch.zeros(len(specs), self.spec.steps, device=device)
         self.batches = Batches(specs, data, device, dtype)
@@ -142,7 +143,7 @@ class Lanes:
 
     def _own_init(self, prepared: Prepared) -> Callable[[list[Param]], Group]:
         """Groups that start where the model's constructor puts them."""
-        drawn = foreign.own_init(prepared, self.spec.seed)
+        drawn = own_init(prepared, self.spec.seed)
 
         def group(alike: list[Param]) -> Group:
             w = torch.stack([drawn[p.name] for p in alike]).to(self.device, self.dtype)
@@ -209,6 +210,14 @@ class Lanes:
                 group.g = [gradient_of(self.leaves[name]) for name in group.names]
         return total
 
+    def _again(self, t: int) -> Tensor:
+        """The gradients of step t at the weights as they are, and its loss, ()."""
+        with torch.enable_grad():
+            losses = self.accumulate(*self.batches.train(t))
+        if self.spec.clip > 0:
+            self._clip(self.spec.clip)
+        return losses[0]
+
     def update(self, t: int) -> None:
         """One optimizer step on every group, in place."""
         self.move(Moment(t, lr_factor(self.spec, t), lr_factor(self.spec, t + 1)))
@@ -220,7 +229,7 @@ class Lanes:
             self._clip(self.spec.clip)
         t, now, then = moment
         if self.foreign is not None:
-            foreign.step(self.foreign, self.spec.lr * float(now))
+            self.foreign.step(float(now), partial(self._again, int(t)))
             return
 
         def one(
@@ -290,7 +299,7 @@ class Lanes:
     def read_out(self) -> None:
         """Move the weights to the point that is evaluated: X, where they held a transported Y."""
         if self.foreign is not None:
-            foreign.read_out(self.foreign)
+            self.foreign.read_out()
             return
 
         def one(hp: dict[str, Tensor | float], w: Tensor, state: State, p: Param) -> Tensor:
@@ -314,7 +323,7 @@ class Lanes:
                 }
                 for group in self.groups
             ],
-            "foreign": self.foreign.state_dict() if self.foreign is not None else None,
+            "foreign": self.foreign.state() if self.foreign is not None else None,
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -328,7 +337,7 @@ class Lanes:
             if loaded["g"] is not None:
                 self._carry(group, loaded["g"].to(self.device))
         if self.foreign is not None:
-            self.foreign.load_state_dict(saved["foreign"])
+            self.foreign.restore(saved["foreign"])
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:

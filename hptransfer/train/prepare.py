@@ -1,6 +1,7 @@
 """A run prepared: its parts looked up by name once, its parameters, and the FLOPs of a step."""
 
 import contextlib
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -49,8 +50,8 @@ class Prepared:
     """A run and what its names stand for; it holds for every lane that may share its unit.
 
     `model` builds the module of a width on the current default device. `optimizer` is a function
-    Param, **hp -> Rule, or a class of torch's kind. `params` are those at the spec's width. `flops`
-    is None where only a step shows them.
+    Param, **hp -> Rule, or gives optimizers of torch's kind. `params` are those at the spec's
+    width. `flops` is None where only a step shows them.
     """
 
     spec: RunSpec
@@ -135,7 +136,21 @@ def load_data(table: Mapping[str, Any]) -> Data:
 
 
 def is_torch_optimizer(part: object) -> bool:
-    """Whether an optimizer part is a class of torch's kind; it then runs through an adaptor."""
+    """Whether an optimizer part is a class of torch's kind, or a function that builds one.
+
+    It then runs through an adaptor.
+    """
+    return _of_torch(part) or takes_model(part)
+
+
+def takes_model(part: object) -> bool:
+    """Whether an optimizer part builds torch optimizers from the module, its argument `model`."""
+    if not (inspect.isfunction(part) or _of_torch(part)):
+        return False
+    return list(inspect.signature(cast("Callable[..., object]", part)).parameters)[:1] == ["model"]
+
+
+def _of_torch(part: object) -> bool:
     return isinstance(part, type) and issubclass(part, torch.optim.Optimizer)
 
 

@@ -1,5 +1,6 @@
 """Snapshots of a unit between two steps: written, read again, and refused where damaged."""
 
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +18,34 @@ class UnusableError(Exception):
 
 
 def writer(lanes: Lanes, step: int, seconds: float) -> Callable[[Path], None]:
-    """A function that saves the state after `step` steps, which took `seconds`."""
+    """A function that saves the state after `step` steps, which took `seconds`.
+
+    It raises UnusableError where the state is one that could not be read again.
+    """
     keys = tuple(spec.key for spec in lanes.specs)
 
     def write(path: Path) -> None:
         head = {"format": FORMAT, "keys": keys, "step": step, "seconds": seconds}
-        torch.save({**head, **lanes.snapshot()}, path)
+        whole = {**head, **lanes.snapshot()}
+        if lanes.foreign is None:
+            torch.save(whole, path)
+        else:
+            _save_foreign(whole, path)
 
     return write
+
+
+def _save_foreign(whole: dict[str, Any], path: Path) -> None:
+    """Save a state that an optimizer of somebody else's filled, and see that it can be read."""
+    try:
+        torch.save(whole, path)
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError:  # of the disk
+        raise
+    except Exception as error:  # whatever its own objects raise in the pickling
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        why = f"the optimizer's state holds a {named[1]}" if named else _line(error)
+        raise UnusableError(f"could not be read again: {why}") from None
 
 
 def restore(lanes: Lanes, path: Path) -> tuple[int, float]:
