@@ -65,7 +65,7 @@ def test_a_learning_rate_may_be_a_logarithm_or_a_power_of_two() -> None:
         InputError, match=r"line 2, column 'lr': got .*, needs a learning rate"
     ) as e:
         read_as("lr", np.log)
-    assert "--lr-scale" in e.value.hint
+    assert e.value.cures == ("lr_scale",)
 
 
 def test_columns_have_other_names_and_options_map_any() -> None:
@@ -80,7 +80,8 @@ def test_columns_have_other_names_and_options_map_any() -> None:
     assert same(read(csv(rows), axis="w", lr="b", loss="c", seed="d", group=["e"]).rows, PLAIN)
     with pytest.raises(InputError, match="no column of learning rates") as caught:
         read(csv(rows))
-    assert "--lr COLUMN, one of e, w, b, d, c" in caught.value.hint
+    assert caught.value.hint == "name it, one of e, w, b, d, c"
+    assert caught.value.cures == ("lr",)
     with pytest.raises(InputError, match="lr: there is no column 'bb'"):
         read(csv(rows), lr="bb")
 
@@ -149,7 +150,8 @@ def test_accuracies_become_error_rates_in_both_scales() -> None:
         del row["loss"]
     with pytest.raises(InputError, match="no column of losses is found") as caught:
         read(csv(shares))
-    assert "--loss val_acc --higher-is-better" in caught.value.hint
+    assert "where val_acc is better the higher it is" in caught.value.hint
+    assert caught.value.cures == ("loss", "higher_is_better")
 
 
 def test_a_run_without_a_number_diverged_or_is_unfinished_by_a_rule_that_is_told() -> None:
@@ -207,7 +209,7 @@ FAULTS: dict[str, tuple[str | bytes, str, str]] = {
     "lr of zero": (
         "width,lr,loss\n64,0,3\n256,1,3\n",
         "line 2, column 'lr': got 0, needs a learning rate above 0",
-        "--lr-scale",
+        "log2, log10 or ln",
     ),
     "no lr": (
         "width,lr,loss\n64,,3\n256,1,3\n",
@@ -223,12 +225,12 @@ FAULTS: dict[str, tuple[str | bytes, str, str]] = {
         "width,lr,loss\n64,1,-inf\n256,1,3\n", "line 2, column 'loss': got minus infinity", "empty"
     ),
     "nothing finite": (
-        "width,lr,loss\n64,1,nan\n256,1,nan\n", "no run has a finite loss", "--loss"
+        "width,lr,loss\n64,1,nan\n256,1,nan\n", "no run has a finite loss", "name the column"
     ),
     "two runs alike": (
         "width,lr,seed,loss\n64,1,0,3\n64,1,0,4\n256,1,0,3\n",
         "runs.csv, line 3 and line 2 are the same run (width 64, lr 1, seed 0)",
-        "--seed",
+        "as a seed or as a method",
     ),
 }  # fmt: skip
 
@@ -278,7 +280,8 @@ def test_runs_that_differ_in_another_setting_are_refused_until_it_is_held() -> N
             for decay in (0, 0.1) for row in ROWS]  # fmt: skip
     with pytest.raises(InputError, match=r"differs from another run .* 'weight_decay'") as caught:
         read(csv(rows))
-    assert "--hold weight_decay=0.0" in caught.value.hint
+    assert "hold it at one value, weight_decay=0.0, or group by it" in caught.value.hint
+    assert caught.value.cures == ("hold", "group")
     assert same(read(csv(rows), hold={"weight_decay": "0"}).rows, PLAIN)
     both = read(csv(rows), group=["optimizer", "weight_decay"])
     assert set(both.rows["optimizer"]) == {"adamw/0", "adamw/0.1", "muon/0", "muon/0.1"}

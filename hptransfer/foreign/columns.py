@@ -79,7 +79,8 @@ def _lr(table: Table, every: Sequence[str], asked: Asked) -> str:
     if found is None:
         raise InputError(
             f"{table.name}: no column of learning rates is found",
-            f"--lr COLUMN, one of {listed(every)}",
+            f"name it, one of {listed(every)}",
+            cures=("lr",),
         )
     return found
 
@@ -99,7 +100,8 @@ def _scale(table: Table, lr: str, asked: Asked) -> Scale:
     if "log" in name.split("_"):
         raise InputError(
             f"{table.name}: the base of the logarithm in column {lr!r} is not told",
-            "--lr-scale log2, log10 or ln",
+            "name it: log2, log10 or ln",
+            cures=("lr_scale",),
         )
     return "linear"
 
@@ -108,10 +110,11 @@ def _loss(table: Table, every: Sequence[str], asked: Asked) -> str:
     found = _optional(every, asked.loss, names.LOSS, "loss")
     if found is None:
         scores = [name for name in every if names.ACCURACIES.search(name)]
-        more = f"; or --loss {scores[0]} --higher-is-better" if scores else ""
+        more = f", where {scores[0]} is better the higher it is" if scores else ""
         raise InputError(
             f"{table.name}: no column of losses is found",
-            f"--loss COLUMN, one of {listed(every)}{more}",
+            f"name it, one of {listed(every)}{more}",
+            cures=("loss", "higher_is_better") if scores else ("loss",),
         )
     return found
 
@@ -146,7 +149,8 @@ def _axis(table: Table, every: Sequence[str], asked: Asked, used: Sequence[str])
         f"each: {there}. That compares learning rates at one size; a transfer needs runs at two "
         "sizes or more",
         "add runs at a second width, depth, batch size or number of tokens, with a column that "
-        "says which; or --axis COLUMN where one has another name",
+        "says which; or name that column, where it has another name",
+        cures=("axis",),
     )
 
 

@@ -85,7 +85,9 @@ def trials(storage: "BaseStorage", place: str, study: str | None) -> Table:
         raise InputError(f"{place}: holds no study", "name another storage")
     if study is None and len(names) > 1:
         raise InputError(
-            f"{place}: holds {len(names)} studies", f"--study NAME, one of {_listed(names)}"
+            f"{place}: holds {len(names)} studies",
+            f"name one of {_listed(names)}",
+            cures=("study",),
         )
     name = names[0] if study is None else study
     if name not in names:

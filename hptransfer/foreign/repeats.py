@@ -95,8 +95,9 @@ def _twice(table: Table, columns: Columns, first: int, second: int) -> InputErro
     cells = ", ".join(f"{name} {table.cell(second, name)}" for name in told)
     return InputError(
         f"{table.where(second)} and {table.word} {table.line[first]} are the same run ({cells})",
-        "name the column that tells them apart: --seed for a repetition, --group for another "
-        "method; or leave runs out by --hold COLUMN=VALUE",
+        "name the column that tells them apart, as a seed or as a method; or hold another column "
+        "at one value",
+        cures=("seed", "group", "hold"),
     )
 
 
@@ -118,8 +119,8 @@ def _refuse_settings(table: Table, columns: Columns, keys: pd.DataFrame, kept: n
                 f"{table.where(int(rows[_first_two(cells, codes)[1]]))}: differs from another run "
                 f"of the same {columns.axis} and {columns.lr} in column {name!r} "
                 f"({' and '.join(values)})",
-                f"--hold {name}={plain} takes the runs of one value; --group {name} judges each "
-                "alone",
+                f"hold it at one value, {name}={plain}, or group by it, to judge each alone",
+                cures=("hold", "group"),
             )
 
 

@@ -134,7 +134,8 @@ def _labels(table: Table, found: Columns, name: str) -> np.ndarray:
         raise InputError(
             f"{table.name}: column {', '.join(found.group)} has {len(values)} values, too many to "
             "be methods",
-            f"--group COLUMN with at most {MOST_LABELS}, or --hold COLUMN=VALUE",
+            f"group by a column with at most {MOST_LABELS}, or hold another one at one value",
+            cures=("group", "hold"),
         )
     return label
 
@@ -154,7 +155,8 @@ def _axis_values(table: Table, found: Columns) -> tuple[np.ndarray, list[str]]:
             row,
             found.axis,
             f"got {table.cell(row, found.axis)}, needs a whole number of at least 1",
-            "write the axis in a smaller unit, or name another column by --axis",
+            "write the axis in a smaller unit, or name another column",
+            cures=("axis",),
         )
     return values, list(read.notes)
 
@@ -179,7 +181,8 @@ def _log2_lr(table: Table, found: Columns) -> tuple[np.ndarray, list[str]]:
             row,
             found.lr,
             f"got {table.cell(row, found.lr)}, needs a learning rate above 0",
-            "correct the cell; where the column holds logarithms: --lr-scale log2, log10 or ln",
+            "correct the cell; of logarithms name the base: log2, log10 or ln",
+            cures=("lr_scale",),
         )
     return np.round(octaves, SAME_LR) + 0.0, notes
 
@@ -245,7 +248,8 @@ def _placed(
                 row,
                 name,
                 f"is missing or no number, and the run has a result ({int(wrong.sum())} such rows)",
-                "fill it in, or leave such rows out by --hold COLUMN=VALUE",
+                "fill it in, or leave such rows out: hold a column at one value",
+                cures=("hold",),
             )
 
 
@@ -276,13 +280,14 @@ def _loss_init(table: Table, found: Columns, asked: Asked, count: int) -> np.nda
 def _check_size(rows: pd.DataFrame, found: Columns) -> None:
     """Raises InputError for a sweep without a result, and for more than memory or a page holds."""
     if not np.isfinite(rows["loss"].to_numpy(float)).any():
-        raise InputError("no run has a finite loss", "name the column of the loss by --loss")
+        raise InputError("no run has a finite loss", "name the column of the loss", cures=("loss",))
     parts = rows.groupby(["optimizer", "n"], sort=False, observed=True)
     rates, seeds = parts["log2_lr"].nunique(), parts["seed"].nunique()
     if (count := rows["n"].nunique()) > MOST_VALUES:
         raise InputError(
             f"column {found.axis!r} has {count:,} values, at most {MOST_VALUES} make an axis",
-            "name another column by --axis, or round it",
+            "name another column, or round it",
+            cures=("axis",),
         )
     if rates.max() > MOST_RATES:
         raise InputError(
@@ -293,7 +298,8 @@ def _check_size(rows: pd.DataFrame, found: Columns) -> None:
         raise InputError(
             f"a curve has {rates.max():,} learning rates and {seeds.max():,} seeds, too many to "
             "pair",
-            "name a column with fewer seeds by --seed",
+            "name a column with fewer seeds",
+            cures=("seed",),
         )
 
 

@@ -45,9 +45,11 @@ class Table:
         place = f"{self.sources[self.source[row]]}, {self.word} {self.line[row]}"
         return f"{place}, column {column!r}" if column else place
 
-    def error(self, row: int, column: str, message: str, hint: str) -> InputError:
+    def error(
+        self, row: int, column: str, message: str, hint: str, *, cures: tuple[str, ...] = ()
+    ) -> InputError:
         """The error of one cell."""
-        return InputError(f"{self.where(row, column)}: {message}", hint)
+        return InputError(f"{self.where(row, column)}: {message}", hint, cures=cures)
 
     def cell(self, row: int, column: str) -> str:
         """A cell for a message."""

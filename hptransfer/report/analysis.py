@@ -62,7 +62,9 @@ def write_analysis(found: Analysed, folder: Path) -> Path:
     section = found.section
     if (folder / "suite.json").exists():
         raise InputError(
-            f"{folder}: holds the records of a suite", "--out FOLDER, or another --name"
+            f"{folder}: holds the records of a suite",
+            "name another folder, or the sweep otherwise",
+            cures=("out", "name"),
         )
     texts = {
         "report.html": render([section]),
