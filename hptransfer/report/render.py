@@ -136,18 +136,20 @@ def _batches(section: Section, slug: str) -> dict[str, Any]:
 
 def _tails(section: Section, slug: str) -> list[dict[str, Any]]:
     """Per run whose gradient noise was measured: what was found, its tables and its figures."""
-    runs = section.tails.runs if section.tails else []
+    suite = section.recorded
+    if suite is None or section.tails is None:
+        return []
     return [
         {
-            "title": tails_tables.title(section.suite, run),
-            "remark": tails_tables.remark(section.suite, run),
+            "title": tails_tables.title(suite, run),
+            "remark": tails_tables.remark(suite, run),
             "sentences": run.sentences,
             "parts": [
                 _hill(run, batch, f"{slug}-tails{i}-{batch}") for batch in tails_tables.batches(run)
             ],
             "estimates": tails_tables.estimates(run),
         }
-        for i, run in enumerate(runs)
+        for i, run in enumerate(section.tails.runs)
     ]
 
 
