@@ -219,9 +219,9 @@ def _thresholds(tol: float | None, limit: float | None) -> Any:
         return Thresholds(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(
-            f"got {first['input']}, {first['msg'].lower()}", "0.01", option=str(first["loc"][0])
-        ) from None
+        field = str(first["loc"][0])
+        message = f"got {first['input']}, {first['msg'].lower()}"
+        raise InputError(message, "0.01", option=field) from None
 
 
 def _analysed(table: "Table", read: "Reading", question: "Sweep") -> "Analysed":
