@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from hptransfer.laboratory import descent
 from hptransfer.laboratory.descent import measure
+from hptransfer.laboratory.file import load_study
 from hptransfer.laboratory.study import Series, Study
 from hptransfer.records.cells import CAPPED, DEARER, REACHED, CellStore
 from hptransfer.records.damage import LeftOut
@@ -52,6 +55,28 @@ def test_settings_do_not_change_each_other(tiny: Study) -> None:
     )
     assert np.isfinite(one.calls).all()
     assert np.array_equal(whole.calls[best], one.calls[0])
+
+
+@pytest.mark.parametrize("columns", [0, 4])
+@pytest.mark.parametrize("label", ["scion", "transported", "muon", "nsgd", "adamw", "sgd"])
+def test_lanes_taken_together_have_the_bits_of_lanes_taken_one_by_one(
+    label: str, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load_study("heavy_tails")
+    series = next(each for each in study.series() if each.label == label)
+    cell = series.cell(1.0, (-1.0, 0.0), (-1.0, -3.0), (4.0, 6.0))
+    model = {**cell.model, "width": 4, "columns": columns}
+    noise = {"law": "gauss", "index": 2.0, "sigma": 8.0, "spread": "all"}
+    cell = dataclasses.replace(cell, model=model, noise=noise, seeds=(0, 3))
+    together = descent._Running(cell)
+    monkeypatch.setattr(descent, "FOLDED", set[str]())
+    apart = descent._Running(cell)
+    for t in range(6):
+        assert np.array_equal(together.step(t), apart.step(t))
+        assert torch.equal(together.w, apart.w)
+        over = np.arange(len(together.alive)) == t
+        together.end(over)
+        apart.end(over)
 
 
 @pytest.mark.parametrize("norm", ["spectral", "sign", "colnorm", "rownorm"])

@@ -169,7 +169,7 @@ def test_without_a_home_nothing_is_remembered(
 def test_a_database_that_is_locked_for_a_while_does_not_end_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions._Rarely, "due", lambda self: True)
+    monkeypatch.setattr(sessions.Rarely, "due", lambda self: True)
     running = session(tiny(tmp_path, steps=3), tmp_path)
     sync, calls = studies.sync, []
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from hptransfer.cost.placement import Placement
-from hptransfer.run.session import Event, Finished, Started, Status, _Rarely
+from hptransfer.run.rarely import Rarely
+from hptransfer.run.session import Event, Finished, Started, Status
 from hptransfer.run.workers import Ended, Job
 from hptransfer.spec import RunRecord, Unit
 from hptransfer.suite.claim import SuiteTable
@@ -200,7 +201,7 @@ def test_the_forecasts_of_a_session_cost_no_replay_of_its_search(
 ) -> None:
     """Forecasts answer with made-up losses, which the search would have to forget."""
     begun = built(monkeypatch)
-    monkeypatch.setattr(_Rarely, "due", lambda self: True)
+    monkeypatch.setattr(Rarely, "due", lambda self: True)
     table = {"lr": "2^-6..2^-2", "trials": 8, "sampler": "tpe"}
     suite = tiny(tmp_path, steps=2, optimizers={"transported_scion": table}, ask=2)
     running = session(suite, tmp_path, workers=1)

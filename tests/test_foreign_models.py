@@ -11,8 +11,11 @@ from foreign import CPU, address, by_name, prepared_of, trained
 from hptransfer import optim
 from hptransfer.errors import InputError, Note
 from hptransfer.optimizers.rules import as_matrix, from_matrix, matrix_shape
+from hptransfer.spec import Param
 from hptransfer.testing import kind_of, validate
-from hptransfer.train.build import params
+from hptransfer.train.build import blocks, params
+from hptransfer.train.coords import probe
+from hptransfer.train.gradient_noise import _Gathered
 from hptransfer.train.lanes import Lanes
 
 TRAINED = {  # name -> whether several of its lanes train together
@@ -38,6 +41,7 @@ REFUSED = {
     "functionally_tied": (r"token\.weight: .* the model multiplies by it too", "'output'"),
     "encoder_layer_as_it_comes": (r"parts\.0\.layer\.self_attn: .* drops units", "dropout = 0"),
     "moe_transposed": (r"parts\.1\.up: the model sums over dimension 1", "transpose it"),
+    "dense_transposed": (r"parts\.1\.up: the model sums over dimension 1", "transpose it"),
     "gqa": (r"parts\.0\.qkv\.weight: fused by its name", "layers of their own"),
     "batchnorm": ("1: BatchNorm2d keeps running statistics", "GroupNorm"),
     "hf_conv1d": (r"parts\.0: Conv1D stores its weight as \(d_in, d_out\)", "nn.Linear"),
@@ -107,7 +111,7 @@ def test_sparse_gradients_that_no_module_shows_are_refused_in_a_step() -> None:
     model = prepared.build()
     optimizer = optim.optimizer(model, "adamw", lr=0.1, base=prepared.model(16))
     model(torch.zeros(1, 8, dtype=torch.long)).sum().backward()
-    with pytest.raises(InputError, match="token.weight: adamw does not support sparse"):
+    with pytest.raises(InputError, match=r"token\.weight: adamw does not support sparse"):
         optimizer.step()
 
 
@@ -247,7 +251,45 @@ def test_a_weight_of_a_layer_that_is_not_its_own_weight_asks_for_its_role() -> N
     assert "roles() of the model can say it" in caught.value.hint
 
 
+def test_stacked_matrices_are_measured_one_under_the_other() -> None:
+    p = Param("w", "hidden", (3, 4, 5), (3, 2, 5), stacked=1)
+    difference = torch.randn(2, 3, 4, 5)
+    gathered = _Gathered(p)
+    gathered.add(difference)
+    expected = torch.linalg.matrix_norm(difference.reshape(2, 12, 5), ord=2)
+    torch.testing.assert_close(gathered.spectral[0], expected, rtol=0.02, atol=0)
+
+
 # Shared modules, recurrent layers
+
+
+def test_two_embeddings_of_one_weight_are_no_head() -> None:
+    def twins(width: int) -> nn.Module:
+        pair = nn.ModuleList([nn.Embedding(9, width), nn.Embedding(9, width)])
+        pair[1].weight = pair[0].weight
+        return pair
+
+    [p] = params(twins(8), twins(16), twins(4))
+    assert (p.role, p.embedding, p.tied) == ("input", True, False)
+
+
+def test_a_block_at_three_places_is_recomputed_once_per_call() -> None:
+    prepared = prepared_of("albert", steps=2)
+    plain = trained(prepared)
+    again = Lanes([prepared.spec], prepared.data, CPU, prepared=prepared, recompute=True)
+    assert len(blocks(again.model)) == 1
+    for t in range(2):
+        again.gradients(t)
+        again.update(t)
+    assert torch.equal(again.losses, plain.losses)
+
+
+def test_a_frozen_layer_is_none_that_the_coordinate_check_watches() -> None:
+    prepared = prepared_of("frozen")
+    running = Lanes([prepared.spec], prepared.data, CPU, prepared=prepared)
+    outputs, _ = probe(running)
+    assert "token" in outputs
+    assert "pos" not in outputs
 
 
 def test_a_shared_parameter_is_one_parameter_under_any_of_its_names() -> None:

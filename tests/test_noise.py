@@ -1,17 +1,18 @@
 """Gradient noise: moments, means over a batch, and what a momentum makes of them."""
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from hptransfer.datasets.noise import Noise, pareto, stable, uniforms
+from hptransfer.datasets.noise import Law, Noise, Stream, pareto, poisson, stable, uniforms
 from hptransfer.errors import InputError
 
 
 def draws(count: int, index: float, skewness: float) -> np.ndarray:
-    words = uniforms(0, 0, 2 * count).reshape(2, -1)
+    words = uniforms(0, range(1), 2 * count).reshape(2, -1)
     return stable(words[0], words[1], index, skewness)
 
 
@@ -124,6 +125,40 @@ def test_the_noise_is_a_pure_function_of_seed_and_step() -> None:
     assert not np.array_equal(noise.means(3, 7, batch), noise.means(4, 7, batch))
 
 
+def test_the_uniform_variates_of_a_step_are_those_of_its_own_counters() -> None:
+    for purpose in (0, 2):
+        stream = np.random.Philox(key=[5, purpose + 1], counter=[0, 9, 0, 0])
+        known = (stream.random_raw(10) >> np.uint64(11)) + 0.5
+        drawn = uniforms(5, range(7, 12), 10, purpose)
+        assert np.array_equal(drawn[2], known * 2.0**-53)
+
+
+@pytest.mark.parametrize(
+    ("law", "index", "spread"),
+    [("skew", 1.5, "one"), ("gauss", 2.0, "all"), ("sym", 1.25, "first"), ("spike", 1.5, "one")],
+)
+def test_means_drawn_ahead_are_those_of_a_single_call_whatever_the_other_lanes(
+    law: Law, index: float, spread: Literal["one", "all", "first"]
+) -> None:
+    noise = Noise(law, index, 2.0, 4, 0.125, spread)
+    stream = Stream(noise, range(3, 5), ahead=7)
+    batch = np.array([1.0, 2.0, 64.0, 1.0, 8.0])
+    seed = np.array([3, 3, 3, 4, 4])
+    for t in (0, 1, 6, 7, 30, 29):
+        drawn = stream.means(t, seed, batch)
+        for lane, own in enumerate(drawn):
+            assert np.array_equal(noise.means(seed[lane], t, batch[lane : lane + 1])[0], own)
+
+
+def test_spikes_are_poisson_variates() -> None:
+    uniform = np.random.default_rng(0).random(500)
+    for rate in (1e-3, 0.3, 5.0, 512.0, 1e5):
+        assert np.array_equal(poisson(rate).searchsorted(uniform), stats.poisson.ppf(uniform, rate))
+    assert not poisson(0.0).searchsorted(uniform).any()
+    with pytest.raises(InputError, match="too much to draw"):
+        poisson(1e9)
+
+
 @pytest.mark.parametrize(("index", "skewness"), [(1.25, 1.0), (1.5, 0.0), (2.0, 0.0)])
 def test_a_momentum_of_stable_noise_is_stable_with_the_known_scale(
     index: float, skewness: float
@@ -131,7 +166,7 @@ def test_a_momentum_of_stable_noise_is_stable_with_the_known_scale(
     alpha, count, steps = 0.25, 4000, 60
     m = np.zeros(count)
     for t in range(steps):
-        words = uniforms(1, t, 2 * count).reshape(2, -1)
+        words = uniforms(1, range(t, t + 1), 2 * count).reshape(2, -1)
         m += alpha * (stable(words[0], words[1], index, skewness) - m)
     scale = alpha / (1 - (1 - alpha) ** index) ** (1 / index)
     spread = np.subtract(*np.quantile(m, (0.75, 0.25)))

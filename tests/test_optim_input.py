@@ -68,9 +68,9 @@ class FullyShardedDataParallel(nn.Sequential):
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
     "complex": (nn.Linear(8, 8, dtype=torch.complex64), "weight: is complex (torch.complex64)"),
-    "whole numbers": (
-        nn.ParameterList([nn.Parameter(torch.ones(3, dtype=torch.int8), requires_grad=False)]),
-        "0: is torch.int8, allowed: float16, bfloat16, float32, float64",
+    "8 bits": (
+        nn.ParameterList([nn.Parameter(torch.ones(3).to(torch.float8_e5m2))]),
+        "0: is torch.float8_e5m2, allowed: float16, bfloat16, float32, float64",
     ),
     "lazy": (nn.LazyLinear(8), "weight: has no shape before the first batch"),
     "nothing": (nn.ReLU(), "the model has no parameters"),
@@ -161,6 +161,42 @@ def test_a_frozen_parameter_needs_no_role_until_it_is_thawed() -> None:
     roles = {"positions": "embedding"}
     optimizer = hptransfer.optim.optimizer(model, "muon", lr=0.1, base=Fixed(8), roles=roles)
     assert ["positions"] in optimizer.names
+
+
+def with_chance(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(4, width),
+        nn.BatchNorm1d(width),
+        nn.Dropout(0.5),
+        nn.Linear(width, width),
+        nn.Linear(width, 3),
+    )
+
+
+def test_running_statistics_and_dropout_are_right_in_a_loop_of_ones_own() -> None:
+    """In a run of a suite they are not: its weights are a function of weights and data."""
+    model = with_chance(16)
+    hptransfer.optim.init_(model, "scion_unconstrained", base=with_chance(8))
+    optimizer = hptransfer.optim.optimizer(
+        model, "scion_unconstrained", lr=0.1, base=with_chance(8)
+    )
+    before = weights(model)
+    model(torch.randn(5, 4)).square().sum().backward()
+    optimizer.step()
+    assert all(not torch.equal(value, before[key]) for key, value in weights(model).items())
+
+
+def test_frozen_parameters_that_are_no_real_numbers_are_left_alone() -> None:
+    """As the quantised weights beside trained ones of low rank."""
+    model = nn.Module()
+    model.up = nn.Linear(8, 8, bias=False)
+    model.down = nn.Linear(8, 8, bias=False)
+    model.down.weight = nn.Parameter(torch.ones(8, 8, dtype=torch.uint8), requires_grad=False)
+    roles = {"up.weight": "hidden", "down.weight": "hidden"}
+    hptransfer.optim.init_(model, "muon", roles=roles)
+    optimizer = hptransfer.optim.optimizer(model, "muon", lr=0.1, roles=roles)
+    assert optimizer.names == [["up.weight"]]
+    assert torch.equal(model.down.weight, torch.ones(8, 8))
 
 
 def test_the_state_of_another_optimizer_is_refused() -> None:

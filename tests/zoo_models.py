@@ -295,7 +295,7 @@ class Positions(Text):
         self.register_buffer("noise", torch.randn(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.token(x) + self.pos.weight[: x.shape[1]]
+        h = self.token(x) + self.pos(torch.arange(x.shape[1], device=x.device))
         return self.head(self.parts[0](h + self.noise + (h @ self.features).cos()))
 
 

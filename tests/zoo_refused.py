@@ -145,3 +145,21 @@ def batchnorm(
         nn.Flatten(),
         nn.Linear(width, n_classes),
     )
+
+
+class DenseTransposed(nn.Module):
+    """Experts (E, d_in, d_out) in a product for which torch copies them into another order."""
+
+    def __init__(self, width: int, experts: int = 3) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.randn(experts, width, 2 * width))
+        self.down = nn.Parameter(torch.randn(experts, width, 2 * width))
+
+    def forward(self, h: Tensor) -> Tensor:
+        inner = torch.einsum("btd,edf->btef", h, self.up).relu()
+        return h + torch.einsum("btef,edf->btd", inner, self.down)
+
+
+def dense_transposed(width: int, *, vocab: int = 256, context: int = 64) -> nn.Module:
+    """Experts without a router, the first of them transposed."""
+    return MoE(width, vocab, Block(width), DenseTransposed(width))

@@ -10,13 +10,13 @@ import pandas as pd
 from hptransfer.analysis import judgement
 from hptransfer.analysis.curve import capped_losses
 from hptransfer.analysis.frame import groups
-from hptransfer.analysis.judgement import Judgement
+from hptransfer.analysis.judgement import Judgement, Source
 from hptransfer.analysis.measured_cost import MeasuredCost
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.parabola import Interval, combination
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.spec import canonical
-from hptransfer.suite.resolved import Suite
 
 NAN = float("nan")
 ENOUGH_SEEDS = 3  # with fewer seeds a verdict is called indicative
@@ -49,7 +49,8 @@ class Transfer:
     `at_proxy`, `at_target`: the optima that the searches found. `carried`, `own`: the runs at n
     with the lr of the proxy, and with the best one there. `drift`: octaves, with its 95% interval.
     `judgement`: None where the verdict stands before the regret is looked at. `n_seeds`: seeds
-    behind the regret, or behind the carried loss where there is no regret.
+    behind the regret, or behind the carried loss where there is no regret. `source`: how the loss
+    at the carried lr is known, or why it is not.
     """
 
     optimizer: str
@@ -64,6 +65,7 @@ class Transfer:
     judgement: Judgement | None
     n_seeds: int
     cost: MeasuredCost
+    source: Source = "run"
 
     @property
     def regret(self) -> Interval:
@@ -99,7 +101,7 @@ class Transfer:
         return self.at_target.loss if self.at_target else NAN
 
 
-def targets(suite: Suite, rows: pd.DataFrame) -> list[int]:
+def targets(suite: Question, rows: pd.DataFrame) -> list[int]:
     """The suite's targets and waypoints, and every other axis value with runs."""
     return sorted({*suite.axis_values, *map(int, rows["n"].unique())} - {suite.proxy})
 
@@ -121,7 +123,12 @@ class Pair:
     at_target: Optimum | None
 
     def concluded(
-        self, carried: Runs, own: Runs, judgement: Judgement | None, cost: MeasuredCost
+        self,
+        carried: Runs,
+        own: Runs,
+        judgement: Judgement | None,
+        cost: MeasuredCost,
+        source: Source = "run",
     ) -> Transfer:
         """What a rule says of the pair. `judgement`: None where its regret was not measured."""
         n_seeds = len(carried.losses) if self.at_target is None else 0
@@ -140,6 +147,7 @@ class Pair:
             judgement=judgement,
             n_seeds=n_seeds,
             cost=cost,
+            source=source,
         )
 
     def _unjudged(self, n_seeds: int) -> Verdict | None:
@@ -165,7 +173,7 @@ class Pair:
 
 
 def pairs(
-    suite: Suite,
+    suite: Question,
     rows: pd.DataFrame,
     values: Iterable[int],
     optima: Mapping[str, Mapping[int, Optimum | None]],

@@ -7,11 +7,11 @@ from typing import Literal
 
 from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.parabola import Interval
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.sentences import place, span
 from hptransfer.documents.metrics import TargetJudgement
 from hptransfer.documents.values import Judgement
 from hptransfer.suite.claim import Expectation
-from hptransfer.suite.resolved import Suite
 
 WORST_LAST: tuple[Judgement, ...] = ("held", "undecided", "refuted")
 
@@ -45,7 +45,7 @@ def judge(expected: Expectation, verdict: str) -> Judgement:
     return "refuted" if verdict in REFUTES[expected] else "undecided"
 
 
-def judgements(suite: Suite, transfers: Sequence[Transfer]) -> list[ClaimJudgement]:
+def judgements(suite: Question, transfers: Sequence[Transfer]) -> list[ClaimJudgement]:
     """One per expectation, in the order of the suite's labels.
 
     Axis values to which a command carried the lr although they are no targets do not count.
@@ -129,7 +129,7 @@ def gates(
     return made
 
 
-def claim_sentence(suite: Suite, claims: Sequence[ClaimJudgement]) -> str:
+def claim_sentence(suite: Question, claims: Sequence[ClaimJudgement]) -> str:
     """The judgement of the suite in one sentence, its cause first; empty without expectations."""
     judgement = suite_judgement(claims)
     if judgement is None:

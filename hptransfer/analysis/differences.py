@@ -9,8 +9,8 @@ import pandas as pd
 from hptransfer.analysis.curve import curve
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.holm import Tested, holm
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.statuses import finished
-from hptransfer.suite.resolved import Suite
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,20 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class _Best:
-    """The losses at the best lr by seed, nats, and whether that lr lies at an edge."""
+class Best:
+    """The best log2 lr, the losses there by seed, nats, and whether it lies at an edge."""
 
+    log2_lr: float
     losses: dict[int, float]
     at_edge: bool
 
+    @property
+    def mean(self) -> float:
+        """Mean loss over the seeds, nats."""
+        return sum(self.losses.values()) / len(self.losses)
 
-def differences(suite: Suite, rows: pd.DataFrame) -> list[Difference]:
+
+def differences(suite: Question, rows: pd.DataFrame) -> list[Difference]:
     """One per axis value and pair of optimizers that ran there: values rising, pairs in order.
 
     The best lr is the tried one of the least mean loss among those with the most seeds. Seeds pair:
@@ -47,7 +53,7 @@ def differences(suite: Suite, rows: pd.DataFrame) -> list[Difference]:
         (label, n): found
         for label, by_n in searches(suite, rows).items()
         for n, part in by_n.items()
-        if (found := _best(part)) is not None
+        if (found := best_losses(part)) is not None
     }
     pairs = [
         (n, first, second)
@@ -64,13 +70,16 @@ def differences(suite: Suite, rows: pd.DataFrame) -> list[Difference]:
     ]
 
 
-def _paired(first: _Best, second: _Best) -> list[float]:
+def _paired(first: Best, second: Best) -> list[float]:
     shared = sorted(first.losses.keys() & second.losses.keys())
     return [second.losses[seed] - first.losses[seed] for seed in shared]
 
 
-def _best(rows: pd.DataFrame) -> _Best | None:
-    """Of one optimizer at one axis value; None where no run has a loss."""
+def best_losses(rows: pd.DataFrame) -> Best | None:
+    """Of one optimizer at one axis value; None where no run has a loss.
+
+    The best lr is the tried one of the least mean loss among those with the most seeds.
+    """
     rows = finished(rows)
     if not np.isfinite(rows["loss"].to_numpy(float)).any():
         return None
@@ -83,4 +92,4 @@ def _best(rows: pd.DataFrame) -> _Best | None:
         for seed, loss in zip(numbers, points.grid[k], strict=True)
         if not np.isnan(loss)
     }
-    return _Best(losses, k in (0, len(points.x) - 1))
+    return Best(float(points.x[k]), losses, k in (0, len(points.x) - 1))

@@ -13,15 +13,15 @@ from hptransfer.analysis.judgement import Judgement, Verdict
 from hptransfer.analysis.measured_cost import measured_cost
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.parabola import Interval, mean_interval
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.statuses import finished
 from hptransfer.spec import FIRST_SCHEMA
-from hptransfer.suite.resolved import Suite
 from hptransfer.suite.tables import Thresholds
 
 FRESH_SEED = 1000  # from here on seeds judge; those below it search
 
 
-def applies(suite: Suite) -> bool:
+def applies(suite: Question) -> bool:
     """Whether the suite is one of records of schema 1."""
     return suite.records_schema == FIRST_SCHEMA
 
@@ -43,7 +43,7 @@ def rule(limits: Thresholds) -> list[tuple[str, str]]:
     ]
 
 
-def transfers(suite: Suite, rows: pd.DataFrame) -> list[Transfer]:
+def transfers(suite: Question, rows: pd.DataFrame) -> list[Transfer]:
     """One per (optimizer, target), as `transfer.transfers` has them.
 
     The optima are those of the runs that searched. Fresh seeds judge them, at the carried lr and
@@ -55,7 +55,7 @@ def transfers(suite: Suite, rows: pd.DataFrame) -> list[Transfer]:
     return [_transfer(suite, pair, parts.get((pair.optimizer, pair.n))) for pair in every]
 
 
-def _transfer(suite: Suite, pair: Pair, fresh: pd.DataFrame | None) -> Transfer:
+def _transfer(suite: Question, pair: Pair, fresh: pd.DataFrame | None) -> Transfer:
     def runs(best: Optimum | None) -> Runs:
         if best is None:
             return Runs()
@@ -71,7 +71,7 @@ def _transfer(suite: Suite, pair: Pair, fresh: pd.DataFrame | None) -> Transfer:
     return pair.concluded(carried, own, judged, cost)
 
 
-def _optima(suite: Suite, rows: pd.DataFrame) -> dict[str, dict[int, Optimum | None]]:
+def _optima(suite: Question, rows: pd.DataFrame) -> dict[str, dict[int, Optimum | None]]:
     """`optimum.optima` with each lr* where that rule placed it. `rows`: those that searched."""
     return {
         label: {n: optimum(part) for n, part in by_n.items()}

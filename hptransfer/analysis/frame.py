@@ -11,6 +11,7 @@ hyperparameters as JSON) and `tuning` (whether the run only served to tune a gro
 import numpy as np
 import pandas as pd
 
+from hptransfer.analysis.question import Question
 from hptransfer.spec import RunSpec
 from hptransfer.suite.resolved import Suite
 
@@ -64,11 +65,11 @@ def belonging(suite: Suite, frame: pd.DataFrame) -> pd.DataFrame:
 def groups(rows: pd.DataFrame, *, tuning: bool = False) -> Groups:
     """Selected rows by (optimizer, n). `tuning`: with those that only tuned a group's field."""
     rows = rows if tuning else rows[~rows["tuning"].astype(bool)]
-    parts = rows.groupby(["optimizer", "n"], sort=False)
+    parts = rows.groupby(["optimizer", "n"], sort=False, observed=True)
     return {(str(o), int(n)): part for (o, n), part in parts}  # type: ignore[misc]
 
 
-def searches(suite: Suite, rows: pd.DataFrame) -> dict[str, dict[int, pd.DataFrame]]:
+def searches(suite: Question, rows: pd.DataFrame) -> dict[str, dict[int, pd.DataFrame]]:
     """Rows by label and axis value: labels as the suite orders them, values rising.
 
     A label without rows is left out.

@@ -8,8 +8,8 @@ from typing import Literal
 import pandas as pd
 
 from hptransfer.analysis.frame import tuned_point
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.statuses import finished
-from hptransfer.suite.resolved import Suite
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class GroupValue:
     censored: Literal["low", "high"] | None
 
 
-def group_values(suite: Suite, rows: pd.DataFrame) -> list[GroupValue]:
+def group_values(suite: Question, rows: pd.DataFrame) -> list[GroupValue]:
     """One per tuned hyperparameter with a loss at the proxy, labels as the suite orders them.
 
     `rows`: rows of frame.select.

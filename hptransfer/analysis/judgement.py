@@ -12,9 +12,15 @@ import numpy as np
 from scipy.stats import nct
 from scipy.stats import t as student
 
-from hptransfer.analysis.parabola import SIDE, Fit, Interval, Near, combination, vertex
+from hptransfer.analysis.parabola import OWN, SIDE, Fit, Interval, Near, chunks, combination, vertex
+from hptransfer.suite.grid import Grid
 
 Verdict = Literal["drifts", "insensitive", "transfers", "inconclusive"]
+Source = Literal[
+    "run", "parabola", "interpolation", "below", "above", "diverged", "between divergences",
+    "partly diverged", "beside a divergence",
+]  # fmt: skip
+"""How the loss at a carried lr is known, or why it is not."""
 
 REDRAWS = 200  # of the losses, with rounding
 FIRM = 0.9  # share of redraws that a verdict off the edge keeps
@@ -64,36 +70,48 @@ class _Costs:
     """Costs against lr* in each redraw, nats.
 
     `carried`, `down`, `up`: of the carried lr, and of one octave below and above lr*, (redraws,
-    seeds). `bias`: what the parabola may err in the mean of `carried`, (redraws,).
+    seeds). `bias`: what the parabola may err in the mean of `carried`, (redraws,). `cautious`: as
+    that of the case.
     """
 
     carried: np.ndarray
     down: np.ndarray
     up: np.ndarray
     bias: np.ndarray
+    cautious: bool
 
 
 @dataclass(frozen=True)
 class Case:
     """The losses that judge a carried lr, of seeds that ran there and near the optimum.
 
-    `carried`: log2 lr, octaves. `run`: the losses there, nats, (seeds,).
+    `carried`: log2 lr, octaves. `run`: the losses there, nats, (seeds,). `source`: how they are
+    known; the parabola may stand for them. `slack`: what they may err in the mean, nats.
+    `cautious`: the verdict of one seed allows for the error of the parabola.
     """
 
     near: Near
     carried: float
     run: np.ndarray
+    source: Source = "run"
+    slack: float = 0.0
+    cautious: bool = False
 
     @classmethod
     def of(
-        cls, x: np.ndarray, losses: np.ndarray, roofed: np.ndarray, carried: float
+        cls,
+        x: np.ndarray,
+        losses: np.ndarray,
+        roofed: np.ndarray,
+        carried: float,
+        grid: Grid = OWN,
     ) -> Self | None:
         """The case; None where no seed ran at the carried lr and near the least mean loss.
 
         Arguments as in `Near.of`.
         """
         row = losses[x == carried]
-        near = Near.of(x, losses, roofed, ~np.isnan(row[0])) if len(row) else None
+        near = Near.of(x, losses, roofed, ~np.isnan(row[0]), grid) if len(row) else None
         return None if near is None else cls(near, carried, row[0, near.seeds])
 
     @property
@@ -107,18 +125,20 @@ class Case:
         `losses`: nats, (redraws, points, seeds). `run`: at the carried lr, nats, (redraws, seeds).
         `carried`: log2 lr, octaves, (redraws,).
         """
-        fit = Fit.of(self.near.x, losses, self.near.k)
+        fit = Fit.of(self.near.x, losses, self.near.k, self.near.reach)
         if fit is None:
             unknown = np.full_like(run, np.nan)
-            return _Costs(run - losses[:, self.near.k], unknown, unknown, np.zeros(len(run)))
+            bias = np.full(len(run), self.slack)
+            return _Costs(run - losses[:, self.near.k], unknown, unknown, bias, self.cautious)
         best = fit.vertex()
         least, (_, cubic_least) = fit.at(best), fit.cubic_vertex()
         cubic = run.mean(axis=1)
-        if self.carried in self.near.x:
+        if self.source == "parabola" or self.carried in self.near.x:
             z = carried - fit.center
             run, cubic = fit.at(z), fit.cubic_at(z[:, None])[:, 0]
-        bias = np.abs(cubic - cubic_least - (run - least).mean(axis=1))
-        return _Costs(run - least, fit.at(best - 1) - least, fit.at(best + 1) - least, bias)
+        bias = np.abs(cubic - cubic_least - (run - least).mean(axis=1)) + self.slack
+        down, up = fit.at(best - 1) - least, fit.at(best + 1) - least
+        return _Costs(run - least, down, up, bias, self.cautious)
 
     def seen(self) -> _Costs:
         """Costs of the losses as they are, one redraw."""
@@ -141,7 +161,8 @@ def judge(
     so that any lr nearby would have passed. Else `inconclusive`.
 
     One seed gives no interval and proves nothing: the bounds are infinite, and the verdict is that
-    of the point estimates, which the caller marks as indicative.
+    of the point estimates, which the caller marks as indicative. In a cautious case they count with
+    what the parabola may err.
 
     `looks`: numbers of seeds at which a verdict would have ended the study before; a redraw goes
     through them too. `carried`: log2 lr that each of the REDRAWS carries, octaves; by default that
@@ -170,15 +191,17 @@ def _again(
         carried = np.full(REDRAWS, case.carried)
     if len(carried) != REDRAWS:
         raise ValueError(f"carried: got {len(carried)} redraws, needs {REDRAWS}")
-    rng, shape = np.random.default_rng(0), case.near.losses.shape
-    losses = case.near.losses + limits.rounding * rng.normal(size=(REDRAWS, *shape))
-    run = case.run + limits.rounding * rng.normal(size=(REDRAWS, case.n_seeds))
-    verdicts = np.full(REDRAWS, "inconclusive", dtype=object)
-    for count in (*(look for look in looks if look < case.n_seeds), case.n_seeds):
-        costs = case.costs(losses[:, :, :count], run[:, :count], carried)
-        later = _verdicts(costs, limits)
-        verdicts = np.where(verdicts == "inconclusive", later, verdicts)
-    return verdicts
+    rng, shape, found = np.random.default_rng(0), case.near.losses.shape, []
+    for redraws in chunks(REDRAWS, case.near.losses.size):
+        losses = case.near.losses + limits.rounding * rng.normal(size=(redraws, *shape))
+        run = case.run + limits.rounding * rng.normal(size=(redraws, case.n_seeds))
+        own, carried = carried[:redraws], carried[redraws:]
+        verdicts = np.full(redraws, "inconclusive", dtype=object)
+        for count in (*(look for look in looks if look < case.n_seeds), case.n_seeds):
+            later = _verdicts(case.costs(losses[:, :, :count], run[:, :count], own), limits)
+            verdicts = np.where(verdicts == "inconclusive", later, verdicts)
+        found.append(verdicts)
+    return np.concatenate(found)
 
 
 def undecided(case: Case, limits: Limits) -> bool:
@@ -215,7 +238,8 @@ def _verdicts(costs: _Costs, limits: Limits) -> np.ndarray:
     mean, half = costs.carried.mean(axis=1), _half(costs.carried) + costs.bias
     down, up = _upper(costs.down), _upper(costs.up)
     if costs.carried.shape[1] < 2:
-        half, down, up = np.zeros_like(half), costs.down[:, 0], costs.up[:, 0]
+        half = costs.bias if costs.cautious else np.zeros_like(half)
+        down, up = costs.down[:, 0], costs.up[:, 0]
     passes = mean + half < limits.limit
     flat = (down < limits.tol) & (up < limits.tol)
     rules = [mean - half > limits.tol, passes & flat, passes]

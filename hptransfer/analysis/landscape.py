@@ -10,8 +10,8 @@ from hptransfer.analysis.curve import Curve, curve
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.optimum import Optimum, optima, optimum
 from hptransfer.analysis.parabola import Interval, combination
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.statuses import count, finished
-from hptransfer.suite.resolved import Suite
 
 RELATIVE_RANGE = 2.0  # octaves to each side of lr*, for the sensitivity that compares across units
 MESH = 1 / 16  # octaves, of the integrals over lr
@@ -29,7 +29,7 @@ class Exponent:
     left_out: tuple[int, ...]
 
 
-def exponents(suite: Suite, rows: pd.DataFrame) -> list[Exponent]:
+def exponents(suite: Question, rows: pd.DataFrame) -> list[Exponent]:
     """alpha: slope of -log2 lr*(n) against log2 n, one per optimizer; 0 is ideal.
 
     Least squares over the optima that are not censored, of optimizers with at least 3 of them. The
@@ -65,7 +65,7 @@ class Law:
         return Interval(-alpha.value, -alpha.high, -alpha.low)
 
 
-def laws(suite: Suite, rows: pd.DataFrame) -> dict[str, Law]:
+def laws(suite: Question, rows: pd.DataFrame) -> dict[str, Law]:
     """Label -> the law through its optima, of optimizers that have an exponent."""
     table = {}
     by_label = optima(suite, rows)
@@ -162,7 +162,7 @@ class Landscape:
     n_failed: int
 
 
-def landscapes(suite: Suite, rows: pd.DataFrame) -> list[Landscape]:
+def landscapes(suite: Question, rows: pd.DataFrame) -> list[Landscape]:
     """One per (optimizer, n) with search runs, labels as the suite orders them, n rising."""
     return [
         _landscape(suite, label, n, part)
@@ -171,8 +171,8 @@ def landscapes(suite: Suite, rows: pd.DataFrame) -> list[Landscape]:
     ]
 
 
-def _landscape(suite: Suite, label: str, n: int, search: pd.DataFrame) -> Landscape:
-    best, is_curve = optimum(search), finished(search)["hp_point"].nunique() == 1
+def _landscape(suite: Question, label: str, n: int, search: pd.DataFrame) -> Landscape:
+    best, is_curve = optimum(search, suite.grid(label)), finished(search)["hp_point"].nunique() == 1
     return Landscape(
         optimizer=label,
         n=n,
@@ -185,7 +185,7 @@ def _landscape(suite: Suite, label: str, n: int, search: pd.DataFrame) -> Landsc
     )
 
 
-def _basin(suite: Suite, label: str, best: Optimum, search: pd.DataFrame) -> Basin:
+def _basin(suite: Question, label: str, best: Optimum, search: pd.DataFrame) -> Basin:
     """eps = max(0.01, 2 sigma), sigma the standard deviation of the seeds at the best lr, nats."""
     points = curve(search)
     seeds = points.grid[int(np.argmin(points.mean))]
@@ -223,7 +223,7 @@ class Audit:
 AUDITED = ("loss", "train_loss", "train_mean")
 
 
-def audits(suite: Suite, rows: pd.DataFrame) -> list[Audit]:
+def audits(suite: Question, rows: pd.DataFrame) -> list[Audit]:
     """One per (optimizer, n) with search runs, labels as the suite orders them, n rising."""
     table = []
     limit = suite.thresholds.drift

@@ -40,7 +40,15 @@ class MeasuredCost:
 
 
 def measured_cost(at_proxy: pd.DataFrame | None, at_target: pd.DataFrame | None) -> MeasuredCost:
-    """Tuning at the proxy against as many trials at the target. None: no runs there."""
+    """Tuning at the proxy against as many trials at the target. None: no runs there.
+
+    Of runs that were made elsewhere it is not known.
+    """
+    if any(rows is not None and "flops" not in rows for rows in (at_proxy, at_target)):
+        if at_target is None:
+            return MeasuredCost()
+        lost, failed = count(at_target, "diverged"), count(at_target, "failed")
+        return MeasuredCost(n_diverged=lost, n_failed=failed)
     trials = NAN if at_proxy is None else len(at_proxy)
     cost = MeasuredCost() if at_target is None else _at_target(at_target, trials)
     if at_proxy is None:

@@ -10,12 +10,19 @@ import pandas as pd
 from hptransfer.analysis.curve import Curve, curve, trials
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.group_values import group_values
-from hptransfer.analysis.parabola import Interval, Near, Vertex, combination, grid_vertex, vertex
+from hptransfer.analysis.parabola import (
+    OWN,
+    Interval,
+    Near,
+    Vertex,
+    combination,
+    grid_vertex,
+    vertex,
+)
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.statuses import count, finished
 from hptransfer.spec import LR_STEP
-from hptransfer.suite.resolved import Suite
-
-CLIFF_SE = 0.25  # octaves: half a grid step, for no parabola passes a diverged neighbour
+from hptransfer.suite.grid import Grid
 
 Censoring = Literal["low", "high", "gap"]
 
@@ -63,22 +70,23 @@ def _standard_error(x: np.ndarray, k: int, seeds: np.ndarray) -> float:
     return max(float(seeds.std(ddof=1) / np.sqrt(len(seeds))), LR_STEP / np.sqrt(12))
 
 
-def _censoring(x: np.ndarray, k: int) -> Censoring | None:
+def _censoring(x: np.ndarray, k: int, grid: Grid) -> Censoring | None:
     """Why the grid minimum k may lie beside the true one, if it may."""
     if k == 0:
         return "low"
     if k == len(x) - 1:
         return "high"
-    return "gap" if max(x[k] - x[k - 1], x[k + 1] - x[k]) > 1.0 else None
+    gap = grid.is_gap(x[k - 1], x[k]) or grid.is_gap(x[k], x[k + 1])
+    return "gap" if gap else None
 
 
-def optimum(rows: pd.DataFrame) -> Optimum | None:
+def optimum(rows: pd.DataFrame, grid: Grid = OWN) -> Optimum | None:
     """lr*(n) from the rows of one (optimizer, n); None if no run gave a finite loss.
 
     The vertex of the parabolas near the least mean loss (analysis.parabola). The grid minimum
     itself stands at a `cliff` (a neighbour diverged or learned nothing) and where it is `censored`
-    (at an edge of the tried range, or a neighbour is more than one octave away). With searched
-    hyperparameters the best trial stands.
+    (at an edge of the tried range, or beside a gap: in a suite's grid a neighbour more than one
+    octave away). With searched hyperparameters the best trial stands.
     """
     rows = finished(rows)
     if not np.isfinite(rows["loss"].to_numpy(float)).any():
@@ -88,10 +96,11 @@ def optimum(rows: pd.DataFrame) -> Optimum | None:
     hp = json.loads(rows["hp_point"].iloc[0])
     points = curve(rows)
     x, k = points.x, int(np.argmin(points.mean))
-    censored = _censoring(x, k)
+    censored = _censoring(x, k, grid)
     cliff = bool(points.roofed[max(k - 1, 0) : k + 2].any())
-    known = None if censored else near(points)
-    best, se, seeds = None, CLIFF_SE if cliff else float("nan"), 0
+    known = None if censored else near(points, grid)
+    # No parabola passes a diverged neighbour: half a step of the grid stands in.
+    best, se, seeds = None, grid.step(x, k) / 2 if cliff else float("nan"), 0
     if known is not None:
         best = grid_vertex(known, float(x[k])) if cliff else vertex(known)
     if best is not None and not cliff:
@@ -111,10 +120,10 @@ def optimum(rows: pd.DataFrame) -> Optimum | None:
     )
 
 
-def near(points: Curve) -> Near | None:
+def near(points: Curve, grid: Grid = OWN) -> Near | None:
     """The losses near the minimum of a curve; where no seed ran at all of them, their means."""
-    found = Near.of(points.x, points.grid, points.roofed)
-    return found or Near.of(points.x, points.mean[:, None], points.roofed)
+    found = Near.of(points.x, points.grid, points.roofed, grid=grid)
+    return found or Near.of(points.x, points.mean[:, None], points.roofed, grid=grid)
 
 
 def _best_trial(rows: pd.DataFrame) -> Optimum:
@@ -136,13 +145,13 @@ def _best_trial(rows: pd.DataFrame) -> Optimum:
     )
 
 
-def optima(suite: Suite, rows: pd.DataFrame) -> dict[str, dict[int, Optimum | None]]:
+def optima(suite: Question, rows: pd.DataFrame) -> dict[str, dict[int, Optimum | None]]:
     """The optimum of every search of the suite by label and axis value, in the order of `searches`.
 
     None where no run gave a finite loss.
     """
     found = {
-        label: {n: optimum(part) for n, part in by_n.items()}
+        label: {n: optimum(part, suite.grid(label)) for n, part in by_n.items()}
         for label, by_n in searches(suite, rows).items()
     }
     for each in group_values(suite, rows):

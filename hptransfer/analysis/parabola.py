@@ -11,11 +11,12 @@ import numpy as np
 from scipy.stats import t as student
 
 from hptransfer.analysis.losses import means
+from hptransfer.suite.grid import REACH, STEP, Grid, HalfOctaves
 
-REACH = 1.0  # octaves from the least mean loss to the furthest point of a fit
-STEP = 0.5  # octaves between the points of a grid near its minimum
 MESH = 129  # values of the lr at which a cubic is compared
 SIDE = 0.02  # share of misses at each side of an interval, so that three looks keep about 95%
+MOST_REDRAWN = 20_000_000  # losses that are redrawn at once
+OWN = HalfOctaves()
 
 
 @dataclass(frozen=True)
@@ -43,39 +44,57 @@ class Near:
     """The losses near the minimum of a curve: the points and seeds that can be compared.
 
     `x`: log2 lr, octaves, rising, (points,). `losses`: nats, (points, seeds), all finite. `k`: the
-    point of the least mean loss. `seeds`: which of the curve's seeds count, (all seeds,).
+    point of the least mean loss. `seeds`: which of the curve's seeds count, (all seeds,). `reach`:
+    from point k to the furthest point of a fit, octaves. `step`: of the grid at k, octaves.
     """
 
     x: np.ndarray
     losses: np.ndarray
     k: int
     seeds: np.ndarray
+    reach: float = REACH
+    step: float = STEP
 
     @classmethod
     def of(
-        cls, x: np.ndarray, losses: np.ndarray, roofed: np.ndarray, able: np.ndarray | None = None
+        cls,
+        x: np.ndarray,
+        losses: np.ndarray,
+        roofed: np.ndarray,
+        able: np.ndarray | None = None,
+        grid: Grid = OWN,
     ) -> Self | None:
-        """The points below the roof within one octave of the least mean loss; None without seeds.
+        """The points below the roof within reach of the least mean loss; None without seeds.
 
-        The least mean loss is sought on the half octaves, where there are any: between them lie
-        carried learning rates, whose neighbours are not known. A seed counts that ran at every
-        tried half octave near it. `able`: seeds that may count, (seeds,).
+        In a suite's grid the reach is one octave, and the least mean loss is sought on the half
+        octaves, where there are any: between them lie carried learning rates, whose neighbours are
+        not known. A seed counts that ran at every tried point of the grid near it. `able`: seeds
+        that may count, (seeds,).
         `x`: log2 lr, octaves, rising, (points,). `losses`: nats, capped at the loss at init,
         (points, seeds), NaN where a point lacks a seed. `roofed`: points where some seed diverged
         or learned nothing, (points,).
         """
         if roofed.all():
             return None
-        on_grid = ~roofed & (x % STEP == 0)
+        on_grid = ~roofed & grid.main(x)
         on_grid = on_grid if on_grid.any() else ~roofed
         least = x[on_grid][int(means(losses[on_grid]).argmin())]
-        near, have = np.abs(x - least) <= REACH, ~np.isnan(losses)
+        k = int(np.flatnonzero(x == least)[0])
+        reach = grid.reach(x, k)
+        near, have = np.abs(x - least) <= reach, ~np.isnan(losses)
         seeds = np.asarray(have[near & on_grid].all(axis=0))
         seeds = seeds if able is None else seeds & able
         if not seeds.any():
             return None
         near &= ~roofed & have[:, seeds].all(axis=1)
-        return cls(x[near], losses[near][:, seeds], int(np.flatnonzero(x[near] == least)[0]), seeds)
+        near &= _low(losses[:, seeds].mean(axis=1), k, grid.height)
+        at = int(np.flatnonzero(x[near] == least)[0])
+        return cls(x[near], losses[near][:, seeds], at, seeds, reach, grid.step(x, k))
+
+
+def _low(means: np.ndarray, k: int, height: float) -> np.ndarray:
+    """Which points lie at most `height` above point k, or beside it, (points,)."""
+    return (means <= means[k] + height) | (np.abs(np.arange(len(means)) - k) <= 1)
 
 
 @dataclass(frozen=True)
@@ -107,13 +126,13 @@ class Fit:
     cubic: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray, losses: np.ndarray, k: int) -> Self | None:
-        """The fit to the points within one octave of point `k`; None unless k lies between two.
+    def of(cls, x: np.ndarray, losses: np.ndarray, k: int, reach: float = REACH) -> Self | None:
+        """The fit to points within `reach` octaves of point `k`; None unless k lies between two.
 
         `x`: log2 lr, octaves, (points,). `losses`: nats, (redraws, points, seeds), all finite.
         """
         z = x - x[k]
-        near = np.abs(z) <= REACH
+        near = np.abs(z) <= reach
         z, y = z[near], losses[:, near]
         if not z.min() < 0 < z.max():
             return None
@@ -165,7 +184,7 @@ class Fit:
 
 def vertex(near: Near) -> Vertex:
     """lr* of one curve: the grid point where it has no point on both sides."""
-    fit = Fit.of(near.x, near.losses[None], near.k)
+    fit = Fit.of(near.x, near.losses[None], near.k, near.reach)
     if fit is None:
         return grid_vertex(near, float(near.x[near.k]))
     places, _ = fit.cubic_vertex()
@@ -178,14 +197,24 @@ def vertex(near: Near) -> Vertex:
 
 def grid_vertex(near: Near, log2_lr: float) -> Vertex:
     """lr* where no parabola says more than the grid does: `cubic` lies one grid step beside it."""
-    return Vertex(log2_lr, log2_lr + STEP, np.full(near.losses.shape[1], log2_lr))
+    return Vertex(log2_lr, log2_lr + near.step, np.full(near.losses.shape[1], log2_lr))
 
 
 def redrawn(near: Near, *, sd: float, redraws: int) -> np.ndarray:
     """lr* in redraws of the losses with a normal error of `sd` nats, log2 lr, (redraws,)."""
-    noise = sd * np.random.default_rng(0).normal(size=(redraws, *near.losses.shape))
-    fit = Fit.of(near.x, near.losses + noise, near.k)
-    return np.full(redraws, near.x[near.k]) if fit is None else fit.center + fit.vertex()
+    rng = np.random.default_rng(0)
+    found = []
+    for count in chunks(redraws, near.losses.size):
+        noise = sd * rng.normal(size=(count, *near.losses.shape))
+        fit = Fit.of(near.x, near.losses + noise, near.k, near.reach)
+        found.append(np.full(count, near.x[near.k]) if fit is None else fit.center + fit.vertex())
+    return np.concatenate(found)
+
+
+def chunks(redraws: int, size: int) -> list[int]:
+    """Numbers of redraws of `size` losses that memory holds at once; they add up to `redraws`."""
+    most = max(1, MOST_REDRAWN // size)
+    return [min(most, redraws - start) for start in range(0, redraws, most)]
 
 
 def combination(

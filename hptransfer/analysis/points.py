@@ -11,9 +11,11 @@ from hptransfer.analysis.curve import curve
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.optimum import near, optimum
 from hptransfer.analysis.parabola import Fit, Near
-from hptransfer.suite.resolved import Suite
+from hptransfer.analysis.question import Question
+from hptransfer.suite.grid import Grid
 
 LEAST = 3  # points of a parabola
+MOST_POINTS = 16  # near a minimum; a curve with more does not ask how few are enough
 MOST_SUBSETS = 500  # of one size; of more, a fixed draw stands for all
 
 
@@ -33,7 +35,7 @@ class Subset:
 
 def subsets(near: Near) -> list[Subset]:
     """One per number of points from 3 to all, rising; [] where no parabola can be fitted."""
-    whole = Fit.of(near.x, near.losses[None], near.k)
+    whole = Fit.of(near.x, near.losses[None], near.k, near.reach)
     if whole is None:
         return []
     count, best = len(near.x), whole.center + float(whole.vertex()[0])
@@ -71,7 +73,7 @@ class Spread:
         return self.spread < self.seeds
 
 
-def spreads(suite: Suite, rows: pd.DataFrame) -> list[Spread]:
+def spreads(suite: Question, rows: pd.DataFrame) -> list[Spread]:
     """One per optimizer and number of points, labels as the suite orders them, numbers rising.
 
     Curves count that have an optimum between two points, neither censored nor beside a divergence.
@@ -81,7 +83,8 @@ def spreads(suite: Suite, rows: pd.DataFrame) -> list[Spread]:
         return []
     table = []
     for label, by_n in searches(suite, rows).items():
-        curves = [known for part in by_n.values() if (known := _curve(part))]
+        grid = suite.grid(label)
+        curves = [known for part in by_n.values() if (known := _curve(part, grid))]
         for size in sorted({subset.n_points for _, found in curves for subset in found}):
             used = [(se, row) for se, found in curves for row in found if row.n_points == size]
             table.append(
@@ -104,14 +107,16 @@ def _rms(values: list[float]) -> float:
     return float(np.sqrt((known**2).mean())) if len(known) else float("nan")
 
 
-def _curve(rows: pd.DataFrame) -> tuple[float, list[Subset]] | None:
+def _curve(rows: pd.DataFrame, grid: Grid) -> tuple[float, list[Subset]] | None:
     """The standard error of lr* over seeds, octaves, and the subsets smaller than the whole."""
-    best = optimum(rows)
+    best = optimum(rows, grid)
     if best is None or best.vertex is None or best.cliff:
         return None
-    found = near(curve(rows))
+    found = near(curve(rows), grid)
     se = best.se if best.seeds > 1 else float("nan")
-    return None if found is None else (se, subsets(found)[:-1])
+    if found is None or len(found.x) > MOST_POINTS:
+        return None
+    return se, subsets(found)[:-1]
 
 
 def _choices(count: int, size: int) -> list[tuple[int, ...]]:
@@ -125,5 +130,5 @@ def _choices(count: int, size: int) -> list[tuple[int, ...]]:
 def _vertex(near: Near, part: tuple[int, ...]) -> float | None:
     """lr* by these points, log2; None where their least mean loss has no neighbour on a side."""
     x, losses = near.x[list(part)], near.losses[list(part)]
-    fit = Fit.of(x, losses[None], int(losses.mean(axis=1).argmin()))
+    fit = Fit.of(x, losses[None], int(losses.mean(axis=1).argmin()), near.reach)
     return None if fit is None else fit.center + float(fit.vertex()[0])

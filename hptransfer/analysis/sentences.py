@@ -7,11 +7,10 @@ import numpy as np
 
 from hptransfer.analysis import former
 from hptransfer.analysis.carried import Transfer
-from hptransfer.analysis.judgement import MOST_SEEDS
+from hptransfer.analysis.judgement import MOST_SEEDS, Source
 from hptransfer.analysis.optimum import Optimum
 from hptransfer.analysis.points import Spread
-from hptransfer.suite.ranges import LR_OCTAVES
-from hptransfer.suite.resolved import Suite
+from hptransfer.analysis.question import Question
 
 
 def power_of_two(log2_lr: float) -> str:
@@ -25,22 +24,22 @@ def signed(value: float, digits: int = 3) -> str:
     return text.replace("-", "" if float(text) == 0 else "\N{MINUS SIGN}")
 
 
-def axis_name(suite: Suite) -> str:
+def axis_name(suite: Question) -> str:
     """The axis in words: `batch size`."""
     return suite.axis.replace("_", " ")
 
 
-def place(suite: Suite, n: int) -> str:
+def place(suite: Question, n: int) -> str:
     """An axis value in words: `width 64`, but `64 steps`."""
     return f"{n} steps" if suite.axis == "steps" else f"{axis_name(suite)} {n}"
 
 
-def span(suite: Suite, last: int) -> str:
+def span(suite: Question, last: int) -> str:
     """From the proxy to an axis value, in words: `width 64 to 512`, but `100 to 800 steps`."""
     return place(suite, suite.proxy).replace(str(suite.proxy), f"{suite.proxy} to {last}")
 
 
-def references(suite: Suite) -> str:
+def references(suite: Question) -> str:
     """What n-gram tables of the same text reach, in words; "" where it is not known."""
     if not suite.ngrams:
         return ""
@@ -81,9 +80,9 @@ def describe_hp(hp: dict[str, float]) -> str:
     return ", ".join(f"{key} = {value:g}" for key, value in hp.items())
 
 
-def rule(suite: Suite) -> list[tuple[str, str]]:
+def rule(suite: Question) -> list[tuple[str, str]]:
     """The verdict rule in words, in the order in which it is applied."""
-    tol, limit = suite.thresholds.tol, suite.thresholds.limit
+    tol, limit = (f"{x:g} {suite.unit}" for x in (suite.thresholds.tol, suite.thresholds.limit))
     before = [
         ("diverged", "every run at the proxy, or every one at the target, diverged"),
         ("censored", "an optimum lies at an edge of the tried range, or a neighbour was not tried"),
@@ -94,18 +93,18 @@ def rule(suite: Suite) -> list[tuple[str, str]]:
         return before + former.rule(suite.thresholds)
     return [
         *before,
-        ("drifts", f"the regret is shown to be above {tol:g} nat"),
+        ("drifts", f"the regret is shown to be above {tol}"),
         (
             "insensitive",
-            f"the regret is shown to be below {limit:g} nat, but so is the cost of an octave down "
-            f"and of one up to be below {tol:g} nat: any lr nearby would have passed",
+            f"the regret is shown to be below {limit}, but so is the cost of an octave down "
+            f"and of one up to be below {tol}: any lr nearby would have passed",
         ),
-        ("transfers", f"the regret is shown to be below {limit:g} nat"),
+        ("transfers", f"the regret is shown to be below {limit}"),
         ("inconclusive", "neither is shown: more seeds, or a larger limit, would decide"),
     ]
 
 
-def sentence(suite: Suite, transfer: Transfer) -> str:
+def sentence(suite: Question, transfer: Transfer) -> str:
     """The verdict of one transfer in plain words, numbers included."""
     start = f"{transfer.optimizer}: {transfer.verdict}"
     match transfer.verdict:
@@ -115,7 +114,7 @@ def sentence(suite: Suite, transfer: Transfer) -> str:
             return f"{start}. {_incomplete(suite, transfer)}"
         case "censored":
             optima = ((suite.proxy, transfer.at_proxy), (transfer.n, transfer.at_target))
-            told = [_censored(place(suite, n), o) for n, o in optima if o and o.censored]
+            told = [_censored(suite, n, best) for n, best in optima if best and best.censored]
             if transfer.at_proxy is not None:
                 told += _edges(place(suite, suite.proxy), transfer.at_proxy)
             return f"{start}. {' '.join(told)}"
@@ -129,32 +128,32 @@ def _seeds(count: int) -> str:
     return f"{count} seed" + ("s" if count != 1 else "")
 
 
-def _tuned(suite: Suite, transfer: Transfer) -> str:
+def _tuned(suite: Question, transfer: Transfer) -> str:
     """`The lr tuned at width 32 (2^-6)`."""
     assert transfer.carried.log2_lr is not None
-    lr = power_of_two(transfer.carried.log2_lr)
+    lr = suite.lr_text(transfer.carried.log2_lr)
     return f"The lr tuned at {place(suite, suite.proxy)} ({lr})"
 
 
-def _diverged(suite: Suite, transfer: Transfer) -> str:
+def _diverged(suite: Question, transfer: Transfer) -> str:
     n = suite.proxy if transfer.at_proxy is None else transfer.n
-    low, high = suite.start_grid(transfer.optimizer)
-    lower = max(low - (high - low), int(LR_OCTAVES[0]))
     return (
         f"Every run at {place(suite, n)} diverged. Lower the range of learning rates, "
-        f'for instance lr = "2^{lower}..2^{max(low, lower + 1)}".'
+        f"{suite.lower_lr(transfer.optimizer)}."
     )
 
 
-def _incomplete(suite: Suite, transfer: Transfer) -> str:
+def _incomplete(suite: Question, transfer: Transfer) -> str:
     """Which runs are missing."""
     carried, own = transfer.carried, transfer.own
     if carried.log2_lr is None:
         return f"No finished run at {place(suite, suite.proxy)}."
+    if why := UNKNOWN.get(transfer.source):
+        return f"{_tuned(suite, transfer)} {why.format(place(suite, transfer.n))}."
     if own.log2_lr is None:
         return f"{_tuned(suite, transfer)} was not carried to {place(suite, transfer.n)} yet."
     there = f"at {place(suite, transfer.n)}"
-    tuned, best = power_of_two(carried.log2_lr), power_of_two(own.log2_lr)
+    tuned, best = suite.lr_text(carried.log2_lr), suite.lr_text(own.log2_lr)
     n_carried, n_own = len(carried.losses), len(own.losses)
     if n_carried and n_own:
         return (
@@ -179,9 +178,9 @@ def _incomplete(suite: Suite, transfer: Transfer) -> str:
     )
 
 
-def _unverified(suite: Suite, transfer: Transfer) -> str:
+def _unverified(suite: Question, transfer: Transfer) -> str:
     return (
-        f"{_tuned(suite, transfer)} gives {transfer.carried.mean:.3f} nat at "
+        f"{_tuned(suite, transfer)} gives {transfer.carried.mean:.3f} {suite.unit} at "
         f"{place(suite, transfer.n)} ({_seeds(transfer.n_seeds)}); the optimum there was "
         f"not measured, which a verification does.{_lost(transfer)}"
     )
@@ -201,8 +200,8 @@ def _edges(where: str, best: Optimum) -> list[str]:
     ]
 
 
-def _censored(where: str, best: Optimum) -> str:
-    lr = power_of_two(best.log2_lr)
+def _censored(suite: Question, n: int, best: Optimum) -> str:
+    where, lr = place(suite, n), suite.lr_text(best.log2_lr)
     if best.censored == "gap":
         return (
             f"The best lr at {where} ({lr}) has a neighbour more than one "
@@ -212,19 +211,20 @@ def _censored(where: str, best: Optimum) -> str:
     return f"The best lr at {where} ({lr}) is the {side} one tried: widen the range there."
 
 
-def _judged(suite: Suite, transfer: Transfer) -> str:
+def _judged(suite: Question, transfer: Transfer) -> str:
     marks = [f"indicative: {_seeds(transfer.n_seeds)}"] if transfer.indicative else []
     marks += ["on the edge: rounding decides"] if transfer.on_edge else []
     mark = f" ({', '.join(marks)})" if marks else ""
     text = f"{mark}. {_regret(suite, transfer)}; {_drift(suite, transfer)}."
     judged = transfer.judgement
-    if judged and transfer.verdict == "insensitive":
+    if judged and transfer.verdict == "insensitive" and np.isfinite(judged.octave_down):
         text += (
-            f" One octave down costs at most {signed(judged.octave_down)} nat and one up "
+            f" One octave down costs at most {signed(judged.octave_down)} {suite.unit} and one up "
             f"{signed(judged.octave_up)}, so any lr nearby would have passed."
         )
     if judged and transfer.verdict == "inconclusive":
-        text += f" {_wanted(judged.seeds_needed)}"
+        one = transfer.n_seeds < 2
+        text += " One seed cannot decide it." if one else f" {_wanted(judged.seeds_needed)}"
     return text + _lost(transfer)
 
 
@@ -234,18 +234,18 @@ def _wanted(seeds: int | None) -> str:
     return f"By the spread seen, about {seeds} seeds would decide."
 
 
-def _regret(suite: Suite, transfer: Transfer) -> str:
-    regret = transfer.regret
-    costs = (
-        f"{_tuned(suite, transfer)} costs {signed(regret.value)} nat at {place(suite, transfer.n)}"
-    )
-    seeds = f"n = {_seeds(transfer.n_seeds)}"
+def _regret(suite: Question, transfer: Transfer) -> str:
+    regret, where = transfer.regret, place(suite, transfer.n)
+    seeds = f"n = {_seeds(transfer.n_seeds)}{KNOWN.get(transfer.source, '')}"
+    if np.isinf(regret.value):
+        return f"{_tuned(suite, transfer)} diverges at {where} ({seeds})"
+    costs = f"{_tuned(suite, transfer)} costs {signed(regret.value)} {suite.unit} at {where}"
     if np.isinf(regret.high):
         return f"{costs} (one seed gives no interval, {seeds})"
     return f"{costs} (interval {signed(regret.low)} to {signed(regret.high)}, {seeds})"
 
 
-def _drift(suite: Suite, transfer: Transfer) -> str:
+def _drift(suite: Question, transfer: Transfer) -> str:
     drift, limit = transfer.drift, suite.thresholds.drift
     moved = f"the optimum moved by {signed(drift.value, 1)} octaves"
     if not np.isfinite(drift.low):
@@ -257,6 +257,23 @@ def _drift(suite: Suite, transfer: Transfer) -> str:
     return f"{text}, shown to be within {limit:g}" if within else text
 
 
+KNOWN: dict[Source, str] = {
+    "parabola": "; no run there, the fitted parabola gives its loss",
+    "interpolation": "; no run there, its loss is interpolated between its neighbours",
+    "between divergences": "; no run there, both of its neighbours diverged",
+}
+"""How the loss at the carried lr is known, if not by runs there -> what a sentence adds."""
+
+UNKNOWN: dict[Source, str] = {
+    "below": "lies below every lr tried at {}: try it there",
+    "above": "lies above every lr tried at {}: try it there",
+    "partly diverged": "diverged on some seeds at {}: give the loss at init, which then counts",
+    "beside a divergence": "lies beside an lr that diverged at {}, so nothing tells its loss: try "
+    "it there, or give the loss at init, which then counts",
+}
+"""Why the loss at the carried lr is not known -> the same in words, with a place."""
+
+
 @dataclass(frozen=True)
 class Control:
     """Whether the suite showed that it can see a drift, and the line that says so."""
@@ -265,13 +282,14 @@ class Control:
     sentence: str
 
 
-def negative_control(suite: Suite, transfers: list[Transfer]) -> Control:
+def negative_control(suite: Question, transfers: list[Transfer]) -> Control:
     """The negative control, judged at its largest target."""
     label = suite.negative_control
     if label is None:
         return Control(
             False,
-            "This suite names no negative control, so nothing shows that it would notice a drift.",
+            f"This {suite.kind} names no negative control, so nothing shows that it would notice a "
+            "drift.",
         )
     own = [transfer for transfer in transfers if transfer.optimizer == label]
     if not own:
@@ -282,12 +300,12 @@ def negative_control(suite: Suite, transfers: list[Transfer]) -> Control:
     if last.verdict == "drifts":
         return Control(
             True,
-            f"Negative control: {label} drifts from {across}, as it must, so this suite can see a "
-            "drift of that size.",
+            f"Negative control: {label} drifts from {across}, as it must, so this {suite.kind} can "
+            "see a drift of that size.",
         )
     return Control(
         False,
         f"Negative control failed: {label} came out as {last.verdict} from {across}, not as "
-        "drifts. This suite has not shown that it can tell drift from transfer; read no "
+        f"drifts. This {suite.kind} has not shown that it can tell drift from transfer; read no "
         "'transfers' below as evidence.",
     )

@@ -11,7 +11,7 @@ from typing import Annotated, TextIO
 import typer
 
 from hptransfer import __version__
-from hptransfer.cli import batch, checking, judging, reading, tails, training
+from hptransfer.cli import analyze, batch, checking, judging, reading, tails, training
 from hptransfer.cli.common import FailedError, app, err, out
 from hptransfer.cli.options import flag
 from hptransfer.errors import InputError, Note
@@ -22,6 +22,7 @@ for _command in (
     training.run,
     training.plan,
     batch.batch,
+    analyze.analyze,
     judging.check,
     judging.compare,
     reading.report,

@@ -59,16 +59,18 @@ def _print(own: "Section") -> None:
     from hptransfer.cli.text import shown
     from hptransfer.report.batch_tables import rests_on_one_seed
 
-    out.print(_table(own.suite, own.tuned))
+    suite = own.compared
+    assert suite is not None, "the command refuses every other suite"
+    out.print(_table(suite, own.tuned))
     out.print()
-    largest = own.suite.axis_values[-1]
+    largest = suite.axis_values[-1]
     starred = any(rests_on_one_seed(row, rule) for row in own.tuned for rule in row.regrets)
     lines = ["* by one seed alone, on a line between two of its runs"] if starred else []
-    lines += [law_sentence(own.suite, law) for law in own.laws.values()]
+    lines += [law_sentence(suite, law) for law in own.laws.values()]
     lines += [critical_sentence(*each, largest) for each in own.critical_batches.items()]
-    lines += [momentum_policy(own.suite)] if own.suite.tokens else []
-    lines += [told] if (told := claim_sentence(own.suite, own.claims)) else []
-    lines += [own.control.sentence] if own.suite.negative_control else []
+    lines += [momentum_policy(suite)] if suite.tokens else []
+    lines += [told] if (told := claim_sentence(suite, own.claims)) else []
+    lines += [own.control.sentence] if suite.negative_control else []
     for line in lines:
         out.print(shown(line), soft_wrap=True)
 

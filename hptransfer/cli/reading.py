@@ -29,6 +29,7 @@ def report(
     from hptransfer.laboratory import write as laboratory
     from hptransfer.records.store import stored_suites
     from hptransfer.report.write import write_report
+    from hptransfer.transport import write as transport
 
     results = options.results
     names = [Path(s).stem if s.endswith(".toml") else s for s in suites or stored_suites(results)]
@@ -38,14 +39,22 @@ def report(
     for name in names:
         if name in ("", "..") or Path(name).name != name:
             raise InputError(f"report: {name!r} is no suite's name", f"name a folder of {results}")
-    studies = [name for name in names if laboratory.is_stored(name, results)]
-    if studies and len(names) > 1:
-        raise InputError(
-            f"{studies[0]} is a study of the noise laboratory, whose page stands alone",
-            command("report", studies[0]),
+    alone = {
+        name: write
+        for name in names
+        for is_stored, write in (
+            (laboratory.is_stored, laboratory.write_report),
+            (transport.is_stored, transport.write_report),
         )
-    write = laboratory.write_report if studies else write_report
-    page, metrics = write(studies[0] if studies else names, results, target)  # type: ignore[arg-type]
+        if is_stored(name, results)
+    }
+    if alone and len(names) > 1:
+        first = next(iter(alone))
+        raise InputError(f"{first} is a study, whose page stands alone", command("report", first))
+    if alone:
+        page, metrics = alone[names[0]](names[0], results, target)
+    else:
+        page, metrics = write_report(names, results, target)
     if options.as_json:
         tell(json.dumps(metrics))
     (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)

@@ -54,7 +54,6 @@ def _do(session: "Session", options: RunOptions) -> bool:
     from hptransfer.cli.tables import more_seeds, plan_table
     from hptransfer.cli.text import duration, shown
     from hptransfer.datasets import Tokens
-    from hptransfer.run.session import Finished
     from hptransfer.spec import tokens
 
     quiet, dry_run = options.quiet, options.dry_run
@@ -75,23 +74,34 @@ def _do(session: "Session", options: RunOptions) -> bool:
     if dry_run:
         return False
     confirm(total, options.yes)
-    failures = []
     try:
-        with progress.Live(err, session, quiet, len(others)) as live:
-            for event in session.run():
-                live.show(event)
-                if isinstance(event, Finished):
-                    failures = event.failed
+        follow(session, options, len(others))
     except KeyboardInterrupt:
         err.print("interrupted: finished runs are safe; the same command goes on from here")
         raise typer.Exit(130) from None
+    return True
+
+
+def follow(session: "Session", options: RunOptions, others: int = 0) -> None:
+    """Train what a session lacks and show its progress. Raises FailedError where a run failed.
+
+    `others`: number of other processes on the suite that the user knows of.
+    """
+    from hptransfer.cli import progress
+    from hptransfer.run.session import Finished
+
+    failures = []
+    with progress.Live(err, session, options.quiet, others) as live:
+        for event in session.run():
+            live.show(event)
+            if isinstance(event, Finished):
+                failures = event.failed
     if failures:
         first = failures[0]
         raise FailedError(
             f"{len(failures)} run(s) failed, the first with: {first.error}",
             first.hint or "the records hold the traceback; the same command tries again",
         )
-    return True
 
 
 def _start_workers(options: RunOptions) -> None:
@@ -293,12 +303,16 @@ def plan(suite: SuiteName = DEFAULT_SUITE, *, options: RunOptions) -> None:
 
 
 def _is_study(name: str, options: RunOptions) -> bool:
-    """Whether a name is that of a study of the noise laboratory, which is run or planned here."""
-    from hptransfer.laboratory.file import is_study
+    """Whether a name is that of a study, which is run or planned here."""
+    from hptransfer.suite.file import LABORATORY, TRANSPORT, read_table
 
-    if not is_study(name):
-        return False
-    from hptransfer.cli.laboratory import run_study
+    kind = read_table(name)[0].get("kind")
+    if kind == LABORATORY:
+        from hptransfer.cli.laboratory import run_study
 
-    run_study(name, options)
-    return True
+        run_study(name, options)
+    elif kind == TRANSPORT:
+        from hptransfer.cli import transport
+
+        transport.run_study(name, options)
+    return kind in (LABORATORY, TRANSPORT)

@@ -5,7 +5,6 @@ from typing import Literal
 
 from hptransfer.documents.metrics import Claim, Control, Transfer
 from hptransfer.documents.values import DOCUMENT, Judgement
-from hptransfer.spec import Axis
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Names:
     suites: list[str] | None = None
     """Built-in suites."""
     studies: list[str] | None = None
-    """Built-in studies of the noise laboratory."""
+    """Built-in studies: of the noise laboratory, and of transport in training."""
     schema: int = DOCUMENT
     """Version of this document."""
 
@@ -168,7 +167,7 @@ class Check:
     """That of the claims in words."""
     exit_code: Literal[0, 1, 3]
     """0 held, 1 refuted, 3 undecided."""
-    axis: Axis
+    axis: str
     """The quantity that grows from the proxy to the targets."""
     proxy: int
     """Axis value of the search for the lr."""

@@ -9,6 +9,8 @@ FitVerdict = Literal[
     "agrees", "disagrees", "undecided", "capped", "censored", "diverged", "incomplete"
 ]
 
+GapVerdict = Literal["resolved", "unresolved", "incomplete"]
+
 
 @dataclass(frozen=True)
 class ExponentFit:
@@ -37,6 +39,33 @@ class ExponentFit:
 
 
 @dataclass(frozen=True)
+class ExponentGap:
+    """The exponent in 1/eps of batched Scion minus that of transported Scion."""
+
+    part: str
+    """Name of the study's part."""
+    noise: str
+    """Law and index of the noise."""
+    theory: float
+    """The gap that the theory states, one half at every index."""
+    by_seeds: Interval
+    """The gap with 95% of redraws of the fresh seeds, the same for both methods."""
+    by_points: Interval
+    """The gap with the least and the largest one where one goal is left out."""
+    by_grid: Interval
+    """The gap, and how far settings between those of both grids may move it."""
+    n_points: int
+    """Goals that were measured with both methods."""
+    excludes_zero: bool
+    """Whether the hull of the three intervals excludes 0."""
+    holds_theory: bool
+    """Whether that hull holds `theory`."""
+    verdict: GapVerdict
+    """`resolved`: the hull excludes 0 and holds `theory`. `unresolved`: it does not. `incomplete`:
+    fewer than three goals."""
+
+
+@dataclass(frozen=True)
 class Exponents:
     """The exponents of a study of the noise laboratory."""
 
@@ -48,5 +77,7 @@ class Exponents:
     """How the calls grow with 1/eps: one per series with several goals."""
     in_directions: list[ExponentFit]
     """How the calls grow with min(m, n), at the smallest goal."""
+    gaps: list[ExponentGap]
+    """Batched less transported Scion: one per part and noise with both methods."""
     schema: int = DOCUMENT
     """Version of this document."""

@@ -5,7 +5,6 @@ from typing import Literal
 
 from hptransfer.documents.batches import CriticalBatch, TunedValue
 from hptransfer.documents.values import DOCUMENT, Interval, Judgement, Optimum
-from hptransfer.spec import Axis
 
 
 @dataclass(frozen=True)
@@ -296,7 +295,7 @@ class SuiteMetrics:
     """One per expectation of the suite."""
     negative_control: Control
     """Whether the suite can see a drift."""
-    axis: Axis
+    axis: str
     """The quantity that grows from the proxy to the targets."""
     proxy: int
     """Axis value of the search for the lr."""

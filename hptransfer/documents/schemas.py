@@ -10,11 +10,22 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hptransfer.documents import answers, batches, comparison, exponents, metrics, tails, values
+from hptransfer.documents import (
+    analysis,
+    answers,
+    batches,
+    comparison,
+    exponents,
+    metrics,
+    tails,
+    transport,
+    values,
+)
 
 FOLDER = Path(__file__).parents[2] / "docs"  # in a checkout
 
 DOCUMENTS: dict[str, type] = {
+    "analysis": analysis.Analysis,
     "metrics": metrics.Metrics,
     "check": answers.Check,
     "compare": comparison.Comparison,
@@ -22,19 +33,18 @@ DOCUMENTS: dict[str, type] = {
     "exponents": exponents.Exponents,
     "list": answers.Names,
     "tails": tails.Tails,
+    "transport": transport.Transport,
     "validate": answers.Validation,
 }
 """Name of a document -> its shape; the schema lies in docs/NAME.schema.json."""
+
+MODULES = (values, metrics, batches, answers, comparison, exponents, tails, transport, analysis)
 
 
 def schema(name: str) -> dict[str, Any]:
     """The JSON schema of a document. Raises KeyError for an unknown name."""
     root = TypeAdapter(DOCUMENTS[name]).json_schema(mode="serialization")
-    kinds = {
-        k: v
-        for m in (values, metrics, batches, answers, comparison, exponents, tails)
-        for k, v in vars(m).items()
-    }
+    kinds = {k: v for module in MODULES for k, v in vars(module).items()}
     for kind, node in {DOCUMENTS[name].__name__: root, **root.get("$defs", {})}.items():
         describe(kinds[kind], node)
         node["additionalProperties"] = False

@@ -40,8 +40,12 @@ class Fit:
     @property
     def union(self) -> Range:
         """The hull of the three intervals."""
-        ranges = (self.seeds, self.left_out, self.grid)
-        return min(low for low, _ in ranges), max(high for _, high in ranges)
+        return hull((self.seeds, self.left_out, self.grid))
+
+
+def hull(ranges: Sequence[Range]) -> Range:
+    """The least range that holds these."""
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
 def worst_case(index: float, theory: Literal["batched", "transported"]) -> float:
@@ -108,17 +112,13 @@ def fit(x: Sequence[float], points: Sequence[Point], theory: float | None, *, wh
         return Fit(nan, (nan, nan), (nan, nan), (nan, nan), theory, len(used), verdict)
     at = np.array([x[i] for i in used])
     calls = [points[i].calls for i in used]
-    weights = _weights(at)
+    weights = slope_weights(at)
     slope = float(weights @ np.log2([each.mean() for each in calls]))
-    grid = np.array([points[i].grid for i in used])
     result = Fit(
         slope=slope,
         seeds=_redrawn(weights, calls),
         left_out=_left_out(at, calls),
-        grid=(
-            slope - float(np.clip(weights, 0, None) @ grid),
-            slope + float(np.clip(-weights, 0, None) @ grid),
-        ),
+        grid=grid_range(weights, [points[i].grid for i in used], slope),
         theory=theory,
         n_points=len(used),
         verdict=None,
@@ -135,10 +135,16 @@ def _verdict(fit: Fit) -> FitVerdict | None:
     return "agrees" if low <= fit.theory <= high else "disagrees"
 
 
-def _weights(x: Array) -> Array:
+def slope_weights(x: Array) -> Array:
     """w with w @ y the least-squares slope of y on x."""
     centred = x - x.mean()
     return centred / (centred @ centred)
+
+
+def grid_range(weights: Array, depths: Sequence[float], slope: float) -> Range:
+    """The slopes where each log2 calls may lie lower by its depth."""
+    low = slope - float(np.clip(weights, 0, None) @ np.array(depths))
+    return low, slope + float(np.clip(-weights, 0, None) @ np.array(depths))
 
 
 def _redrawn(weights: Array, calls: Sequence[Array]) -> Range:
@@ -156,7 +162,7 @@ def _left_out(x: Array, calls: Sequence[Array]) -> Range:
     slopes = []
     for i in range(len(x)):
         rest = np.arange(len(x)) != i
-        slopes.append(float(_weights(x[rest]) @ y[rest]))
+        slopes.append(float(slope_weights(x[rest]) @ y[rest]))
     return min(slopes), max(slopes)
 
 

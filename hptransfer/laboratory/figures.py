@@ -1,4 +1,4 @@
-"""The figures of a study: calls against 1/eps and against the number of directions."""
+"""The figures of a study: calls against 1/eps and min(m, n), and the terms of the theory."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,10 +10,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from hptransfer.laboratory.exponents import Fit
 from hptransfer.laboratory.plan import Point
-from hptransfer.report.svg import INK, THEME, line_style
+from hptransfer.laboratory.terms import Measured
+from hptransfer.report.svg import INK, THEME, line_style, power_of_two
 
 WIDE = 2.9  # inches of a panel
 HIGH = 3.1
@@ -36,6 +38,52 @@ class Panel:
 
     title: str
     lines: list[Line]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A panel of a term of the theory: both axes are log2."""
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: Sequence[Measured]
+
+
+def terms(panels: Sequence[Term]) -> Figure:
+    """Each term measured alone; dotted: its law."""
+    with mpl.rc_context(THEME):
+        figure = Figure(figsize=(WIDE * len(panels) + 0.6, HIGH), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for ax, panel in zip(axes, panels, strict=True):
+            for i, line in enumerate(panel.lines):
+                colour, mark = line_style(i)
+                ax.plot(
+                    line.x, line.measured, color=colour, marker=mark, markersize=5,
+                    linestyle="none", label=line.label,
+                )  # fmt: skip
+                ax.plot(line.x, line.law, color=INK, linestyle=":", zorder=0)
+            ax.set_title(panel.title, loc="left")
+            ax.set_xlabel(panel.x_label)
+            ax.set_ylabel(panel.y_label)
+            ax.xaxis.set_major_formatter(lambda value, _: power_of_two(value))
+            ax.yaxis.set_major_formatter(lambda value, _: power_of_two(value))
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_locator(MaxNLocator(5, integer=True))
+            if len(panel.lines) > 1:
+                ax.legend()
+            sns.despine(ax=ax)
+    told = "; ".join(
+        f"{panel.title}: {', '.join(f'{each.label} {_off(each)}' for each in panel.lines)}"
+        for panel in panels
+    )
+    figure.set_label(f"The three terms measured alone, marks, beside their laws, dotted. {told}.")
+    return figure
+
+
+def _off(line: Measured) -> str:
+    """How far the marks lie from the law, in words."""
+    return f"within {100 * (2 ** np.abs(line.measured - line.law).max() - 1):.0f}% of its law"
 
 
 def calls(panels: Sequence[Panel], axis: str, tick: Callable[[float], str], what: str) -> Figure:
@@ -88,8 +136,17 @@ def _draw(ax: Axes, panel: Panel, style: dict[str, tuple[str, str]]) -> None:
         if line.fit.theory is not None and len(x):
             slope = line.fit.theory * math.log10(2)
             ax.plot(x, y[0] + slope * (x - x[0]), color=INK, linestyle=":", zorder=5)
-    ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))  # type: ignore[attr-defined]
-    ax.yaxis.set_major_formatter(lambda value, _: f"1e{value:.0f}")
+    ticks = _decimal_ticks(*ax.get_ylim())
+    ax.set_yticks([math.log10(float(tick)) for tick in ticks], ticks)
+
+
+def _decimal_ticks(low: float, high: float) -> list[str]:
+    """Powers of ten between these log10 values; where there are few, 2 and 5 times them too."""
+    decades = range(math.floor(low), math.ceil(high) + 1)
+    inside = [d for d in decades if low <= d <= high]
+    if len(inside) > 2:
+        return [f"1e{d}" for d in inside[:: -(-len(inside) // 6)]]
+    return [f"{m}e{d}" for d in decades for m in (1, 2, 5) if low <= d + math.log10(m) <= high]
 
 
 def _told(panels: Sequence[Panel]) -> str:

@@ -1,6 +1,6 @@
 """The name of a built-in study or a TOML file -> Study; InputError for wrong input."""
 
-from hptransfer.errors import InputError, located, suggest
+from hptransfer.errors import located
 from hptransfer.laboratory.study import Study
 from hptransfer.suite.file import LABORATORY, check_names, checked, read_table
 
@@ -16,14 +16,5 @@ def load_study(name: str) -> Study:
     with located(place):
         check_names(path.stem, table)
         study = checked(Study, {**table, "name": path.stem})
-        for part in study.parts:
-            for label in part.methods:
-                if label not in study.methods:
-                    raise InputError(
-                        f"parts.{part.name}: no method {label!r}",
-                        suggest(label, study.methods) or f"methods: {', '.join(study.methods)}",
-                    )
-        for series in study.series():
-            eps = 2.0 ** series.part.log2_eps[0]
-            series.cell(eps, (0.0,), (0.0,), (0.0,))  # checks every field
+        study.check()
     return study

@@ -11,7 +11,9 @@ from hptransfer.laboratory.study import BATCHES, Series, Study
 from hptransfer.records.cells import ADMITTED, CAPPED, DIVERGED, MARGIN, Cell, CellRecord
 
 MOVES = 4  # widenings of a grid whose best setting lies at an edge
-STEP_SECONDS = 2e-3  # of a step of all lanes of a point, in the diagonal mode
+# Of all cells of a point, per step of its cap: in the diagonal mode, more where spikes are drawn,
+# and more per entry of a row by a row in the matrix mode.
+STEP_SECONDS, SPIKE_SECONDS, MATRIX_SECONDS = 6e-4, 5e-4, 1.3e-4
 NEAR_CAP = 0.8  # of the cap: a mean beyond it may have been cut off
 
 Settings = tuple[float, float, float]  # log2 lr, log2 alpha, log2 batch
@@ -64,7 +66,7 @@ def _progress(series: Series, records: Mapping[str, CellRecord]) -> Progress:
     for log2_eps in series.part.log2_eps:
         eps = 2.0**log2_eps
         middle = middle + series.octaves(eps_before, eps) if points else series.middle(eps)
-        found = _point(series, eps, max(0.0, middle), records)
+        found = _point(series, eps, max(series.least, middle), records)
         if isinstance(found, Cell):
             return Progress(series, points, found)
         points.append(found)
@@ -110,7 +112,8 @@ def _searched(
     low, high = series.method.log2_lr
     lrs = tuple(np.arange(low, high + 0.25, 0.5).tolist())
     alphas = tuple(math.log2(alpha) for alpha in series.method.alpha)
-    batches = _octaves(middle - BATCHES, middle + BATCHES)
+    first, last = series.method.log2_batch or (middle - BATCHES, middle + BATCHES)
+    batches = _octaves(first, last, series.least)
     cell = series.cell(eps, lrs, alphas, batches)
     known: dict[Settings, float] = {}
     for move in range(MOVES + 1):
@@ -120,7 +123,7 @@ def _searched(
         means = admitted(record)
         for settings, mean in zip(cell.settings.tolist(), means.tolist(), strict=True):
             known[tuple(settings)] = mean
-        added = _beyond(known, lrs, batches)
+        added = _beyond(known, lrs, batches, series.least)
         if added is None:
             return known, True
         if move < MOVES:
@@ -139,9 +142,9 @@ def admitted(record: CellRecord) -> np.ndarray:
     return np.where(steps <= ADMITTED * record.cell.cap, means, np.inf)
 
 
-def _octaves(low: float, high: float) -> tuple[float, ...]:
-    """Octaves from low to high; a batch has at least one sample."""
-    return tuple(np.arange(max(0.0, low), high + 0.5).tolist())
+def _octaves(low: float, high: float, least: float) -> tuple[float, ...]:
+    """Octaves from low to high, none below the least batch."""
+    return tuple(np.arange(max(least, low), high + 0.5).tolist())
 
 
 def _between(known: Mapping[Settings, float], best: Settings) -> float:
@@ -170,21 +173,24 @@ def _between(known: Mapping[Settings, float], best: Settings) -> float:
 
 
 def _beyond(
-    known: Mapping[Settings, float], lrs: tuple[float, ...], batches: tuple[float, ...]
+    known: Mapping[Settings, float],
+    lrs: tuple[float, ...],
+    batches: tuple[float, ...],
+    least: float,
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Further lrs or batches beyond the edge at which the best setting lies; None inside.
 
-    Larger batches where no setting reached the goal. A batch of one is no edge: there is none
+    Larger batches where no setting reached the goal. The least batch is no edge: there is none
     smaller. An edge in alpha is harmless, for batch and 1/alpha are interchangeable.
     """
     best = min(known, key=known.__getitem__)
     if not math.isfinite(known[best]):
-        return (), _octaves(batches[-1] + 1, batches[-1] + BATCHES)
+        return (), _octaves(batches[-1] + 1, batches[-1] + BATCHES, least)
     lr, _, batch = best
     if batch == batches[-1]:
         return (), (batch + 1, batch + 2)
-    if batch == batches[0] and batch > 0:
-        return (), tuple(b for b in (batch - 2, batch - 1) if b >= 0)
+    if batch == batches[0] and batch > least:
+        return (), _octaves(batch - 2, batch - 1, least)
     if lr == lrs[-1]:
         return (lr + 0.5, lr + 1), ()
     if lr == lrs[0]:
@@ -193,14 +199,23 @@ def _beyond(
 
 
 def forecast(known: Sequence[Progress], workers: int) -> tuple[int, float]:
-    """Number of missing points, and the seconds that they take all workers, roughly."""
-    count, seconds = 0, 0.0
+    """Number of missing points, and the seconds that they take all workers, roughly.
+
+    The goals of a series follow each other, so a study takes no less than its longest series.
+    """
+    count, total, longest = 0, 0.0, 0.0
     for each in known:
         if each.missing is None:
             continue
-        series = each.series
-        for log2_eps in series.part.log2_eps[len(each.points) :]:
-            count += 1
-            per_step = STEP_SECONDS * (1 + series.part.aspect * series.directions**2 / 16)
-            seconds += per_step * series.cap(2.0**log2_eps)
-    return count, seconds / workers
+        goals = each.series.part.log2_eps[len(each.points) :]
+        seconds = sum(_seconds(each.series, 2.0**goal) for goal in goals)
+        count, total, longest = count + len(goals), total + seconds, max(longest, seconds)
+    return count, max(total / workers, longest)
+
+
+def _seconds(series: Series, eps: float) -> float:
+    """Seconds of one thread for a point, roughly."""
+    per_step = STEP_SECONDS + SPIKE_SECONDS * (series.law == "spike")
+    if series.part.aspect:
+        per_step += MATRIX_SECONDS * series.directions**2
+    return per_step * series.cap(eps)

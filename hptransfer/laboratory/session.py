@@ -31,9 +31,9 @@ def run(study: Study, store: CellStore, workers: int, context: BaseContext) -> I
         known = progress(study, store.read())
         try:
             while any(each.missing for each in known):
-                for cell in (each.missing for each in known):
-                    if cell is None or len(under_way) == workers:
-                        continue
+                for cell in by_steps(known):
+                    if len(under_way) == workers:
+                        break
                     key = cell.key
                     if key in under_way.values() or not claims.claim([key]):
                         continue
@@ -58,6 +58,16 @@ def run(study: Study, store: CellStore, workers: int, context: BaseContext) -> I
             pool.shutdown(wait=False, cancel_futures=True)
             for process in workers_of:
                 process.terminate()
+
+
+def by_steps(known: list[Progress]) -> list[Cell]:
+    """The missing cells, those of few steps of all lanes first: all series come forward alike.
+
+    So a study that is interrupted has the large goals of every series, and fresh seeds come soon
+    after the tuning seeds.
+    """
+    cells = [each.missing for each in known if each.missing is not None]
+    return sorted(cells, key=lambda cell: cell.cap * math.prod(cell.shape))
 
 
 def _finished(under_way: dict[Future[CellRecord], str]) -> set[Future[CellRecord]]:

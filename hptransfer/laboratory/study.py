@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from hptransfer import registry
-from hptransfer.errors import InputError, located
+from hptransfer.errors import InputError, located, suggest
 from hptransfer.records.cells import Cell
 from hptransfer.suite.tables import Table
 
@@ -33,6 +33,9 @@ class Method(Table):
     """Largest norm of a gradient in eps; 0 for no limit."""
     log2_lr: list[float] = Field(min_length=2, max_length=2)
     """Lowest and highest log2 lr of the first grid, in the unit; half octaves between."""
+    log2_batch: list[float] | None = Field(default=None, min_length=2, max_length=2)
+    """Lowest and highest log2 batch of the first grid of every goal, octaves between. Default:
+    around the batch of the theory, and then around the best one of the goal before."""
     alpha: list[float]
     """Values of 1 - momentum."""
     theory: Literal["batched", "transported"] | None = None
@@ -48,20 +51,26 @@ class Part(Table):
     """Labels of methods."""
     law: Law = "skew"
     """Law of the noise; gauss stands in for skew and sym at index 2."""
-    spread: Literal["one", "first"] = "one"
-    """Directions that a sample of the noise hits: one of them at random, or the first alone. In the
-    matrix mode it is Gaussian in every entry."""
+    spread: Literal["one", "first", "last"] = "one"
+    """Directions that a sample of the noise hits: one of them at random, the first alone (a slope)
+    or the last alone (a wall). In the matrix mode it is Gaussian in every entry."""
     index: list[float]
     """Indices p of the noise."""
     log2_eps: list[float]
     """log2 of the goals eps, falling."""
     directions: list[int]
     """Values of min(m, n)."""
+    cap: float = Field(default=0.0, ge=0.0)
+    """Most steps, in Delta L / eps^cap_power; 0 for the study's, in Delta L / eps^2."""
+    cap_power: float = Field(default=2.0, gt=0.0)
+    """Power of 1/eps with which the cap of this part grows."""
     aspect: int = Field(default=0, ge=0)
     """Columns over rows of X in the matrix mode; 0 for the diagonal mode."""
 
     @model_validator(mode="after")
-    def _gaussian_matrices(self) -> Self:
+    def _whole(self) -> Self:
+        if self.cap_power != 2.0 and not self.cap:
+            raise InputError(f"part {self.name!r}: cap_power without cap", "name a cap too")
         if self.aspect and not (set(self.index) == {2.0} and self.spread == "one"):
             raise InputError(
                 f"part {self.name!r}: the matrix mode has Gaussian noise in every entry",
@@ -92,12 +101,54 @@ class Study(Table):
     """The methods by label."""
     parts: list[Part]
     """The parts of the study."""
+    steps: int = Field(default=0, ge=0)
+    """Most steps of a tuning seed, for which all goals were raised; 0 for the goals of the file."""
 
     @cached_property
     def gap(self) -> float:
         """F(X_0) - inf F times the smoothness, Delta L."""
         fields = registry.describe("model", self.objective["name"]).defaults | self.objective
         return fields["gap"] * fields["smoothness"]
+
+    @property
+    def source(self) -> str:
+        """Name of the file, without what marks a short study."""
+        return self.name.removesuffix(_marked("", self.steps))
+
+    def shortened(self, steps: int) -> "Study":
+        """The study with the goals of each part raised until no tuning seed takes more steps.
+
+        Goals rise by half octaves, all of a part alike. The name says so, and so the records lie
+        apart. Raises InputError where the noise of a part has no such goal.
+        """
+        parts = []
+        for part in self.parts:
+            most = (part.cap or self.cap) * self.gap * 2.0 ** (-part.cap_power * part.log2_eps[-1])
+            octaves = max(0.0, math.ceil(2 * math.log2(most / steps) / part.cap_power) / 2)
+            goals = [goal + octaves for goal in part.log2_eps]
+            parts.append(part.model_copy(update={"log2_eps": goals}))
+        name = _marked(self.name, steps)
+        short = self.model_copy(update={"parts": parts, "name": name, "steps": steps})
+        short.check()
+        return short
+
+    def check(self) -> None:
+        """Raises InputError for a part with an unknown method, field or goal."""
+        for part in self.parts:
+            for label in part.methods:
+                if label not in self.methods:
+                    raise InputError(
+                        f"parts.{part.name}: no method {label!r}",
+                        suggest(label, self.methods) or f"methods: {', '.join(self.methods)}",
+                    )
+            if part.law == "spike" and 8 * 2.0 ** max(part.log2_eps) > self.sigma:
+                raise InputError(
+                    f"parts.{part.name}: spikes with a goal of 2^{max(part.log2_eps):g}",
+                    f"goals of at most sigma / 8 = {self.sigma / 8:g}, or another law",
+                )
+        for series in self.series():
+            eps = 2.0 ** series.part.log2_eps[0]
+            series.cell(eps, (0.0,), (0.0,), (0.0,))
 
     def series(self) -> Iterator["Series"]:
         """Every series of every part, in order."""
@@ -106,6 +157,11 @@ class Study(Table):
                 for index in part.index:
                     for directions in part.directions:
                         yield Series(self, part, method, index, directions)
+
+
+def _marked(name: str, steps: int) -> str:
+    """The name of a study of at most so many steps."""
+    return f"{name}-steps-{steps}"
 
 
 @dataclass(frozen=True)
@@ -142,7 +198,16 @@ class Series:
         """log2 of the batch that the theory gives alpha = 1: r (sigma / eps)^q*, rounded."""
         size = self.directions if self.part.spread == "one" else 1
         exact = math.log2(size) + self.conjugate * math.log2(self.study.sigma / eps)
-        return max(0.0, float(round(exact)))
+        return max(self.least, float(round(exact)))
+
+    @property
+    def least(self) -> float:
+        """log2 of the least batch: a sample of every direction that a sample may hit.
+
+        A smaller batch leaves most directions without noise, and a sign needs no average there.
+        """
+        hit_at_random = self.part.spread == "one" and not self.part.aspect
+        return float(math.ceil(math.log2(self.directions))) if hit_at_random else 0.0
 
     def octaves(self, eps_before: float, eps: float) -> float:
         """Octaves by which the best batch grows from one goal to the next."""
@@ -150,7 +215,8 @@ class Series:
 
     def cap(self, eps: float) -> int:
         """Most steps at a goal."""
-        return math.ceil(self.study.cap * self.study.gap / eps**2)
+        cap = self.part.cap or self.study.cap
+        return math.ceil(cap * self.study.gap / eps**self.part.cap_power)
 
     def cell(
         self,

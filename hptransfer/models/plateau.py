@@ -86,7 +86,10 @@ class Plateau(nn.Module):
 
     def dual(self, x: Tensor) -> Tensor:
         """Nuclear norm of grad F at (..., *shape of X) -> (...)."""
-        g = self.gradient(x)
+        return self.dual_of(self.gradient(x))
+
+    def dual_of(self, g: Tensor) -> Tensor:
+        """Nuclear norm of a gradient, (..., *shape of X) -> (...)."""
         if not self.columns:
             return g.abs().sum((-2, -1))
         return torch.linalg.eigvalsh(g @ g.mT).clamp(min=0).sqrt().sum(-1)

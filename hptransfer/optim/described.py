@@ -21,7 +21,8 @@ _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 class Described:
     """The parameters of a module.
 
-    `tensors`: by name, without those in `left_out`: frozen ones whose role cannot be seen.
+    `tensors`: by name, without those in `left_out`: frozen ones that are no real numbers or whose
+    role cannot be seen.
     """
 
     tensors: Mapping[str, Tensor]
@@ -53,18 +54,25 @@ def described(
                 f"{argument} is the same model at another width; where something else wraps the "
                 "model, give the module inside it",
             )
-    said = None if roles is None else {own.named(name): role for name, role in roles.items()}
+    said = {} if roles is None else {own.named(name): role for name, role in roles.items()}
+    frozen = {name: p for name, p in tensors.items() if not p.requires_grad}
+    # Quantised weights, for instance, beside which others are trained.
+    coded = {name: p for name, p in frozen.items() if p.dtype not in _REAL}
+
+    def rest(left_out: Mapping[str, Tensor]) -> Described:
+        known = {name: p for name, p in tensors.items() if name not in left_out}
+        own_roles = {name: role for name, role in said.items() if name not in left_out}
+        view = own.without(left_out)
+        wanted = None if roles is None else own_roles
+        found = params(view, wider_view, base_view, wanted, in_run=False)
+        return Described(known, found, left_out)
+
     try:
-        return Described(tensors, params(own, wider_view, base_view, said))
+        return rest(coded)
     except InputError:
-        frozen = {name: p for name, p in tensors.items() if not p.requires_grad}
-        if not frozen:
+        if frozen.keys() == coded.keys():
             raise
-    trained = own.without(frozen)
-    if said is not None:
-        said = {name: role for name, role in said.items() if name not in frozen}
-    known = {name: p for name, p in tensors.items() if name not in frozen}
-    return Described(known, params(trained, wider_view, base_view, said), frozen)
+    return rest(frozen)
 
 
 def _check(tensors: Mapping[str, Tensor]) -> None:
@@ -72,6 +80,8 @@ def _check(tensors: Mapping[str, Tensor]) -> None:
     if not tensors:
         raise InputError("the model has no parameters", "give the module that holds them")
     for name, p in tensors.items():
+        if not p.requires_grad:
+            continue
         if isinstance(p, nn.parameter.UninitializedParameter):
             raise InputError(
                 f"{name}: has no shape before the first batch", "run one through the model first"

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import warnings
 import zlib
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -12,8 +11,9 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hptransfer.records.damage import Damage, DamagedError, LeftOut, left_out
-from hptransfer.records.disk import Appender, disk, listing
+from hptransfer.records.appended import appended
+from hptransfer.records.damage import DamagedError
+from hptransfer.records.disk import Appender
 from hptransfer.spec import canonical, digest
 
 SCHEMA = 1
@@ -125,28 +125,10 @@ class CellStore:
         self._writer.append(_encode(record))
 
     def read(self) -> dict[str, CellRecord]:
-        """Cell key -> its first record.
-
-        Skips a last line without its end, which a killed writer leaves. Warns about other lines
-        that are no records (LeftOut), once per file. Raises InputError for an unreadable folder.
-        """
+        """Cell key -> its first record. Warns and raises as `appended`."""
         records: dict[str, CellRecord] = {}
-        for name in listing(self.folder, r"cells-.*\.jsonl"):
-            path, damage = self.folder / name, list[Damage]()
-            with disk(path, "read"):
-                lines = path.read_bytes().splitlines(keepends=True)
-            for number, line in enumerate(lines, 1):
-                if not line.endswith(b"\n"):
-                    continue
-                try:
-                    record = _decode(line)
-                except DamagedError as error:
-                    damage.append((number, str(error)))
-                else:
-                    records.setdefault(record.cell.key, record)
-            if damage and name not in self._warned:
-                self._warned.add(name)
-                warnings.warn(left_out(path, damage), LeftOut, stacklevel=2)
+        for record in appended(self.folder, "cells", _decode, self._warned):
+            records.setdefault(record.cell.key, record)
         return records
 
 

@@ -16,10 +16,10 @@ from matplotlib.lines import Line2D
 from hptransfer.analysis.curve import Curve, curve
 from hptransfer.analysis.frame import searches
 from hptransfer.analysis.optimum import Optimum, optimum
-from hptransfer.analysis.sentences import axis_name, power_of_two
+from hptransfer.analysis.question import Question
+from hptransfer.analysis.sentences import axis_name
 from hptransfer.report.svg import DASHES, INK, THEME, Shade, octave_ticks, shades
-from hptransfer.spec import round_lr
-from hptransfer.suite.resolved import Suite
+from hptransfer.suite.grid import Grid
 
 PANEL = (2.9, 2.9)  # inches
 PAD = 0.12  # of the useful height, above and below
@@ -38,16 +38,16 @@ class _Line:
 _Panels = dict[str, dict[int, _Line]]
 
 
-def _panels(suite: Suite, rows: pd.DataFrame) -> _Panels:
+def _panels(suite: Question, rows: pd.DataFrame) -> _Panels:
     return {
-        label: {n: _line(part) for n, part in by_n.items()}
+        label: {n: _line(part, suite.grid(label)) for n, part in by_n.items()}
         for label, by_n in searches(suite, rows).items()
     }
 
 
-def _line(search: pd.DataFrame) -> _Line:
+def _line(search: pd.DataFrame, grid: Grid) -> _Line:
     lrs = search.loc[search["status"] == "diverged", "log2_lr"].to_numpy(float)
-    return _Line(curve(search), optimum(search), np.unique(lrs))
+    return _Line(curve(search), optimum(search, grid), np.unique(lrs))
 
 
 def _loss_limits(curves: Iterable[Curve]) -> tuple[float, float]:
@@ -70,7 +70,7 @@ def _loss_limits(curves: Iterable[Curve]) -> tuple[float, float]:
     return low - PAD * height, high + 2 * PAD * height
 
 
-def alignment(suite: Suite, rows: pd.DataFrame, *, columns: int = 4) -> Figure:
+def alignment(suite: Question, rows: pd.DataFrame, *, columns: int = 4) -> Figure:
     """Loss against log2 lr, one panel per optimizer, one line per axis value, one loss axis.
 
     Optima are stars; the lr carried from the proxy is a dashed line. A divergence is a cross at the
@@ -94,9 +94,9 @@ def alignment(suite: Suite, rows: pd.DataFrame, *, columns: int = 4) -> Figure:
         for i, (ax, label) in enumerate(zip(axes, labels, strict=False)):
             ax.set_ylim(low, high)
             ax.set_title(label, loc="left", fontweight="bold")
-            _panel(ax, panels.get(label, {}), shade, suite.proxy)
+            _panel(ax, panels.get(label, {}), shade, suite, label)
             if i % columns == 0:
-                ax.set_ylabel("evaluation loss, nat")
+                ax.set_ylabel(f"{_loss(suite)}, {suite.unit}")
             if i + columns >= len(labels):
                 ax.set_xlabel("learning rate")
             sns.despine(ax=ax)
@@ -104,15 +104,18 @@ def alignment(suite: Suite, rows: pd.DataFrame, *, columns: int = 4) -> Figure:
     return figure
 
 
-def _panel(ax: Axes, lines: Mapping[int, _Line], shade: Mapping[int, Shade], proxy: int) -> None:
+def _panel(
+    ax: Axes, lines: Mapping[int, _Line], shade: Mapping[int, Shade], suite: Question, label: str
+) -> None:
     if not lines:
         ax.text(0.5, 0.5, "no runs", transform=ax.transAxes, ha="center")
         return
     lrs = np.concatenate([line.curve.x for line in lines.values()])
     octave_ticks(ax, lrs.min(), lrs.max())
-    at_proxy = lines[proxy].optimum if proxy in lines else None
+    at_proxy = lines[suite.proxy].optimum if suite.proxy in lines else None
     if at_proxy:
-        ax.axvline(round_lr(at_proxy.log2_lr), color=INK, linestyle=DASHES, linewidth=1)
+        lr = suite.grid(label).rounded(at_proxy.log2_lr)
+        ax.axvline(lr, color=INK, linestyle=DASHES, linewidth=1)
     for rank, (n, line) in enumerate(lines.items()):
         colour, mark, width = shade[n]
         points, best = line.curve, line.optimum
@@ -145,7 +148,7 @@ def _roof_marks(ax: Axes, line: _Line, rank: int, colour: str) -> None:
         )  # fmt: skip
 
 
-def _legend(figure: Figure, suite: Suite, shade: Mapping[int, Shade], columns: int) -> None:
+def _legend(figure: Figure, suite: Question, shade: Mapping[int, Shade], columns: int) -> None:
     axis = axis_name(suite)
     handles = [
         Line2D([], [], color=c, marker=m, markersize=4, linewidth=w, label=f"{axis} {n}")
@@ -162,16 +165,22 @@ def _legend(figure: Figure, suite: Suite, shade: Mapping[int, Shade], columns: i
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns))
 
 
-def _alt(suite: Suite, panels: _Panels) -> str:
+def _loss(suite: Question) -> str:
+    """What the runs of a sweep from elsewhere were judged by, nobody told."""
+    return "evaluation loss" if suite.kind == "suite" else "loss"
+
+
+def _alt(suite: Question, panels: _Panels) -> str:
     axis = axis_name(suite)
     told = []
     for label, lines in panels.items():
         optima = [
-            f"{power_of_two(round_lr(line.optimum.log2_lr))} at {axis} {n}"
+            f"{suite.lr_text(suite.grid(label).rounded(line.optimum.log2_lr))} at {axis} {n}"
             if line.optimum
             else f"all diverged at {axis} {n}"
             for n, line in lines.items()
         ]
         told.append(f"{label}, best at " + ", ".join(optima))
     listed = "; ".join(told) or "no runs yet"
-    return f"Evaluation loss against learning rate, one panel per optimizer. {listed}."
+    told = _loss(suite).capitalize()
+    return f"{told} against learning rate, one panel per optimizer. {listed}."

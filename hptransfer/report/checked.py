@@ -7,12 +7,12 @@ from xml.etree import ElementTree
 
 from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.claims import ClaimJudgement, Gate, claim_sentence, worst
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.sentences import Control, negative_control, place, sentence
 from hptransfer.documents import answers as shapes
 from hptransfer.documents.values import Judgement, as_json
 from hptransfer.errors import printable
 from hptransfer.report.metrics import claim_shape, control_shape, transfer_shape
-from hptransfer.suite.resolved import Suite
 
 EXIT_CODES: dict[Judgement, Literal[0, 1, 3]] = {"held": 0, "refuted": 1, "undecided": 3}
 
@@ -24,8 +24,8 @@ class Checked:
     `full`: the suite with the labels that the command line left out, for the negative control.
     """
 
-    suite: Suite
-    full: Suite
+    suite: Question
+    full: Question
     transfers: Sequence[Transfer]
     claims: Sequence[ClaimJudgement]
     gates: Sequence[Gate]
@@ -51,7 +51,7 @@ class Checked:
         return next((t for t in self.transfers if (t.optimizer, t.n) == (label, n)), None)
 
 
-def gate_sentence(suite: Suite, gate: Gate) -> str:
+def gate_sentence(suite: Question, gate: Gate) -> str:
     """`muon: regret at most 0.02 nats at width 256: held, the upper bound is 0.006`."""
     seen = f"the upper bound is {gate.upper_bound:.3g}"
     if gate.judgement == "undecided":
@@ -59,13 +59,13 @@ def gate_sentence(suite: Suite, gate: Gate) -> str:
     return f"{_gate(suite, gate)}: {gate.judgement}, {seen}"
 
 
-def _gate(suite: Suite, gate: Gate) -> str:
+def _gate(suite: Question, gate: Gate) -> str:
     return (
         f"{gate.optimizer}: {gate.quantity} at most {gate.limit:g} {gate.unit}{_at(suite, gate.n)}"
     )
 
 
-def _at(suite: Suite, n: int | None) -> str:
+def _at(suite: Question, n: int | None) -> str:
     return "" if n is None else f" at {place(suite, n)}"
 
 

@@ -10,15 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hptransfer.analysis.optimum import Optimum, optima
-from hptransfer.analysis.sentences import axis_name, power_of_two, signed
+from hptransfer.analysis.question import Question
+from hptransfer.analysis.sentences import axis_name, signed
 from hptransfer.report.svg import INK, THEME, line_style
-from hptransfer.spec import round_lr
-from hptransfer.suite.resolved import Suite
 
 SHIFT = 0.04  # octaves of the axis between the marks of two optimizers
 
 
-def drift(suite: Suite, rows: pd.DataFrame) -> Figure:
+def drift(suite: Question, rows: pd.DataFrame) -> Figure:
     """lr*(n) in octaves above lr* at the proxy, against n, one line per optimizer, bars 95%.
 
     The band is the drift threshold. Censored optima are open and have no bar.
@@ -34,7 +33,9 @@ def drift(suite: Suite, rows: pd.DataFrame) -> Figure:
             known = {n: best for n, best in by_n.items() if best}
             if suite.proxy in known:
                 start = known[suite.proxy].log2_lr
-                legend = f"{label} ({power_of_two(round_lr(start))} at {suite.proxy})"
+                legend = (
+                    f"{label} ({suite.lr_text(suite.grid(label).rounded(start))} at {suite.proxy})"
+                )
                 _draw(ax, known, start, i, (i - (len(by_label) - 1) / 2) * SHIFT, legend)
                 told.append(f"{label} {_moves(known, suite.proxy)}")
         if ns := sorted({n for by_n in by_label.values() for n in by_n}):

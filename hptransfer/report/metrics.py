@@ -8,21 +8,22 @@ from hptransfer.analysis.claims import ClaimJudgement, claim_sentence, suite_jud
 from hptransfer.analysis.differences import Difference
 from hptransfer.analysis.measured_cost import MeasuredCost
 from hptransfer.analysis.points import Spread
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.sentences import Control, sentence
 from hptransfer.documents import metrics as shapes
 from hptransfer.documents.values import as_json
 from hptransfer.report.batch_shapes import critical_shape, tuned_shape
 from hptransfer.report.optimum_shapes import interval_shape, optimum_shape
 from hptransfer.report.section import Section, newest_first
-from hptransfer.suite.resolved import Suite
 
 
 def metrics_json(sections: Sequence[Section]) -> dict[str, Any]:
     """The document `Metrics` as JSON values, newest suite first."""
-    return as_json(shapes.Metrics([_suite(each) for each in newest_first(sections)]))
+    return as_json(shapes.Metrics([suite_metrics(each) for each in newest_first(sections)]))
 
 
-def _suite(section: Section) -> shapes.SuiteMetrics:
+def suite_metrics(section: Section) -> shapes.SuiteMetrics:
+    """One suite, or one sweep that was made elsewhere, as a document has it."""
     suite = section.suite
     return shapes.SuiteMetrics(
         suite=suite.name,
@@ -43,7 +44,11 @@ def _suite(section: Section) -> shapes.SuiteMetrics:
         differences=[_difference(each) for each in section.differences],
         points=[_points(each) for each in section.points],
         audits=[_audit(each) for each in section.audits],
-        tuned=[tuned_shape(suite, each, section.laws) for each in section.tuned],
+        tuned=[
+            tuned_shape(section.compared, each, section.laws)
+            for each in section.tuned
+            if section.compared
+        ],
         critical_batches=[critical_shape(*each) for each in section.critical_batches.items()],
     )
 
@@ -61,12 +66,12 @@ def claim_shape(claim: ClaimJudgement) -> shapes.Claim:
     )
 
 
-def control_shape(suite: Suite, control: Control) -> shapes.Control:
+def control_shape(suite: Question, control: Control) -> shapes.Control:
     """The negative control as a document has it."""
     return shapes.Control(suite.negative_control, control.shown, control.sentence)
 
 
-def transfer_shape(suite: Suite, each: carried.Transfer) -> shapes.Transfer:
+def transfer_shape(suite: Question, each: carried.Transfer) -> shapes.Transfer:
     """A transfer as a document has it."""
     judged = each.judgement
     return shapes.Transfer(

@@ -11,7 +11,6 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from hptransfer.analysis import former
-from hptransfer.analysis.batch import is_judged
 from hptransfer.analysis.claims import claim_sentence, suite_judgement
 from hptransfer.analysis.sentences import axis_name, references, rule, sentence
 from hptransfer.documents.tails import TailRun
@@ -79,7 +78,7 @@ def _completeness(section: Section) -> str:
 
 
 def _context(section: Section, index: int) -> dict[str, Any]:
-    suite = section.suite
+    suite, own = section.suite, section.recorded
     slug = f"s{index}-" + re.sub(r"\W+", "-", suite.name)
     return {
         "slug": slug,
@@ -88,15 +87,18 @@ def _context(section: Section, index: int) -> dict[str, Any]:
         "judgement": suite_judgement(section.claims),
         "judged": claim_sentence(suite, section.claims),
         "completeness": _completeness(section),
-        "others": len(section.frame) - section.all_rows["key"].nunique(),
+        "others": len(section.frame) - section.all_rows["key"].nunique() if own else 0,
         "control": {"ok": section.control.shown, "text": section.control.sentence},
         "axis": axis_name(suite),
         "references": references(suite),
         "verdicts": _verdicts(section),
-        "transported": any("transport" in run.hp for run in suite.templates.values()),
+        "kind": suite.kind,
+        "taken": list(section.taken),
+        "findings": list(section.findings),
+        "transported": own and any("transport" in run.hp for run in own.templates.values()),
         "rule": rule(suite),
         "former": former.applies(suite),
-        "shared": settings_tables.shared(suite),
+        "shared": settings_tables.shared(own) if own else [],
         "commands": list(section.commands),
         "batches": _batches(section, slug),
         "tails": _tails(section, slug),
@@ -107,19 +109,19 @@ def _context(section: Section, index: int) -> dict[str, Any]:
 
 
 def _figures(section: Section, slug: str) -> dict[str, Any]:
-    suite, rows = section.suite, section.rows
+    suite, rows, own = section.suite, section.rows, section.recorded
     return {
         "alignment": _figure(lambda: alignment(suite, rows), f"{slug}-align"),
         "alignment_narrow": _figure(lambda: alignment(suite, rows, columns=1), f"{slug}-align1"),
         "drift": _figure(lambda: drift(suite, rows), f"{slug}-drift"),
-        "curves": _figure(lambda: curves(suite, rows), f"{slug}-curves"),
+        "curves": _figure(lambda: curves(own, rows), f"{slug}-curves") if own else None,
     }
 
 
 def _batches(section: Section, slug: str) -> dict[str, Any]:
     """Tables and figure of the comparison of batch sizes or of steps; {} without one."""
-    suite, table = section.suite, section.tuned
-    if not is_judged(suite):
+    suite, table = section.compared, section.tuned
+    if suite is None:
         return {}
     found = section.critical_batches
     return {
@@ -134,18 +136,20 @@ def _batches(section: Section, slug: str) -> dict[str, Any]:
 
 def _tails(section: Section, slug: str) -> list[dict[str, Any]]:
     """Per run whose gradient noise was measured: what was found, its tables and its figures."""
-    runs = section.tails.runs if section.tails else []
+    suite = section.recorded
+    if suite is None or section.tails is None:
+        return []
     return [
         {
-            "title": tails_tables.title(section.suite, run),
-            "remark": tails_tables.remark(section.suite, run),
+            "title": tails_tables.title(suite, run),
+            "remark": tails_tables.remark(suite, run),
             "sentences": run.sentences,
             "parts": [
                 _hill(run, batch, f"{slug}-tails{i}-{batch}") for batch in tails_tables.batches(run)
             ],
             "estimates": tails_tables.estimates(run),
         }
-        for i, run in enumerate(runs)
+        for i, run in enumerate(section.tails.runs)
     ]
 
 
@@ -162,22 +166,31 @@ def _hill(run: TailRun, batch: int, slug: str) -> dict[str, Any]:
 
 
 def _tables(section: Section) -> dict[str, Any]:
-    suite, rows = section.suite, section.rows
-    every = section.all_rows
-    failed = every.loc[every["status"] == "failed", "error"].value_counts()
+    suite, every = section.suite, section.all_rows
     return {
         "transfer": result_tables.transfer(suite, section.transfers),
         "landscape": result_tables.landscape(suite, section.landscapes),
         "exponents": result_tables.exponents(section.exponents),
         "points": result_tables.points(section.points),
-        "cost": result_tables.cost(suite, section.transfers),
         "differences": result_tables.differences(suite, section.differences),
-        "audit": result_tables.audit(suite, section.audits),
-        "fairness": settings_tables.fairness(suite, rows),
         "outcomes": runs_tables.outcomes(suite, every),
+        "runs": runs_tables.runs(flat(every) if section.recorded else every, RUNS_SHOWN),
+        **_recorded(section),
+    }
+
+
+def _recorded(section: Section) -> dict[str, Any]:
+    """What only records tell; None in each place for a sweep that was made elsewhere."""
+    suite, every = section.recorded, section.all_rows
+    if suite is None:
+        return dict.fromkeys(("cost", "audit", "fairness", "failures", "environment"))
+    failed = every.loc[every["status"] == "failed", "error"].value_counts()
+    return {
+        "cost": result_tables.cost(suite, section.transfers),
+        "audit": result_tables.audit(suite, section.audits),
+        "fairness": settings_tables.fairness(suite, section.rows),
         "failures": [f"{count} × {error}" for error, count in failed.items()],
         "environment": runs_tables.environment(every),
-        "runs": runs_tables.runs(flat(every), RUNS_SHOWN),
     }
 
 

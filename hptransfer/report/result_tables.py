@@ -5,6 +5,7 @@ from hptransfer.analysis.carried import Transfer
 from hptransfer.analysis.differences import Difference
 from hptransfer.analysis.landscape import Audit, Exponent, Landscape
 from hptransfer.analysis.points import Spread
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.sentences import axis_name, describe_hp, enough_points, signed
 from hptransfer.report.cells import (
     DASH,
@@ -20,7 +21,6 @@ from hptransfer.report.cells import (
     scaled,
     word,
 )
-from hptransfer.suite.resolved import Suite
 
 NAN = float("nan")
 
@@ -33,7 +33,7 @@ def _verdict(row: Transfer) -> Cell:
     return Cell(row.verdict, row.verdict, f"v {row.verdict}", under)
 
 
-def transfer(suite: Suite, transfers: list[Transfer]) -> Table:
+def transfer(suite: Question, transfers: list[Transfer]) -> Table:
     """One row per optimizer and target."""
     rows = [
         [
@@ -49,16 +49,20 @@ def transfer(suite: Suite, transfers: list[Transfer]) -> Table:
             count(row.n_seeds),
             nat(row.best_loss),
             nat(row.carried.mean),
-            duration(row.cost.seconds_per_step),
-            scaled(row.cost.peak_memory, "B"),
+            *(_spent(row) if suite.kind == "suite" else ()),
         ]
         for row in transfers
     ]
     columns = (
         "optimizer", axis_name(suite), "verdict", f"lr* at {suite.proxy}", "lr* at target",
-        "drift, octaves", "regret, nat", "regret, %", "noise floor, nat", "seeds", "best loss",
-        "loss at carried lr", "time per step", "peak memory",
+        "drift, octaves", f"regret, {suite.unit}", "regret, %", f"noise floor, {suite.unit}",
+        "seeds", "best loss", "loss at carried lr",
+        *(("time per step", "peak memory") if suite.kind == "suite" else ()),
     )  # fmt: skip
+    spent = (
+        " Time is the run's share of device time; memory that of the whole unit, all its lanes "
+        "together."
+    )
     return Table(
         "Transfer",
         columns,
@@ -66,12 +70,16 @@ def transfer(suite: Suite, transfers: list[Transfer]) -> Table:
         "The second line of a cell is its standard error (±) or its interval, of 95% but for the "
         f"regret's, which has {95 if former.applies(suite) else 96}%. "
         "The best loss is the mean over the seeds at lr*, or the "
-        "minimum over the search where none ran there. Time is the run's share of device "
-        "time; memory that of the whole unit, all its lanes together.",
+        "minimum over the search where none ran there." + (spent if suite.kind == "suite" else ""),
     )
 
 
-def landscape(suite: Suite, landscapes: list[Landscape]) -> Table:
+def _spent(row: Transfer) -> tuple[Cell, Cell]:
+    """Time of a step, and memory."""
+    return duration(row.cost.seconds_per_step), scaled(row.cost.peak_memory, "B")
+
+
+def landscape(suite: Question, landscapes: list[Landscape]) -> Table:
     """One row per optimizer and axis value with search runs."""
     columns = (
         "optimizer", axis_name(suite), "lr*", "flags", "searched", "lowest loss",
@@ -164,7 +172,7 @@ def _spread(row: Spread | None) -> Cell:
     return number(row.spread, f"{row.spread:.2f}", f"at most {row.largest:.2f}")
 
 
-def cost(suite: Suite, transfers: list[Transfer]) -> Table:
+def cost(suite: Question, transfers: list[Transfer]) -> Table:
     """One row per optimizer and target."""
     rows = [
         [
@@ -197,7 +205,7 @@ def cost(suite: Suite, transfers: list[Transfer]) -> Table:
     )
 
 
-def differences(suite: Suite, found: list[Difference]) -> Table:
+def differences(suite: Question, found: list[Difference]) -> Table:
     """One row per axis value and pair of optimizers."""
 
     def flag(row: Difference) -> Cell:
@@ -218,7 +226,7 @@ def differences(suite: Suite, found: list[Difference]) -> Table:
     ]
     return Table(
         "Differences between optimizers",
-        ("optimizers", axis_name(suite), "difference, nat", "seeds", "p (Holm)", ""),
+        ("optimizers", axis_name(suite), f"difference, {suite.unit}", "seeds", "p (Holm)", ""),
         rows,
         "Losses where each optimizer has its best tried lr, paired by seed. Intervals and p are "
         "those of t-tests with Holm's correction over all rows; a row differs where p is at most "
@@ -226,7 +234,7 @@ def differences(suite: Suite, found: list[Difference]) -> Table:
     )
 
 
-def audit(suite: Suite, audits: list[Audit]) -> Table:
+def audit(suite: Question, audits: list[Audit]) -> Table:
     """One row per optimizer and axis value with search runs."""
 
     def flag(row: Audit) -> Cell:

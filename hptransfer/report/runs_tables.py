@@ -5,14 +5,14 @@ from typing import Any
 
 import pandas as pd
 
+from hptransfer.analysis.question import Question
 from hptransfer.analysis.sentences import axis_name, describe_hp, power_of_two
-from hptransfer.report.cells import DASH, Table, count, duration, nat, number, word
-from hptransfer.suite.resolved import Suite
+from hptransfer.report.cells import DASH, Cell, Table, count, duration, nat, number, word
 
 
-def outcomes(suite: Suite, rows: pd.DataFrame) -> Table:
+def outcomes(suite: Question, rows: pd.DataFrame) -> Table:
     """One row per optimizer and axis value."""
-    counts = rows.groupby(["optimizer", "n", "status"]).size().unstack(fill_value=0)
+    counts = rows.groupby(["optimizer", "n", "status"], observed=True).size().unstack(fill_value=0)
     body = []
     for key, row in counts.iterrows():
         label, n = key  # type: ignore[misc]
@@ -56,8 +56,10 @@ def environment(rows: pd.DataFrame) -> Table:
 
 
 def runs(table: pd.DataFrame, limit: int) -> Table:
-    """One row per run, the first `limit` of them."""
-    names = ("optimizer", "n", "log2_lr", "seed", "status", "loss", "seconds", "key")
+    """One row per run, the first `limit` of them. A run that was made elsewhere has a line."""
+    own = "key" in table
+    last = ("seconds", "key") if own else ("source", "line")
+    names = ("optimizer", "n", "log2_lr", "seed", "status", "loss", *last)
     records: list[Any] = list(table.head(limit).itertuples())
     rows = [
         [
@@ -67,12 +69,17 @@ def runs(table: pd.DataFrame, limit: int) -> Table:
             count(row.seed),
             word(row.status, f"v {row.status}" if row.status != "done" else ""),
             nat(row.loss, 4),
-            duration(row.seconds),
-            word(row.key, "code"),
+            *((duration(row.seconds), word(row.key, "code")) if own else _place(row)),
         ]
         for row in records
     ]
     note = ""
     if len(table) > limit:
-        note = f"The first {limit} of {len(table)} runs; runs.csv holds all of them."
+        held = "runs.csv" if own else "the table that was read"
+        note = f"The first {limit} of {len(table)} runs; {held} holds all of them."
     return Table("Runs", names, rows, note)
+
+
+def _place(row: Any) -> tuple[Cell, Cell]:
+    """The source of a run that was made elsewhere, and its line there."""
+    return word(row.source), count(row.line)

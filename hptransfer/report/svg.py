@@ -67,8 +67,9 @@ def shades(values: Iterable[int]) -> dict[int, Shade]:
     }
 
 
-def _tick(exponent: int) -> str:
-    return "2" + str(exponent).translate(SUPERSCRIPT)
+def power_of_two(exponent: float) -> str:
+    """2 with a whole exponent, as text."""
+    return "2" + f"{exponent:.0f}".translate(SUPERSCRIPT)
 
 
 def octave_ticks(ax: Axes, low: float, high: float) -> None:
@@ -76,7 +77,7 @@ def octave_ticks(ax: Axes, low: float, high: float) -> None:
     first, last = math.floor(low), math.ceil(high)
     step = max(1, math.ceil((last - first) / 5))
     ticks = range(first, last + 1, step)
-    ax.set_xticks(list(ticks), [_tick(t) for t in ticks])
+    ax.set_xticks(list(ticks), [power_of_two(t) for t in ticks])
     ax.set_xlim(low - 0.4, high + 0.4)
 
 

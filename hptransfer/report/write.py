@@ -127,15 +127,17 @@ def stored(name: str, results: Path) -> Iterator[Section]:
 
 def with_tails(own: Section, folder: Path, results: Path) -> Section:
     """The section with the tails of its folder. Warns (LeftOut) where they cannot be read."""
+    suite = own.recorded
+    assert suite is not None, "a sweep that was made elsewhere has no folder of tails"
     try:
-        found = read_tails(folder, own.suite)
+        found = read_tails(folder, suite)
     except InputError as error:
         fault = f"{error}; {error.hint}"
         warnings.warn(f"left out of the report: {fault}", LeftOut, stacklevel=2)
         return replace(own, tails_fault=fault)
     if found is None:
         return own
-    again = [] if any(remark(own.suite, run) for run in found.runs) else [_again(own.suite, found)]
+    again = [] if any(remark(suite, run) for run in found.runs) else [_again(suite, found)]
     lines = [shlex.join(["hptransfer", *line, *_place(results)]) for line in again]
     return replace(own, tails=found, commands=[*own.commands, *lines])
 

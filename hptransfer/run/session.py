@@ -4,14 +4,11 @@ Other processes may be at work on the same suite: a session trains the runs that
 claimed, and waits for the records of the rest.
 """
 
-import contextlib
-import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from hptransfer.analysis.frame import belonging, select
 from hptransfer.analysis.statuses import finished
@@ -25,10 +22,13 @@ from hptransfer.errors import InputError
 from hptransfer.records.store import Store
 from hptransfer.run import scheduler
 from hptransfer.run.events import Event, Finished, Started, Status, Unwritten
+from hptransfer.run.failure import failure
+from hptransfer.run.rarely import Rarely
 from hptransfer.run.sharing import Sharing
 from hptransfer.run.workers import Ended, Job, Message, Pool, Timing
 from hptransfer.search import samplers, studies
 from hptransfer.search.plan import forecast, pack, plan
+from hptransfer.search.proxy import Propose
 from hptransfer.spec import RunRecord, RunSpec, Unit
 from hptransfer.suite.claim import SuiteTable
 from hptransfer.suite.resolved import Suite, resolve
@@ -70,9 +70,16 @@ class Forecast:
 
 
 class Session:
-    """A resolved suite on a device: its data, its store, its workers and its cost model."""
+    """A resolved suite on a device: its data, its store, its workers and its cost model.
 
-    def __init__(self, suite: SuiteTable, options: Options, only: list[str]) -> None:
+    `search`: the search at the proxy in place of the suite's sampler.
+    """
+
+    def __init__(
+        self, suite: SuiteTable, options: Options, only: list[str], search: Propose | None = None
+    ) -> None:
+        self._propose = search or samplers.propose
+        self._aside = (lambda: search) if search else samplers.aside
         self.device = engine.pick_device(options.device)
         self.options = options
         self.data = engine.load_data(suite.data)
@@ -99,7 +106,7 @@ class Session:
 
     def plan(self) -> list[RunSpec]:
         """The missing runs that can be named now."""
-        return plan(self.suite, self.store.frame(), samplers.propose)
+        return plan(self.suite, self.store.frame(), self._propose)
 
     def rows(self) -> pd.DataFrame:
         """The records of this suite: `frame.select` of the frame."""
@@ -114,7 +121,7 @@ class Session:
 
         Steps are timed in the workers, which starts them. `start`: start them in any case.
         """
-        specs = forecast(self.suite, self.store.frame(), samplers.aside())
+        specs = forecast(self.suite, self.store.frame(), self._aside())
         names = self.suite.names(specs)
         cells: dict[tuple[str, int], list[RunSpec]] = {}
         for spec in specs:
@@ -133,7 +140,7 @@ class Session:
 
     def most(self) -> int:
         """Number of runs still to come where every verdict stays undecided to the last seed."""
-        return len(forecast(self.suite, self.store.frame(), samplers.aside(), surprise=True))
+        return len(forecast(self.suite, self.store.frame(), self._aside(), surprise=True))
 
     def run(self) -> Generator[Event, None, None]:
         """Train every missing run. Closing the generator keeps what is recorded."""
@@ -169,8 +176,8 @@ class Session:
     def _run(self) -> Iterator[Event]:
         failed: dict[str, Ended] = {}
         recorded: set[str] = set()
-        forecast_at = _Rarely()
-        sync_at = _Rarely(SYNC_SECONDS)
+        forecast_at = Rarely()
+        sync_at = Rarely(SYNC_SECONDS)
         left: list[RunSpec] = []
         todo: list[Unit] = []
         awaited: list[tuple[RunSpec, str]] = []
@@ -185,7 +192,7 @@ class Session:
                 yield from self._submit(pool, todo)
                 if forecast_at.due():
                     with forecast_at.timed():
-                        left = forecast(self.suite, self.store.frame(), samplers.aside())
+                        left = forecast(self.suite, self.store.frame(), self._aside())
                 left = [s for s in left if s.key not in recorded and s.key not in failed]
                 counts = (len(recorded), max(len(left), 1), self._seconds(left))
                 waits = [] if pool.in_flight else awaited
@@ -291,7 +298,7 @@ class Session:
             for spec in ended.unit.runs:
                 if spec.key not in done:
                     failed[spec.key] = ended
-                    self.store.append(_failure(spec, ended, self.device))
+                    self.store.append(failure(spec, ended, self.device))
         elif missing := {spec.key for spec in ended.unit.runs} - recorded:
             raise AssertionError(f"run: ended without a record: {', '.join(sorted(missing))}")
         self.sharing.release(ended.unit.runs)
@@ -302,47 +309,6 @@ class Session:
         return sum(speed.run(spec) / speed.processes for speed, spec in speeds)
 
 
-def _failure(spec: RunSpec, ended: Ended, device: torch.device) -> RunRecord:
-    """The record of a run that failed where its unit was placed."""
-    nan, unit, placement = float("nan"), ended.unit, ended.placement
-    assert placement is not None, "a unit that a worker of this session trained"
-    env = engine.environment(device, unit.lanes, placement.micro_batch or spec.batch)
-    env |= {"threads": placement.threads, "recompute": placement.recompute and unit.lanes == 1}
-    return RunRecord(
-        spec=spec,
-        status="failed",
-        loss=nan,
-        loss_init=nan,
-        train_loss=nan,
-        train_mean=nan,
-        curve=[],
-        seconds=0.0,
-        flops=0.0,
-        peak_memory=0,
-        env=env,
-        finished=time.time(),
-        error=ended.traceback or ended.error,
-    )
-
-
 def _sha256(suite: Suite) -> str:
     """The fingerprint of a suite's data."""
     return next(iter(suite.templates.values())).data["sha256"]
-
-
-class _Rarely:
-    """A clock for work that is due every `seconds`, and takes at most 2% of the time."""
-
-    def __init__(self, seconds: float = 5.0) -> None:
-        self._seconds = seconds
-        self._next = 0.0
-
-    def due(self) -> bool:
-        return time.monotonic() >= self._next
-
-    @contextlib.contextmanager
-    def timed(self) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        now = time.monotonic()
-        self._next = now + max(self._seconds, 50 * (now - began))

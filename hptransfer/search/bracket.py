@@ -76,19 +76,21 @@ class Search:
     """A search over the lr at one axis value and one setting of the other hyperparameters.
 
     `start`: ends of the octave grid that it begins with. `limits`: of its growth. `most`: number of
-    points. `hp`: the other hyperparameters as JSON.
+    points. `hp`: the other hyperparameters as JSON. `halves`: half octaves at each side of the best
+    point that get further seeds.
     """
 
     start: Octaves
     limits: Octaves
     most: int
     hp: str = "{}"
+    halves: int = 2
 
     def stages(self, trials: Trials, seeds: int) -> Iterator[list[Trial]]:
         """Stages: the bracket on seed 0, further seeds, the bracket on the means, again and again.
 
-        At the end the five half octaves about the best mean are told on every seed below `seeds`.
-        Points between the half octaves have no say.
+        At the end the half octaves about the best mean are told on every seed below `seeds`, by
+        default five. Points between the half octaves have no say.
         """
         while wanted := self._stage(trials, seeds):
             yield wanted
@@ -101,25 +103,25 @@ class Search:
         averaged = {lr: loss for (lr, _), loss in trials.means(halves).items()}
         if not averaged or averaged[best := lowest(averaged)] == math.inf:
             return []
-        near = self._five(best, first)
+        near = self._near(best, first)
         wanted = [((lr, self.hp), seed) for seed in range(seeds) for lr in near]
         if further := [trial for trial in wanted if trial not in trials.told]:
             return further
         missing = bracket(averaged, self.start, self.limits, self.most)
         return [((lr, self.hp), 0) for lr in missing]
 
-    def _five(self, best: float, known: Iterable[float]) -> list[float]:
-        """The half octaves from one octave below the best to one above it.
+    def _near(self, best: float, known: Iterable[float]) -> list[float]:
+        """The best and `halves` half octaves at each side of it.
 
         Those that are not known yet are left out where they lie outside the limits or would be more
         points than the search may have.
         """
         known = set(known)
         left = max(self.most - len(known), 0)
-        five = [best + step / 2 for step in (-2, -1, 0, 1, 2)]
-        new = [lr for lr in five if lr not in known and self.limits[0] <= lr <= self.limits[1]]
+        near = [best + step / 2 for step in range(-self.halves, self.halves + 1)]
+        new = [lr for lr in near if lr not in known and self.limits[0] <= lr <= self.limits[1]]
         nearest = sorted(new, key=lambda lr: (abs(lr - best), lr))[:left]
-        return [lr for lr in five if lr in known or lr in nearest]
+        return [lr for lr in near if lr in known or lr in nearest]
 
 
 def grid_and_limits(suite: Suite, label: str) -> tuple[Octaves, Octaves]:

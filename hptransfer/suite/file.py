@@ -19,6 +19,8 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 NOT_IN_A_FILE = ("name", "origin")  # fields of a suite that its file cannot set
 LABORATORY = "laboratory"  # `kind` of a study of the noise laboratory
+TRANSPORT = "transport"  # `kind` of a study of transport in training
+STUDIES = {LABORATORY: "the noise laboratory", TRANSPORT: "transport in training"}
 _SUITES = "see docs/how-to/own-suite.md"
 _ALLOWED = "letters a to z, digits and . _ -"
 _COUNTS = ("trials", "seeds", "max_seeds")
@@ -37,8 +39,8 @@ def suite_names() -> list[str]:
 
 
 def study_names() -> list[str]:
-    """Names of the built-in studies of the noise laboratory."""
-    return sorted(path.stem for path in (suites_folder() / LABORATORY).glob("*.toml"))
+    """Names of the built-in studies."""
+    return sorted(path.stem for kind in STUDIES for path in (suites_folder() / kind).glob("*.toml"))
 
 
 def load_suite(name: str, overrides: dict[str, Any] | None = None) -> SuiteTable:
@@ -47,9 +49,9 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None) -> SuiteTable
     `overrides`: fields from the command line, in place of those of the file.
     """
     table, path, place = read_table(name)
-    if table.get("kind") == LABORATORY:
+    if table.get("kind") in STUDIES:
         raise InputError(
-            f"{place} is a study of the noise laboratory, not a suite of training runs",
+            f"{place} is a study of {STUDIES[table['kind']]}, not a suite of training runs",
             "run, plan and report take it",
         )
     with located(place):
@@ -81,7 +83,7 @@ def read_table(name: str) -> tuple[dict[str, Any], Path, str]:
         folder = suites_folder()
         path = folder / f"{name}.toml"
         if name in study_names():
-            path = folder / LABORATORY / path.name
+            [path] = folder.glob(f"*/{name}.toml")
         elif not os.path.isfile(path):  # Path.is_file raises for a name that is too long
             names = [*suite_names(), *study_names()]
             raise InputError(

@@ -12,7 +12,9 @@ from hptransfer.errors import located
 from hptransfer.spec import AXIS_FIELD, COUNT, SCHEMA, RunSpec, canonical, fits, round_lr
 from hptransfer.suite import budget, parts
 from hptransfer.suite.claim import SuiteTable
+from hptransfer.suite.grid import HalfOctaves
 from hptransfer.suite.parts import GROWTH
+from hptransfer.suite.ranges import LR_OCTAVES
 from hptransfer.suite.tables import Tuned
 
 
@@ -77,6 +79,34 @@ class Suite(SuiteTable):
         low, high = self.start_grid(label)
         floor, ceiling = self.bounds[label]
         return max(low - GROWTH, floor), min(high + GROWTH, ceiling)
+
+    @property
+    def kind(self) -> str:
+        return "suite"
+
+    @property
+    def unit(self) -> str:
+        """That of its losses."""
+        return "nat"
+
+    @property
+    def reads_between(self) -> bool:
+        """No: a carried lr that nobody ran is a missing run."""
+        return False
+
+    def lr_text(self, log2_lr: float) -> str:
+        """A learning rate in words: `2^-4.125`."""
+        return f"2^{log2_lr:g}"
+
+    def lower_lr(self, label: str) -> str:
+        """Where to search if every run diverged, as the end of a sentence."""
+        low, high = self.start_grid(label)
+        lower = max(low - (high - low), int(LR_OCTAVES[0]))
+        return f'for instance lr = "2^{lower}..2^{max(low, lower + 1)}"'
+
+    def grid(self, label: str) -> HalfOctaves:
+        """The grid on which the search tries learning rates."""
+        return HalfOctaves()
 
     def clip_lr(self, label: str, log2_lr: float) -> float:
         """The carried log2 lr: the optimum rounded to 1/8 octave, within `lr_limits`."""

@@ -65,7 +65,8 @@ def kind_of(target: str) -> str:
     if arguments[0].annotation in (int, "int"):
         raise InputError(
             f"validate: {target} takes {arguments[0].name!r} first",
-            "a model takes `width` first, and an optimizer `p`; --kind model takes it as it is",
+            "a model takes `width` first, and an optimizer `p`; or say of which kind it is",
+            cures=("kind",),
         )
     return "optimizer"
 

@@ -114,8 +114,8 @@ def describe_params(spec: RunSpec, data: Data, model: Callable[[int], nn.Module]
     to be seen, and where no run of the model could be right.
     """
     base_width = spec.base.get("width", spec.width)
+    own, wider, base = _three(model, spec.width, base_width)
     try:
-        own, wider, base = _three(model, spec.width, base_width)
         found = params(own, wider, base, depth_m=_depth_m(spec))
         if is_own(spec):
             _pass_forward(spec, data, model, found)
@@ -177,14 +177,17 @@ def params(
     base: nn.Module,
     said: Mapping[str, str] | None = None,
     depth_m: float = 1.0,
+    *,
+    in_run: bool = True,
 ) -> list[Param]:
     """The parameters of a module; `wider` is it at another width, `base` at the base width.
 
-    `said`: roles that need not be inferred, by default the module's own `roles()`.
+    `said`: roles that need not be inferred, by default the module's own `roles()`. `in_run`: as in
+    `refuse`.
     """
     roles: Callable[[], Mapping[str, str]] | None = getattr(model, "roles", None)
     own = roles() if roles is not None else {}
-    kind_of = kinds(model, wider, own if said is None else said)
+    kind_of = kinds(model, wider, own if said is None else said, in_run=in_run)
     base_shapes = {name: tuple(p.shape) for name, p in base.named_parameters()}
     described = []
     for name, p in model.named_parameters():

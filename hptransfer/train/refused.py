@@ -6,14 +6,16 @@ from torch.nn.parameter import UninitializedParameter
 from hptransfer.errors import InputError
 
 
-def refuse(model: nn.Module) -> None:
+def refuse(model: nn.Module, *, in_run: bool = True) -> None:
     """Raises InputError, naming the module or the parameter, where a run could not be right.
 
-    A run is a function of weights and data, its weights are real, and its gradients dense.
+    A run is a function of weights and data, its weights are real, and its gradients dense. The
+    first does not hold in a loop of the user's own, `in_run` false.
     """
     for name, module in model.named_modules():
-        _stateful(name or "the model", module)
-        _random(name, module)
+        if in_run:
+            _stateful(name or "the model", module)
+            _random(name, module)
         if not any(p.requires_grad for p in module.parameters(recurse=False)):
             continue
         if getattr(module, "sparse", False) and isinstance(module, nn.Embedding | nn.EmbeddingBag):

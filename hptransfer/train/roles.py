@@ -50,16 +50,18 @@ class _Place:
         return any(isinstance(owner, nn.Embedding) for owner in self.owners)
 
 
-def kinds(model: nn.Module, wider: nn.Module, said: Mapping[str, str]) -> dict[str, Kind]:
+def kinds(
+    model: nn.Module, wider: nn.Module, said: Mapping[str, str], *, in_run: bool = True
+) -> dict[str, Kind]:
     """Parameter name -> Kind. `wider`: the same model at another width; `said` wins.
 
     A matrix that grows with the width on both sides is hidden, on its output side alone input, on
     its input side alone output. Linear and convolution weights are (d_out, d_in, ...), embeddings
     (vocab, d). A weight that is embedding and head is an output layer. A parameter that does not
-    train has no role. Raises InputError, naming the parameter, where the
+    train has no role. `in_run`: as in `refuse`. Raises InputError, naming the parameter, where the
     widths do not tell, and where the layout is another than its role has.
     """
-    refuse(model)
+    refuse(model, in_run=in_run)
     said = _by_first_name(model, said)
     growing = {name: tuple(p.shape) for name, p in wider.named_parameters()}
     modules = dict(model.named_modules(remove_duplicate=False))

@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 SHORT = {
     "startup": ["--repeats", "1"],
     "report": ["--counts", "1000"],
+    "analyze": ["--counts", "1000"],
     "buffers": ["--width", "64"],
     "polar": ["--widths", "64", "--repeats", "1"],
     "step": ["--widths", "64", "--layers", "1", "--repeats", "1"],
