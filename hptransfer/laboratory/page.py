@@ -58,7 +58,17 @@ NOTES = {
     "spike": SPIKES,
 }  # fmt: skip
 NOISES = {"sym": "symmetric noise", "skew": "skewed noise"}
-TITLES = {"symmetric": "The worst case needs skew"}
+TITLES = {
+    "exponents": "Calls against the goal",
+    "gap": "Calls against the goal",
+    "dimension": "Calls against the number of directions",
+    "symmetric": "The worst case needs skew",
+    "methods": "Other methods on the same problem",
+    "matrix": "Real matrices in place of their singular values",
+    "norms": "Other norms",
+    "one_wall": "Noise in one direction",
+    "spike": "Rare spikes",
+}
 
 
 def page(study: Study, known: Sequence[Progress], command: str) -> str:
@@ -187,17 +197,17 @@ def exponent_table(caption: str, found: Sequence[tuple[Name, Fit]]) -> Table:
     """One row per fit."""
     return Table(
         caption,
-        ("part", "method", "noise", "theory", "exponent", "seeds", "one left out", "grid",
-         "points", "verdict"),
+        ("part", "method", "noise", "verdict", "theory", "exponent", "seeds", "one left out",
+         "grid", "points"),
         [
             [
                 *(word(text, "head" if i == 1 else "") for i, text in enumerate(name)),
+                _verdict(fit),
                 number(math.nan if fit.theory is None else fit.theory, f"{fit.theory:g}"
                        if fit.theory is not None else ""),
                 number(fit.slope, f"{fit.slope:.2f}"),
                 *(_range(each) for each in (fit.seeds, fit.left_out, fit.grid)),
                 count(fit.n_points),
-                _verdict(fit),
             ]
             for name, fit in found
         ],
@@ -222,18 +232,18 @@ def gap_table(known: Sequence[Progress]) -> Table:
     """One row per part and noise with both methods."""
     return Table(
         "Gap between both exponents",
-        ("part", "noise", "gap", "seeds", "one left out", "grid", "goals", "excludes 0",
-         "holds 0.5", "verdict"),
+        ("part", "noise", "verdict", "gap", "seeds", "one left out", "grid", "goals",
+         "excludes 0", "holds 0.5"),
         [
             [
                 word(gap.part),
                 word(gap.noise, "head"),
+                Cell(gap.verdict, gap.verdict, f"v {gap.verdict}"),
                 number(gap.value, f"{gap.value:.2f}"),
                 *(_range(each) for each in (gap.seeds, gap.left_out, gap.grid)),
                 count(gap.n_points),
                 word("yes" if gap.excludes_zero else "no"),
                 word("yes" if gap.holds_theory else "no"),
-                Cell(gap.verdict, gap.verdict, f"v {gap.verdict}"),
             ]
             for gap in gaps(known)
         ],
