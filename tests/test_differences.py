@@ -43,7 +43,8 @@ def test_what_all_optimizers_share_by_seed_widens_no_interval() -> None:
     alone = max(row.tested.difference.high for row in differences(section.suite, section.rows))
     frame = section.frame.copy()
     frame["loss"] += 0.5 * frame["seed"]
-    rows = select(section.suite, frame)
+    assert section.recorded is not None
+    rows = select(section.recorded, frame)
     assert max(row.tested.difference.high for row in differences(section.suite, rows)) == (
         pytest.approx(alone)
     )
@@ -87,7 +88,8 @@ def test_an_optimizer_without_a_loss_has_no_difference() -> None:
     section, frame = shifted(0.1)
     muon = np.array([spec["optimizer"]["name"] == "muon" for spec in frame["spec"]])
     frame.loc[muon, ["status", "loss"]] = ["diverged", np.inf]
-    assert differences(section.suite, select(section.suite, frame)) == []
+    assert section.recorded is not None
+    assert differences(section.suite, select(section.recorded, frame)) == []
 
 
 def test_the_report_and_its_metrics_hold_the_differences() -> None:

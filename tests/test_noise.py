@@ -127,7 +127,7 @@ def test_the_noise_is_a_pure_function_of_seed_and_step() -> None:
 
 def test_the_uniform_variates_of_a_step_are_those_of_its_own_counters() -> None:
     for purpose in (0, 2):
-        stream = np.random.Philox(key=[5, purpose + 1], counter=[0, 9, 0, 0])  # type: ignore[arg-type]
+        stream = np.random.Philox(key=[5, purpose + 1], counter=[0, 9, 0, 0])
         known = (stream.random_raw(10) >> np.uint64(11)) + 0.5
         drawn = uniforms(5, range(7, 12), 10, purpose)
         assert np.array_equal(drawn[2], known * 2.0**-53)

@@ -166,8 +166,13 @@ def test_cells_of_few_steps_are_measured_first_whatever_their_part() -> None:
     near = far.model_copy(update={"name": "near", "log2_eps": [0.0]})
     known = progress(study.model_copy(update={"parts": [far, near]}), {})
     caps = [cell.cap for cell in by_steps(known)]
-    assert caps == sorted(caps)
-    assert len(set(caps)) == 2
+    assert caps[0] < caps[-1]
+    tuned = known[-1].missing
+    assert tuned is not None
+    fresh = known[0].series.cell(2.0**-1.5, (0.0,), (0.0,), (9.0,), fresh=True)
+    both = [Progress(known[0].series, [], cell) for cell in (tuned, fresh)]
+    assert fresh.cap > tuned.cap
+    assert by_steps(both)[0] == fresh
 
 
 def test_single_samples_of_one_direction_at_a_time_hardly_slow_a_sign_down() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hptransfer.cli.common import err, out
+from hptransfer.cli.common import err, out, tell
 from hptransfer.cli.options import RunOptions, takes
 from hptransfer.errors import InputError
 
@@ -135,7 +135,7 @@ def _tell(found: "Analysed", folder: Path, options: RunOptions) -> None:
     from hptransfer.report.analysis import analysis_json, write_analysis
 
     if options.as_json:
-        typer.echo(json.dumps(analysis_json(found)))
+        tell(json.dumps(analysis_json(found)))
     else:
         _print(found)
     page = write_analysis(found, folder)

@@ -40,14 +40,7 @@ def run_study(name: str, options: RunOptions) -> None:
     from hptransfer.records.cells import CellStore
     from hptransfer.run import fork_server
 
-    for field in OTHERS:
-        value = getattr(options, field)
-        if value != getattr(RunOptions(), field) and value != "cpu":
-            raise InputError(
-                "a study of the noise laboratory has no such option",
-                "it runs on the CPU; a copy of its file with other parts is another study",
-                option=field,
-            )
+    _refuse_others(options)
     study = load_study(name)
     if options.steps is not None:
         study = study.shortened(options.steps)
@@ -79,6 +72,18 @@ def run_study(name: str, options: RunOptions) -> None:
         for table in tables(progress(study, store.read())):
             out.print(table)
     (err if options.as_json else out).print(shown(f"report: {page}"), soft_wrap=True)
+
+
+def _refuse_others(options: RunOptions) -> None:
+    """Raises InputError for an option that no study has."""
+    for field in OTHERS:
+        value = getattr(options, field)
+        if value != getattr(RunOptions(), field) and value != "cpu":
+            raise InputError(
+                "a study of the noise laboratory has no such option",
+                "it runs on the CPU; a copy of its file with other parts is another study",
+                option=field,
+            )
 
 
 def tables(known: "list[Progress]") -> "list[Table]":

@@ -61,12 +61,13 @@ def run(study: Study, store: CellStore, workers: int, context: BaseContext) -> I
 
 
 def by_steps(known: list[Progress]) -> list[Cell]:
-    """The missing cells, those of few steps first: all series come forward alike.
+    """The missing cells, those of few steps of all lanes first: all series come forward alike.
 
-    So a study that is interrupted has the large goals of every series.
+    So a study that is interrupted has the large goals of every series, and fresh seeds come soon
+    after the tuning seeds.
     """
     cells = [each.missing for each in known if each.missing is not None]
-    return sorted(cells, key=lambda cell: cell.cap)
+    return sorted(cells, key=lambda cell: cell.cap * math.prod(cell.shape))
 
 
 def _finished(under_way: dict[Future[CellRecord], str]) -> set[Future[CellRecord]]:

@@ -128,7 +128,7 @@ def stored(name: str, results: Path) -> Iterator[Section]:
 def with_tails(own: Section, folder: Path, results: Path) -> Section:
     """The section with the tails of its folder. Warns (LeftOut) where they cannot be read."""
     suite = own.recorded
-    assert suite is not None, "only a suite has records in a folder"
+    assert suite is not None, "a sweep that was made elsewhere has no folder of tails"
     try:
         found = read_tails(folder, suite)
     except InputError as error:
