@@ -18,6 +18,7 @@ from hptransfer.errors import InputError
 from hptransfer.optim import RuleOptimizer
 from looped import (
     BATCH,
+    ROUNDING,
     Net,
     apart,
     batch,
@@ -33,9 +34,6 @@ from looped import (
 from units import OPTIMIZERS
 
 STEPS = 4
-# Of weights near 1 in float32: the gradients of a loop that adds them up in another order are
-# rounded otherwise, and a polar factor or a sign makes more of it.
-ROUNDING = 5e-5
 
 pytestmark = pytest.mark.parametrize("name", OPTIMIZERS)
 reference = functools.cache(plain)

@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 import hptransfer.optim
-from looped import Net, apart, plain, weights
+from looped import ROUNDING, Net, apart, plain, weights
 from processes import CASES, RANKS, STEPS
 from units import OPTIMIZERS
-
-# The gradients of two halves are added up in another order, as in accumulated ones.
-ROUNDING = 5e-5
 
 reference = functools.cache(plain)
 Found = dict[tuple[str, str], dict[str, Tensor] | str]

@@ -17,7 +17,7 @@ from hptransfer.optimizers.rules import generator_for
 from hptransfer.spec import RunSpec
 from hptransfer.train.build import context_of, model_factory
 from hptransfer.train.schedule import lr_factor
-from looped import WIDTH, Net, compiled, made, step
+from looped import ROUNDING, WIDTH, Net, compiled, made, step
 from units import MODELS, OPTIMIZERS, SHORT, data_for, lanes, spec, weights
 
 STEPS = 6
@@ -183,7 +183,7 @@ def test_a_model_in_kernels_of_the_compiler_trains_the_same() -> None:
         step(wrapper, optimizer, t)
         step(plain, other, t)
     for key, value in values(plain).items():
-        torch.testing.assert_close(value, values(model)[key], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(value, values(model)[key], rtol=ROUNDING, atol=ROUNDING)
 
 
 def test_a_parameter_without_a_gradient_stays() -> None:

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from hptransfer.datasets.noise import Array
 from hptransfer.laboratory.exponents import Fit
 from hptransfer.laboratory.plan import Point
-from hptransfer.laboratory.terms import Measured
 from hptransfer.report.svg import INK, THEME, line_style, power_of_two
 
 WIDE = 2.9  # inches of a panel
@@ -38,6 +38,16 @@ class Panel:
 
     title: str
     lines: list[Line]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A term against a quantity, both as log2: measured, and as its law says."""
+
+    label: str
+    x: Array
+    measured: Array
+    law: Array
 
 
 @dataclass(frozen=True)

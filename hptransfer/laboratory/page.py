@@ -15,7 +15,6 @@ from hptransfer.laboratory.figures import Line, Panel, Term
 from hptransfer.laboratory.gap import gaps
 from hptransfer.laboratory.plan import Point, Progress
 from hptransfer.laboratory.study import Study
-from hptransfer.laboratory.terms import terms
 from hptransfer.report.cells import DASH, Cell, Table, count, number, word
 from hptransfer.report.render import environment
 from hptransfer.report.svg import to_svg
@@ -130,6 +129,8 @@ def _figures(known: Sequence[Progress]) -> list[tuple[str, str, Figure]]:
 
 
 def _terms() -> list[Term]:
+    from hptransfer.laboratory.terms import terms  # torch takes long to import
+
     noise, stale, travel = terms()
     return [
         Term("noise in the momentum", "1 - beta", "its scale", noise),

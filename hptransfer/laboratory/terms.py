@@ -1,12 +1,12 @@
 """The three terms of the theory, each measured alone, beside its law."""
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import torch
 
 from hptransfer.datasets.noise import Array, Noise, Stream
+from hptransfer.laboratory.figures import Measured
 from hptransfer.models.plateau import plateau
 from hptransfer.optimizers import rules
 from hptransfer.optimizers.rules import Rule, Step
@@ -16,16 +16,6 @@ from hptransfer.spec import Param
 
 LANES, SETTLED = 512, 12  # momenta, and steps times alpha until they have settled
 HESSIAN = 1 / 16  # L2 of the steady path, whose curvature is 1 where it ends
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A term against a quantity, both as log2: measured, and as its law says."""
-
-    label: str
-    x: Array
-    measured: Array
-    law: Array
 
 
 def noise_left(index: float, log2_alpha: Array) -> Measured:
