@@ -12,7 +12,7 @@ from hptransfer.foreign.read import of_bytes
 from hptransfer.foreign.rows import Reading, reading
 from hptransfer.foreign.sweep import Sweep, sweep
 
-SWEEPS = Path("/work/shared/sweeps")
+SWEEPS = Path(__file__).parents[2] / "shared" / "sweeps"  # beside the checkout, where they are
 WIDTHS = (64, 256)
 OCTAVES = tuple(np.arange(-10.0, -3.5, 0.5))
 Center = Callable[[int], float]
