@@ -158,7 +158,7 @@ def _pass_forward(
     except InputError as error:
         if error.__cause__ is None:
             raise
-    except Exception:  # no numbers there, or no kernel
+    except Exception:  # no numbers there, or no kernel; a fault of the model shows again below
         pass
     narrow = min(spec.width, spec.base.get("width", spec.width))
     try:
