@@ -283,7 +283,7 @@ def finish(table: "SuiteTable", options: RunOptions) -> "Session":
 
 @takes()
 def run(suite: SuiteName = DEFAULT_SUITE, *, options: RunOptions) -> None:
-    """Run all that the suite's claim needs, or a study of noise, then write the report."""
+    """Run all that the suite's claim needs, or a study, then write the report."""
     if not _is_study(suite, options):
         _run(suite, options)
 
